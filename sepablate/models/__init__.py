@@ -1,0 +1,24 @@
+"""The networks, by name. Every ablation is an option of a constructor."""
+
+import inspect
+from typing import Any
+
+from torch import nn
+
+from sepablate.models.inception_v3 import InceptionV3
+from sepablate.models.xception import Xception
+
+MODELS: dict[str, type[nn.Module]] = {"inception_v3": InceptionV3, "xception": Xception}
+
+
+def build(name: str, **options: Any) -> nn.Module:
+    """The network `name`, its options passed to the constructor; ValueError for unknown ones.
+
+    The weights are PyTorch's defaults until `layers.initialise` draws them from a seed.
+    """
+    if name not in MODELS:
+        raise ValueError(f"unknown network {name!r}; choose from {sorted(MODELS)}")
+    valid = list(inspect.signature(MODELS[name]).parameters)
+    if unknown := sorted(set(options) - set(valid)):
+        raise ValueError(f"unknown options {unknown} for {name}; choose from {valid}")
+    return MODELS[name](**options)

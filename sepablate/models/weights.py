@@ -1,0 +1,104 @@
+"""Weights to and from the published networks, as functions on state dicts.
+
+xception: timm's `legacy_xception` (whose BN has epsilon 1e-5).
+inception_v3: timm's and torchvision's `inception_v3`, which share their names.
+
+At the networks' default options the tensors are the same and only their names differ, so a
+conversion changes no value and copies none.
+"""
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from sepablate.models import build
+
+
+def from_timm(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict of a published network under our names, without the auxiliary tower.
+
+    Raises ValueError for an unknown network, or for names that are not exactly that network's.
+    """
+    names = {theirs: ours for ours, theirs in _names(name).items()}
+    return _renamed(
+        {key: value for key, value in state.items() if not key.startswith("AuxLogits.")}, names
+    )
+
+
+def to_timm(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of `from_timm`. The result loads strictly into a network without aux tower."""
+    return _renamed(state, _names(name))
+
+
+def _renamed(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
+    if wrong := sorted(set(state) ^ set(names)):
+        raise ValueError(f"unknown or missing names {wrong[:5]}; expected {len(names)} names")
+    return {names[key]: value for key, value in state.items()}
+
+
+def _names(name: str) -> dict[str, str]:
+    """Their name for each of our parameters and statistics."""
+    if name not in _THEIRS:
+        raise ValueError(f"no published weights for {name!r}; choose from {sorted(_THEIRS)}")
+    with torch.device("meta"):
+        ours = build(name).state_dict()
+    return {key: _THEIRS[name](key) for key in ours}
+
+
+def _xception_modules() -> dict[str, str]:
+    """timm's name for each of our modules that holds tensors."""
+    names = {"classifier.dense": "fc"}
+    for index in (1, 2):
+        names |= {f"stem.{index - 1}.conv": f"conv{index}", f"stem.{index - 1}.norm": f"bn{index}"}
+        names |= _separable_names(f"exit.separable{index}", f"conv{index + 2}", f"bn{index + 2}")
+    blocks = [f"entry.{i}" for i in range(3)] + [f"middle.{i}" for i in range(8)] + ["exit.block"]
+    for number, block in enumerate(blocks, start=1):
+        theirs = f"block{number}"
+        names |= {f"{block}.shortcut.conv": f"{theirs}.skip"}
+        names |= {f"{block}.shortcut.norm": f"{theirs}.skipbn"}
+        for index in range(3):
+            # timm counts the ReLUs too, and the first block has none at its head.
+            place = 3 * index + (number > 1)
+            names |= _separable_names(
+                f"{block}.body.separable{index + 1}",
+                f"{theirs}.rep.{place}",
+                f"{theirs}.rep.{place + 1}",
+            )
+    return names
+
+
+def _separable_names(ours: str, convolution: str, norm: str) -> dict[str, str]:
+    return {
+        f"{ours}.depthwise": f"{convolution}.conv1",
+        f"{ours}.pointwise": f"{convolution}.pointwise",
+        f"{ours}.norm": norm,
+    }
+
+
+_XCEPTION = _xception_modules()
+
+
+def _xception_name(key: str) -> str:
+    module, _, tensor = key.rpartition(".")
+    return f"{_XCEPTION[module]}.{tensor}"
+
+
+def _inception_name(key: str) -> str:
+    """mixed_7b.branch3x3.1.a.norm.bias -> Mixed_7b.branch3x3_2a.bn.bias, and so on."""
+    key = key.replace("branch_pool.1.", "branch_pool.")
+    key = re.sub(
+        r"\.(\d)\.(?:([ab])\.)?", lambda match: f"_{int(match[1]) + 1}{match[2] or ''}.", key
+    )
+    for ours, theirs in {
+        "stem.conv_": "Conv2d_",
+        "mixed_": "Mixed_",
+        ".norm.": ".bn.",
+        "classifier.dense.": "fc.",
+    }.items():
+        key = key.replace(ours, theirs)
+    return key
+
+
+_THEIRS = {"inception_v3": _inception_name, "xception": _xception_name}

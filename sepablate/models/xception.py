@@ -1,0 +1,153 @@
+"""Xception, with its ablations as options. Chollet 2017, arXiv:1610.02357, figure 5."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from sepablate.models.layers import (
+    Classifier,
+    ConvNorm,
+    Norm,
+    SeparableConv,
+    batch_norm,
+    check_choice,
+    check_options,
+    scaled,
+)
+
+
+@dataclass(frozen=True)
+class Switches:
+    """What all blocks of one network have in common."""
+
+    residual: bool
+    between: str
+    after: bool
+    norm: Norm
+
+
+class Shortcut(nn.Module):
+    """1x1 convolution with stride 2, and BN: (N, inputs, H, W) -> (N, outputs, H/2, W/2)."""
+
+    def __init__(self, inputs: int, outputs: int, norm: Norm) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 1, bias=False)
+        self.norm = norm(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # A slice and stride 1 are the same function as stride 2. With fewer than 16 input channels,
+        # oneDNN's weight gradient of a strided 1x1 convolution overruns its workspace.
+        return self.norm(self.conv(x[:, :, ::2, ::2]))
+
+
+class Block(nn.Module):
+    """[ReLU, separable convolution, BN] x n, max-pool if strided, plus the shortcut.
+
+    `channels` are the block's input and what each separable convolution gives. Nothing follows the
+    addition: the next block starts with its ReLU. That ReLU stays when `after` is off, because it
+    does not directly follow a separable convolution.
+    """
+
+    def __init__(
+        self, channels: Sequence[int], switches: Switches, strided: bool = False, head: bool = True
+    ) -> None:
+        super().__init__()
+        # Layers have names, not indices: those that stay keep them when a switch removes others.
+        body: OrderedDict[str, nn.Module] = OrderedDict()
+        for index, (inputs, outputs) in enumerate(pairwise(channels), start=1):
+            relu = head if index == 1 else switches.after
+            if relu:
+                body[f"relu{index}"] = nn.ReLU()
+            body[f"separable{index}"] = SeparableConv(
+                inputs, outputs, switches.norm, switches.between
+            )
+        if strided:
+            body["pool"] = nn.MaxPool2d(3, stride=2, padding=1)
+        self.body = nn.Sequential(body)
+        self.residual = switches.residual
+        self.shortcut = (
+            Shortcut(channels[0], channels[-1], switches.norm)
+            if switches.residual and strided
+            else None
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(x)
+        if not self.residual:
+            return y
+        return y + (x if self.shortcut is None else self.shortcut(x))
+
+
+class Xception(nn.Module):
+    """(N, in_channels, H, W) -> logits (N, classes). 22,855,952 parameters at the paper's size.
+
+    width: factor on every channel count. stem_stride: 2 as in the paper, 1 for small images.
+    padding: of the two stem convolutions, "valid" as in the author's code, or "same".
+    residual: False deletes every shortcut, those with a 1x1 convolution included (section 4.6).
+    activation_between: "none", "relu" or "elu" between depthwise and pointwise (section 4.7).
+    activation_after: "none" removes each ReLU that directly follows a separable convolution's BN:
+        those inside the blocks and the last two. The ReLU at the head of a block follows an
+        addition and stays; so do the stem's.
+    norm_momentum: the weight of the new batch, as PyTorch counts it.
+
+    Raises ValueError for a bad value of an option.
+    """
+
+    def __init__(
+        self,
+        classes: int = 1000,
+        in_channels: int = 3,
+        width: float = 1.0,
+        stem_stride: int = 2,
+        padding: str = "valid",
+        residual: bool = True,
+        activation_between: str = "none",
+        activation_after: str = "relu",
+        dropout: float = 0.5,
+        norm_epsilon: float = 1e-3,
+        norm_momentum: float = 0.1,
+    ) -> None:
+        super().__init__()
+        check_options(classes, in_channels, width, stem_stride, padding)
+        check_choice("residual", residual, (True, False))
+        check_choice("activation_after", activation_after, ("none", "relu"))
+        norm = batch_norm(norm_epsilon, norm_momentum)
+        switches = Switches(residual, activation_between, activation_after == "relu", norm)
+        c32, c64, c128, c256, c728, c1024, c1536, c2048 = (
+            scaled(channels, width) for channels in (32, 64, 128, 256, 728, 1024, 1536, 2048)
+        )
+        margin = 1 if padding == "same" else 0
+        self.stem = nn.Sequential(
+            ConvNorm(in_channels, c32, 3, norm, stem_stride, margin),
+            ConvNorm(c32, c64, 3, norm, padding=margin),
+        )
+        self.entry = nn.Sequential(
+            Block([c64, c128, c128], switches, strided=True, head=False),
+            Block([c128, c256, c256], switches, strided=True),
+            Block([c256, c728, c728], switches, strided=True),
+        )
+        self.middle = nn.Sequential(*(Block([c728] * 4, switches) for _ in range(8)))
+        self.exit = _exit_flow([c728, c728, c1024], [c1024, c1536, c2048], switches)
+        self.classifier = Classifier(c2048, classes, dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)  # (N, 64, 147, 147) of 299 x 299
+        x = self.entry(x)  # (N, 728, 19, 19)
+        x = self.middle(x)  # (N, 728, 19, 19)
+        x = self.exit(x)  # (N, 2048, 10, 10)
+        return self.classifier(x)  # (N, classes)
+
+
+def _exit_flow(block: Sequence[int], tail: Sequence[int], switches: Switches) -> nn.Sequential:
+    """A strided block, then [separable convolution, BN, ReLU] x 2 without a shortcut."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict(block=Block(block, switches, strided=True))
+    for index, (inputs, outputs) in enumerate(pairwise(tail), start=1):
+        layers[f"separable{index}"] = SeparableConv(
+            inputs, outputs, switches.norm, switches.between
+        )
+        if switches.after:
+            layers[f"relu{index}"] = nn.ReLU()
+    return nn.Sequential(layers)
