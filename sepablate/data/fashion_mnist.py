@@ -1,0 +1,75 @@
+"""Fashion-MNIST: 70,000 grey images of 28 x 28 pixels in ten classes (arXiv:1708.07747, MIT).
+
+The official test set gives the numbers; the last 10,000 training images are the validation split,
+for curves and for any choice; training draws from the first 50,000.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sepablate.data.fetch import Source, verified
+from sepablate.data.fetch import fetch as fetch_source
+
+CLASSES = 10
+CHANNELS = 1
+IMAGE_SIZE = 28
+TRAINING_POOL = 50_000
+
+SOURCE = Source(
+    name="Fashion-MNIST",
+    expected={
+        "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    },
+    site="http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
+    debian_package="dataset-fashion-mnist",
+    debian_folder="/usr/share/datasets/fashion-mnist",
+)
+DIGEST = hashlib.sha256("".join(SOURCE.expected.values()).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Split:
+    """images: (N, 28, 28) uint8; labels: (N,) int64."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+
+    def first(self, count: int) -> "Split":
+        """The first `count` images and their labels."""
+        return Split(self.images[:count], self.labels[:count])
+
+
+def fetch(folder: Path) -> None:
+    """Fetch and verify the four files into `folder`/fashion-mnist."""
+    fetch_source(SOURCE, folder / "fashion-mnist")
+
+
+def load(folder: Path) -> dict[str, Split]:
+    """The splits train (50,000), validation (10,000) and test (10,000), verified as they are read."""
+    train, test = _read(folder, "train"), _read(folder, "t10k")
+    return {
+        "train": train.first(TRAINING_POOL),
+        "validation": Split(train.images[TRAINING_POOL:], train.labels[TRAINING_POOL:]),
+        "test": test,
+    }
+
+
+def _read(folder: Path, prefix: str) -> Split:
+    images = _idx(verified(SOURCE, folder / "fashion-mnist", f"{prefix}-images-idx3-ubyte"))
+    labels = _idx(verified(SOURCE, folder / "fashion-mnist", f"{prefix}-labels-idx1-ubyte"))
+    return Split(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)))
+
+
+def _idx(content: bytes) -> np.ndarray:
+    """Parse IDX: a big-endian magic number 0x000008DD (D dimensions of bytes), D sizes, the bytes."""
+    magic, dimensions = int.from_bytes(content[:3], "big"), content[3]
+    sizes = np.frombuffer(content, ">u4", dimensions, offset=4).astype(int)
+    assert magic == 8, "verified files have the magic number of unsigned bytes"
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(sizes).copy()
