@@ -210,7 +210,7 @@ def test_separable_convolution_has_one_norm_after_the_pointwise() -> None:
     for name, module in build("xception", **SMALL, activation_between="elu").named_modules():
         if name.rpartition(".")[2].startswith("separable"):
             children = [type(child).__name__ for child in module.children()]
-            assert children == ["Conv2d", "ELU", "Conv2d", "BatchNorm2d"]
+            assert children == ["Depthwise", "ELU", "Conv2d", "BatchNorm2d"]
 
 
 @pytest.mark.parametrize(

@@ -22,10 +22,13 @@ TRAINING_POOL = 50_000
 SOURCE = Source(
     name="Fashion-MNIST",
     expected={
-        "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-        "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-        "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-        "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+        f"{name}-ubyte": digest
+        for name, digest in {
+            "train-images-idx3": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+            "train-labels-idx1": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+            "t10k-images-idx3": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+            "t10k-labels-idx1": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+        }.items()
     },
     site="http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
     debian_package="dataset-fashion-mnist",
@@ -52,7 +55,7 @@ def fetch(folder: Path) -> None:
 
 
 def load(folder: Path) -> dict[str, Split]:
-    """The splits train (50,000), validation (10,000) and test (10,000), verified as they are read."""
+    """The splits train (50,000), validation (10,000), test (10,000), verified as they are read."""
     train, test = _read(folder, "train"), _read(folder, "t10k")
     return {
         "train": train.first(TRAINING_POOL),
@@ -68,7 +71,7 @@ def _read(folder: Path, prefix: str) -> Split:
 
 
 def _idx(content: bytes) -> np.ndarray:
-    """Parse IDX: a big-endian magic number 0x000008DD (D dimensions of bytes), D sizes, the bytes."""
+    """Parse IDX: big-endian magic number 0x000008DD (D dimensions of bytes), D sizes, bytes."""
     magic, dimensions = int.from_bytes(content[:3], "big"), content[3]
     sizes = np.frombuffer(content, ">u4", dimensions, offset=4).astype(int)
     assert magic == 8, "verified files have the magic number of unsigned bytes"

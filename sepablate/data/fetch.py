@@ -1,7 +1,7 @@
 """Get verified files: the user's own, Debian's package, the data set's site, Debian's archive.
 
-A file counts only if the SHA-256 of its decompressed bytes is the expected one; the containers differ
-between sources. It is written under a temporary name and renamed, so a file that exists is whole.
+A file counts only if the SHA-256 of its decompressed bytes is the expected one; the containers
+differ between sources. It is written under a temporary name and renamed: whole or absent.
 """
 
 import gzip
@@ -22,7 +22,7 @@ TIMEOUT = 20  # seconds without an answer from the data set's site
 
 @dataclass(frozen=True)
 class Source:
-    """Where a data set's files come from. expected: file name -> SHA-256 of the decompressed bytes."""
+    """Where files come from. expected: file name -> SHA-256 of the decompressed bytes."""
 
     name: str
     expected: dict[str, str]

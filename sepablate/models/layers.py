@@ -7,6 +7,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import conv2d, pad
 
 Norm = Callable[[int], nn.Module]
 Kernel = int | tuple[int, int]
@@ -74,6 +75,20 @@ class ConvNorm(nn.Module):
         return self.relu(self.norm(self.conv(x)))
 
 
+class Depthwise(nn.Conv2d):
+    """3x3 convolution of each channel by itself: (N, channels, H, W) -> the same shape."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels, 3, padding=1, groups=channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if min(x.shape[2:]) >= 3:
+            return super().forward(x)
+        # On a map smaller than its kernel oneDNN takes a reference path, 20 times slower in the
+        # weight gradient, unless the border is really there.
+        return conv2d(pad(x, (1, 1, 1, 1)), self.weight, groups=self.groups)
+
+
 class SeparableConv(nn.Module):
     """Depthwise 3x3, [activation], pointwise 1x1, BN: (N, inputs, H, W) -> (N, outputs, H, W).
 
@@ -85,7 +100,7 @@ class SeparableConv(nn.Module):
         super().__init__()
         check_choice("activation_between", between, ACTIVATIONS)
         activation = ACTIVATIONS[between]
-        self.depthwise = nn.Conv2d(inputs, inputs, 3, padding=1, groups=inputs, bias=False)
+        self.depthwise = Depthwise(inputs)
         self.activation = None if activation is None else activation()
         self.pointwise = nn.Conv2d(inputs, outputs, 1, bias=False)
         self.norm = norm(outputs)

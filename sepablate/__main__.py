@@ -1,0 +1,31 @@
+"""`python -m sepablate`, and the command `sepablate`."""
+
+import sys
+from typing import Any
+
+import typer
+
+from sepablate.cli import app, command_names
+
+# typer exports only some of its exceptions
+USAGE_ERROR: type[Any] = typer.BadParameter.__bases__[0]
+
+
+def main() -> None:
+    """Run the command line; bad input ends in one line on stderr and exit status 2."""
+    try:
+        sys.exit(app(standalone_mode=False))
+    except ValueError as error:
+        message = str(error)
+    except USAGE_ERROR as error:
+        message = error.format_message()
+        if "No such command" in message:
+            message += f" Choose {', '.join(command_names())}"
+    except typer.Abort:
+        sys.exit(130)
+    print(f"sepablate: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

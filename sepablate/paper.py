@@ -1,0 +1,70 @@
+"""What the Xception paper prints: F. Chollet, arXiv:1610.02357 v3, 4 April 2017.
+
+One table per table of the paper. Figures 6 to 10 are curves without printed numbers; none is here.
+"""
+
+from typing import NamedTuple
+
+SOURCE = "arXiv:1610.02357v3"
+
+
+class ImageNet(NamedTuple):
+    """Accuracy on ImageNet's validation images, one crop and one model, as fractions."""
+
+    top_1: float
+    top_5: float
+
+
+class Size(NamedTuple):
+    """Trainable parameters at 1000 classes without FC layers; gradient steps/s on 60 K80 GPUs."""
+
+    parameters: int
+    steps_per_second: int
+
+
+# Section 4.5.1, table 1. VGG-16 and ResNet-152 are quoted there "only as a reminder".
+TABLE_1 = {
+    "VGG-16": ImageNet(0.715, 0.901),
+    "ResNet-152": ImageNet(0.770, 0.933),
+    "Inception V3": ImageNet(0.782, 0.941),
+    "Xception": ImageNet(0.790, 0.945),
+}
+
+# Section 4.5.1, table 2: JFT, mean average precision of the first 100 predictions on FastEval14k.
+TABLE_2 = {
+    "Inception V3, no FC layers": 6.36,
+    "Xception, no FC layers": 6.70,
+    "Inception V3, with FC layers": 6.50,
+    "Xception, with FC layers": 6.78,
+}
+
+# Section 4.5.2, table 3.
+TABLE_3 = {
+    "Inception V3": Size(23_626_728, 31),
+    "Xception": Size(22_855_952, 28),
+}
+
+# What the paper leaves open, by the same keys as RECIPE.
+OPEN = (
+    "batch_size",
+    "epochs",
+    "steps",
+    "averaging_horizon",
+    "model.norm_epsilon",
+    "model.norm_momentum",
+    "shift",
+    "flip",
+    "seeds",
+)
+
+# Sections 4.2 and 4.3, the recipe for ImageNet, by the keys of a run's config.
+RECIPE = {
+    "dataset": "ImageNet (and JFT)",
+    "learning_rate": "0.045",
+    "momentum": "0.9",
+    "decay": "0.94",
+    "decays": "every 2 epochs; the number of epochs is not given",
+    "weight_decay": "1e-5 for Xception, 4e-5 for Inception V3",
+    "model.dropout": "0.5",
+    **dict.fromkeys(OPEN, "not given"),
+}

@@ -1,0 +1,1 @@
+"""One run (engine, recipe, checkpoint), and many runs side by side (parallel)."""

@@ -1,0 +1,128 @@
+"""The machine that trains: what it is, and whether bf16 is fast and right on it."""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sepablate.files import write_atomically
+
+RIGHT = 0.05  # largest relative error of a bf16 gradient against fp32: bf16 keeps 8 bits
+FAST = 0.9  # bf16 must take at most this fraction of the time of fp32
+
+
+def devices() -> list[str]:
+    """One name per accelerator, or the CPU."""
+    count = torch.cuda.device_count()
+    return [f"cuda:{index}" for index in range(count)] or ["cpu"]
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, cores and accelerator, as they stand beside every time."""
+    accelerator = torch.cuda.get_device_name(0) if torch.cuda.device_count() else "none"
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "accelerator": accelerator,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions that a run's numbers or speed may hang on."""
+    return {"python": platform.python_version(), "torch": torch.__version__}
+
+
+def commit() -> str:
+    """The commit that is checked out, with a plus if the code differs; "unknown" without git."""
+    try:
+        head = _git("rev-parse", "--short=12", "HEAD")
+        return head + ("+" if _git("status", "--porcelain", "--", "sepablate") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def precision(wanted: str, folder: Path) -> str:
+    """ "fp32" or "bf16": as wanted, or for "auto" what a check on this machine says.
+
+    The answer to "auto" is kept in `folder`, so that a busy moment cannot change it between runs.
+    """
+    if wanted != "auto":
+        return wanted
+    machine = json.dumps([hardware(), versions()], sort_keys=True)
+    path = folder / "precision.json"
+    known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+    if machine not in known:
+        device = devices()[0]
+        error, ratio = bf16_error(device), bf16_time(device)
+        known[machine] = "bf16" if error < RIGHT and ratio < FAST else "fp32"
+        write_atomically(path, json.dumps(known, indent=1))
+    return known[machine]
+
+
+def bf16_error(device: str) -> float:
+    """Relative error of the worst bf16 weight gradient of a small separable network."""
+    gradients = []
+    for enabled in (False, True):
+        network, images = _probe(device)
+        _pass(network, images, device, enabled)
+        gradients.append([weight.grad for weight in network.parameters()])
+    pairs = zip(*gradients, strict=True)
+    return max(((fine - rough).norm() / fine.norm()).item() for fine, rough in pairs)
+
+
+def bf16_time(device: str) -> float:
+    """Time of a forward and backward pass in bf16 as a fraction of fp32's: medians, interleaved."""
+    torch.set_num_threads(1)
+    network, images = _probe(device)
+    times: dict[bool, list[float]] = {False: [], True: []}
+    for _ in range(12):
+        for enabled, taken in times.items():
+            began = time.perf_counter()
+            _pass(network, images, device, enabled)
+            taken.append(time.perf_counter() - began)
+    fp32, bf16 = (statistics.median(taken[2:]) for taken in times.values())
+    return bf16 / fp32
+
+
+def _probe(device: str) -> tuple[nn.Module, torch.Tensor]:
+    draw = torch.Generator().manual_seed(0)
+    layers = [
+        nn.Conv2d(96, 96, 3, padding=1, groups=96, bias=False),
+        nn.Conv2d(96, 96, 1, bias=False),
+        nn.Conv2d(96, 96, 3, padding=1, bias=False),
+    ]
+    network = nn.Sequential(*layers)
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.copy_(torch.randn(weight.shape, generator=draw) * weight[0].numel() ** -0.5)
+    images = torch.randn(64, 96, 8, 8, generator=draw)
+    last = torch.channels_last
+    return network.to(device, memory_format=last), images.to(device, memory_format=last)  # type: ignore[call-overload]
+
+
+def _pass(network: nn.Module, images: torch.Tensor, device: str, bf16: bool) -> None:
+    network.zero_grad()
+    with torch.autocast(torch.device(device).type, torch.bfloat16, bf16):
+        output = network(images)
+    output.float().square().sum().backward()
+    if device != "cpu":
+        torch.cuda.synchronize()
+
+
+def _processor() -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

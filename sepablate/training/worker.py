@@ -1,0 +1,142 @@
+"""One run in a process of its own: lock, resume, train, leave whole files behind."""
+
+import ctypes
+import fcntl
+import json
+import resource
+import signal
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sepablate import data
+from sepablate.files import write_atomically
+from sepablate.training import checkpoint, engine, machine
+from sepablate.training.run import Run
+
+FOLDER = Path(".sepablate/runs")
+DONE, FAILED, INTERRUPTED, BUSY = 0, 1, 75, 76
+HEADER = "run_key,variant,seed,step,metric,value"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run and how its files call it."""
+
+    run: Run
+    label: str
+    key: str
+    device: str
+    commit: str
+
+    @property
+    def folder(self) -> Path:
+        """Where the run keeps its state until, and after, it is finished."""
+        return FOLDER / self.key
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run's result is on disk: it is the last file written."""
+        return (self.folder / "result.csv").exists()
+
+
+def work(job: Job, progress: Any, index: int) -> None:
+    """Train `job` and exit with DONE, FAILED, INTERRUPTED or BUSY (another process trains it).
+
+    progress: shared array of steps done, of which `index` is this run's.
+    """
+    stop: list[int] = []
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent passes it on as SIGTERM
+    signal.signal(signal.SIGTERM, lambda number, frame: stop.append(number))
+    _keep_freed_memory()
+    job.folder.mkdir(parents=True, exist_ok=True)
+    with (job.folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not job.finished:
+                _train(job, progress, index, stop)
+        except BlockingIOError:
+            raise SystemExit(BUSY) from None
+        except engine.Interrupted:
+            raise SystemExit(INTERRUPTED) from None
+        except Exception as error:
+            write_atomically(job.folder / "error.txt", traceback.format_exc())
+            raise SystemExit(FAILED) from error
+
+
+def _train(job: Job, progress: Any, index: int, stop: list[int]) -> None:
+    run = job.run
+    described = {**run.config, "label": job.label, "seed": run.seed, "run_key": job.key}
+    write_atomically(job.folder / "run.json", json.dumps(described, indent=1))
+    began = time.time_ns() // 1_000_000
+    due = engine.evaluation_steps(run)
+
+    def follow(state: engine.State) -> None:
+        progress[index] = state.step
+        if state.step in due:
+            _write_measured(job, began, state.seconds, state.step, state.times)
+            write_atomically(job.folder / "curve.csv", to_csv(job, state.rows))
+
+    outcome = engine.fit(
+        run,
+        data.dataset(run.scale.dataset).load(data.FOLDER),
+        job.folder,
+        device=job.device,
+        stopping=lambda: bool(stop),
+        progress=follow,
+    )
+    if outcome.correct is not None:
+        bits = np.packbits(outcome.correct.numpy()).tobytes()
+        write_atomically(job.folder / "correct.bin", bits)
+    _write_measured(job, began, outcome.seconds, outcome.rows[-1][0], outcome.times)
+    write_atomically(job.folder / "result.csv", to_csv(job, outcome.rows))
+    checkpoint.clear(job.folder)
+    progress[index] = run.scale.steps
+
+
+def to_csv(job: Job, rows: list[engine.Row]) -> str:
+    """Tidy: one line per step and metric, each with the run's key."""
+    run = job.run
+    lines = [
+        f"{job.key},{run.variant},{run.seed},{step},{metric},{value!r}"
+        for step, metric, value in rows
+    ]
+    return "\n".join([HEADER, *lines]) + "\n"
+
+
+def _write_measured(
+    job: Job, began: int, seconds: float, steps: int, times: list[list[int]]
+) -> None:
+    """What differs between two identical runs, kept out of the files that must not."""
+    measured = {
+        "run_key": job.key,
+        "started": began,
+        "seconds": round(seconds, 3),
+        "images_per_second": round(steps * job.run.scale.batch_size / seconds, 1),
+        "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "evaluations": times,
+        "hardware": machine.hardware(),
+        "versions": machine.versions(),
+        "commit": job.commit,
+    }
+    write_atomically(job.folder / "measured.json", json.dumps(measured, indent=1))
+
+
+def die_with_parent() -> None:
+    """Ask Linux for SIGTERM when the parent process ends, however it ends."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "prctl"):
+        libc.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+def _keep_freed_memory() -> None:
+    """Tell glibc not to return freed activations to the system: each step asks for them again."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
+        libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
