@@ -87,9 +87,9 @@ def study_(
     """Make the table, the figure and the numbers on each claim of a study from its runs."""
     study.load(name)
     scale_name = _scale(scale)
-    from sepablate.analysis import stages
+    from sepablate.analysis import outputs
 
-    stages.study_outputs(name, scale_name)
+    outputs.study_outputs(name, scale_name)
     if mlflow:
         _publish(scale_name, [name])
 
@@ -104,9 +104,9 @@ def report(
     for name in names:
         study.load(name)
     scale_name = _scale(scale)
-    from sepablate.analysis import stages
+    from sepablate.analysis import outputs
 
-    stages.report_outputs(names, scale_name)
+    outputs.report_outputs(names, scale_name)
     if mlflow:
         _publish(scale_name, names)
     print(f"report: results/{scale_name}/REPORT.md")

@@ -1,4 +1,4 @@
-"""The statistics against scipy and statsmodels, brute force, and simulation."""
+"""The statistics against scipy and statsmodels, brute force, simulation; the rule case by case."""
 
 import itertools
 import math
@@ -11,7 +11,7 @@ from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import DescrStatsW, ttost_paired
 
 from sepablate.analysis import statistics, verdicts
-from sepablate.analysis.claims import Measured, _numbers
+from sepablate.analysis.claims import Divergence, Measured, numbers
 from sepablate.study import Claim
 
 CLOSE = {"rel": 1e-10, "abs": 1e-10}
@@ -151,5 +151,49 @@ def measured(differences, comparison=">", margin=0.005, diverged=()):
     return Measured(
         study="s", claim=claim, left_label="A", right_label="B", seeds=tuple(range(len(d))),
         differences=tuple(d), diverged=diverged, images_low=math.nan, images_high=math.nan,
-        **_numbers(claim, d),
+        **numbers(claim, d),
     )  # fmt: skip
+
+
+UP, SMALL, WIDE = (
+    [0.02, 0.021, 0.022, 0.019],
+    [1e-4, -1e-4, 2e-4, -2e-4],
+    [0.05, -0.04, 0.02, -0.01],
+)
+LEFT, RIGHT = (Divergence(name, name.upper(), 9, 5) for name in "ab")
+
+
+@pytest.mark.parametrize(
+    ("differences", "comparison", "diverged", "word"),
+    [
+        (UP, ">", (), "holds"),
+        (UP, "<", (), "contradicted"),
+        (UP, "=", (), "contradicted"),
+        (SMALL, ">", (), "equivalent"),
+        (SMALL, "=", (), "holds"),
+        (WIDE, ">", (), "inconclusive"),
+        (WIDE, "=", (), "inconclusive"),
+        ([0.004, 0.0041, 0.0042, 0.0039], "=", (), "holds"),  # real, but within the margin
+        ([0.004, 0.0041, 0.0042, 0.0039], ">", (), "holds"),
+        (UP, ">", (RIGHT,), "holds"),  # against the one that diverged
+        (UP, ">", (LEFT,), "inconclusive"),  # for it
+        (UP, "<", (RIGHT,), "contradicted"),
+        (UP, "=", (LEFT, RIGHT), "inconclusive"),
+        (SMALL, ">", (RIGHT,), "inconclusive"),
+        ([0.02], ">", (), "inconclusive"),
+        ([], ">", (RIGHT,), "inconclusive"),
+        ([0.02, 0.02, 0.02], ">", (), "inconclusive"),  # no spread to judge by
+    ],
+)
+def test_rule(differences, comparison, diverged, word):
+    (verdict,) = verdicts.decide([measured(differences, comparison, diverged=diverged)])
+    assert verdict.word == word
+
+
+def test_other_claims_of_the_report_raise_the_bar():
+    one = measured([0.020, 0.005, 0.012, 0.016])
+    alone, among = (verdicts.decide([one] + [measured(WIDE)] * more)[0] for more in (0, 6))
+    assert (alone.word, among.word) == ("holds", "inconclusive")
+    detectable = one.deviation * statistics.detectable_effect(4, 0.05 / 7)
+    assert among.detectable == pytest.approx(detectable, **CLOSE)
+    assert among.seeds_needed == statistics.seeds_needed(0.005 / one.deviation, 0.05 / 7)

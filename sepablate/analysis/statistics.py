@@ -1,0 +1,161 @@
+"""Statistics of paired differences, at the size of an ablation: a handful of seeds.
+
+All functions work along the last axis: (..., n) differences give (...) numbers, or one number.
+Where the data cannot say, they say nan: one difference alone, or differences that are all equal,
+have no spread to measure a mean by.
+"""
+
+import bisect
+import functools
+import itertools
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize, stats
+
+Array = NDArray[np.float64]
+
+LEVEL = 0.05
+POWER = 0.8
+EQUAL = 1e-12  # differences of fractions this close differ by rounding
+EXACT_UP_TO = 16
+DRAWS = 100_000
+MOST_SEEDS = 1_000_000
+
+
+class Interval(NamedTuple):
+    """A mean and the interval about it."""
+
+    mean: Array
+    low: Array
+    high: Array
+
+
+def deviation(differences: Array) -> Array:
+    """Standard deviation (n - 1); nan for fewer than two differences or equal ones."""
+    if differences.shape[-1] < 2:
+        return np.full(differences.shape[:-1], math.nan)
+    constant = np.ptp(differences, axis=-1) <= EQUAL
+    return np.where(constant, math.nan, differences.std(axis=-1, ddof=1))
+
+
+def interval(differences: Array, confidence: float = 0.95) -> Interval:
+    """Student's t interval of the mean."""
+    n = differences.shape[-1]
+    mean = _mean(differences)
+    half = stats.t.isf((1 - confidence) / 2, max(n - 1, 1)) * _error(differences)
+    return Interval(mean, mean - half, mean + half)
+
+
+def effect(differences: Array) -> Array:
+    """Standardised effect of a paired design: mean over standard deviation of the differences."""
+    return _mean(differences) / deviation(differences)
+
+
+def t_test(differences: Array) -> Array:
+    """Two-sided p-value of "the mean is zero": the paired t-test."""
+    t = _mean(differences) / _error(differences)
+    return 2 * stats.t.sf(np.abs(t), differences.shape[-1] - 1)
+
+
+def beyond_margin(differences: Array, margin: float) -> Array:
+    """Two-sided p-value of "the mean lies within +-margin": the t-test against the nearer end.
+
+    1 where the observed mean lies within.
+    """
+    mean = _mean(differences)
+    t = (np.abs(mean) - margin) / _error(differences)
+    return np.where(t > 0, 2 * stats.t.sf(t, differences.shape[-1] - 1), np.where(t <= 0, 1.0, t))
+
+
+def equivalence(differences: Array, margin: float) -> Array:
+    """p-value of "the mean lies outside +-margin": two one-sided t-tests (TOST), the larger p."""
+    mean, error = _mean(differences), _error(differences)
+    t = (margin - np.abs(mean)) / error
+    return stats.t.sf(t, differences.shape[-1] - 1)
+
+
+def sign_flip(differences: Array, generator: np.random.Generator, draws: int = DRAWS) -> float:
+    """Two-sided p-value of "the differences are symmetric about zero", for (n,) differences.
+
+    Exact over all 2^n signs up to n = 16, so never below 2 / 2^n; beyond that `draws` random signs.
+    """
+    n = len(differences)
+    if n == 0:
+        return math.nan
+    exact = n <= EXACT_UP_TO
+    if exact:
+        signs = np.array(list(itertools.product((1, -1), repeat=n)))
+    else:
+        signs = generator.choice((1, -1), size=(draws, n))
+    observed = abs(differences.sum())
+    tolerance = EQUAL * np.abs(differences).sum()
+    extreme = int((np.abs(signs @ differences) >= observed - tolerance).sum())
+    return extreme / len(signs) if exact else (extreme + 1) / (draws + 1)
+
+
+def holm(p: Array) -> Array:
+    """Holm's adjusted p-values of a family; valid however its tests depend on each other.
+
+    nan counts as a member of the family that shows nothing, and stays nan.
+    """
+    known = np.where(np.isnan(p), 1.0, p)
+    order = np.argsort(known, axis=-1, kind="stable")
+    factors = np.arange(p.shape[-1], 0, -1)
+    rising = np.maximum.accumulate(np.take_along_axis(known, order, -1) * factors, axis=-1)
+    adjusted = np.take_along_axis(np.minimum(rising, 1), np.argsort(order, axis=-1), -1)
+    return np.where(np.isnan(p), math.nan, adjusted)
+
+
+def power(effect: float, n: int, level: float = LEVEL) -> float:
+    """Probability that a two-sided paired t-test of n seeds finds a true standardised effect."""
+    critical, shift = stats.t.isf(level / 2, n - 1), abs(effect) * math.sqrt(n)
+    wrong_sign = stats.nct.cdf(-critical, n - 1, shift)  # nan where it is below 1e-13
+    return float(stats.nct.sf(critical, n - 1, shift) + np.nan_to_num(wrong_sign))
+
+
+@functools.cache
+def detectable_effect(n: int, level: float = LEVEL, wanted: float = POWER) -> float:
+    """The smallest true standardised effect that n seeds find with the wanted power."""
+    if n < 2:
+        return math.nan
+    high = 1.0
+    while power(high, n, level) < wanted:
+        high *= 2
+    return float(optimize.brentq(lambda x: power(x, n, level) - wanted, 0, high, xtol=1e-13))
+
+
+def seeds_needed(effect: float, level: float = LEVEL, wanted: float = POWER) -> int | None:
+    """The fewest seeds that find a true standardised effect with the wanted power.
+
+    None if a million would not do, as for an effect of zero, or if the effect is nan.
+    """
+    if math.isnan(effect):
+        return None
+    choices = range(2, MOST_SEEDS + 1)
+    found = bisect.bisect_left(choices, wanted, key=lambda n: power(effect, n, level))
+    return choices[found] if found < len(choices) else None
+
+
+def interval_over_images(left: NDArray[np.bool_], right: NDArray[np.bool_]) -> Interval:
+    """95 % interval of the difference in accuracy of two variants, over test images.
+
+    left, right: (seeds, images), whether each image was classified correctly, paired in both axes.
+    The differences are averaged over the seeds, image by image; the t interval of these (images,)
+    means follows. It holds for these trained networks on further images of the same kind, while
+    the interval over seeds holds for further trainings on these test images.
+    """
+    return interval((left.astype(float) - right.astype(float)).mean(axis=0))
+
+
+def _mean(differences: Array) -> Array:
+    if differences.shape[-1] == 0:
+        return np.full(differences.shape[:-1], math.nan)
+    return differences.mean(axis=-1)
+
+
+def _error(differences: Array) -> Array:
+    """Standard error of the mean."""
+    return deviation(differences) / math.sqrt(max(differences.shape[-1], 1))

@@ -1,0 +1,193 @@
+"""From run folders to tables, figures, verdicts and the report, on small made-up runs."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sepablate import paper, study
+from sepablate.analysis import claims, figures, outputs, results, tables
+from sepablate.analysis.claims import Divergence
+
+STUDIES = study.names()
+FINAL = {"xception": 0.87, "no_residual": 0.80, "relu_between": 0.869}
+STEPS = (3, 6, 9)
+IMAGES = 203
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """The declared studies and made-up runs of all their variants; the working folder."""
+    shutil.copytree(study.FOLDER, tmp_path / "experiments")
+    monkeypatch.chdir(tmp_path)
+    for name in study.variants():
+        make_runs(name)
+    return tmp_path
+
+
+def make_runs(name, seeds=range(6), diverged=()):
+    folder = Path("results/tiny/runs") / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    keys = {str(seed): f"{seed:016d}" for seed in seeds}
+    config = {"parameters": 1000, "mult_adds": 2_500_000, "weight_decay": 1e-5, "batch_size": 64}
+    config |= {"test_images": IMAGES, "seeds": list(seeds), "label": name, "run_keys": keys}
+    (folder / "config.json").write_text(json.dumps(config))
+    for seed in seeds:
+        draw = np.random.default_rng([seed, len(name)])
+        steps = STEPS[:1] if seed in diverged else STEPS
+        rows = [(step, "validation/accuracy", draw.uniform(0.6, 0.9)) for step in steps]
+        if seed in diverged:
+            rows.append((5, "final/diverged_at_step", 5.0))
+        else:
+            correct = draw.random(IMAGES) < FINAL.get(name, 0.85)
+            rows.append((9, "final/test_accuracy", correct.mean() - 0.01))
+            rows.append((9, "final/test_accuracy_averaged", correct.mean()))
+            (folder / f"seed-{seed}.correct.bin").write_bytes(np.packbits(correct).tobytes())
+        text = "".join(f"{keys[str(seed)]},{name},{seed},{s},{m},{v}\n" for s, m, v in rows)
+        (folder / f"seed-{seed}.csv").write_text(",".join(results.COLUMNS) + "\n" + text)
+
+
+def final(name, metric="final/test_accuracy_averaged"):
+    """The final accuracies of a variant by seed, read without the package."""
+    files = sorted((Path("results/tiny/runs") / name).glob("*.csv"))
+    rows = pd.concat(map(pd.read_csv, files))
+    return rows[rows.metric == metric].set_index("seed").value
+
+
+def test_table_against_pandas(project):
+    make_runs("no_residual", diverged=[2])
+    outputs.study_outputs("residual_connections", "tiny")
+    found = pd.read_csv("results/tiny/residual_connections/table.csv").set_index("variant")
+    for name in found.index:
+        own, differences = final(name), (final(name) - final("xception")).dropna()
+        assert found.accuracy[name] == pytest.approx(own.mean())
+        assert found.raw_accuracy[name] == pytest.approx(own.mean() - 0.01)
+        assert found.difference[name] == pytest.approx(differences.mean())
+        assert found.n[name] == len(own) == (5 if name == "no_residual" else 6)
+    half = (found.accuracy_high - found.accuracy_low) / 2
+    assert half["xception"] == pytest.approx(2.5705818 * final("xception").sem())
+    text = Path("results/tiny/residual_connections/table.md").read_text()
+    assert "5; seed 2 diverged at step 5" in text
+    assert f"| {100 * final('no_residual').mean():.2f} [" in text
+    assert "| 2.50 | 1e-5 |" in text
+
+
+def test_claims_against_the_files(project):
+    make_runs("no_residual", diverged=[2])
+    outputs.study_outputs("residual_connections", "tiny")
+    text = Path("results/tiny/residual_connections/claims.json").read_text()
+    accuracy, speed = claims.from_json(text)
+    assert claims.to_json([accuracy, speed]) == text
+    expected = (final("xception") - final("no_residual")).dropna()
+    assert accuracy.seeds == speed.seeds == (0, 1, 3, 4, 5)
+    assert accuracy.differences == pytest.approx(expected.tolist())
+    assert accuracy.images_low < accuracy.mean < accuracy.images_high
+    assert (accuracy.images_low + accuracy.images_high) / 2 == pytest.approx(accuracy.mean)
+    assert accuracy.diverged == (Divergence("no_residual", "No shortcuts", 2, 5),)
+    curve = [
+        pd.read_csv(f"results/tiny/runs/{name}/seed-0.csv")
+        .query("metric == 'validation/accuracy'")
+        .value.mean()
+        for name in ("xception", "no_residual")
+    ]
+    assert speed.differences[0] == pytest.approx(curve[0] - curve[1])
+    assert math.isnan(speed.images_low)
+
+
+def test_report_names_every_claim_and_divergence(project):
+    make_runs("no_residual", diverged=[2])
+    for name in STUDIES:
+        outputs.study_outputs(name, "tiny")
+    outputs.report_outputs(STUDIES, "tiny")
+    report = Path("results/tiny/REPORT.md").read_text()
+    decided = json.loads(Path("results/tiny/verdicts.json").read_text())
+    declared = [claim for name in STUDIES for claim in study.load(name).claims]
+    assert len(decided) == len(declared)
+    assert all(claim.words[1:] in report for claim in declared)
+    assert "Seed 2 of No shortcuts diverged at step 5" in report
+    assert "22,855,952" in report
+    assert "| `batch_size` | 64 | not given |" in report
+    assert "nan" not in report.lower().replace("finan", "")
+
+
+def test_outputs_are_the_same_bytes_when_made_again(project):
+    written = []
+    for _ in range(2):
+        outputs.study_outputs("pointwise_activation", "tiny")
+        outputs.report_outputs(["pointwise_activation"], "tiny")
+        files = [path for path in sorted(Path("results/tiny").glob("*/*.*")) if path.is_file()]
+        written.append({path: path.read_bytes() for path in [*files, *Path().rglob("REPORT.md")]})
+        shutil.rmtree("results/tiny/pointwise_activation")
+    assert len(written[0]) == 6
+    assert written[0] == written[1]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (
+            lambda runs: shutil.rmtree(runs / "elu_between"),
+            "config.json: missing; run `sepablate t",
+        ),
+        (lambda runs: (runs / "elu_between/seed-3.csv").unlink(), "seed-3.csv: missing"),
+        (lambda runs: (runs / "elu_between/seed-0.correct.bin").unlink(), "correct.bin: missing"),
+        (lambda runs: make_runs("elu_between", range(5)), "seeds of elu_between"),
+        (
+            lambda runs: swap(runs, "0000000000000003", "00000000000000ff"),
+            "run_key 00000000000000f",
+        ),
+        (lambda runs: swap(runs, "final/test_accuracy_averaged", "other"), "no final result"),
+        (lambda runs: swap(runs, ",6,validation", ",7,validation"), "evaluation steps of elu_"),
+    ],
+)
+def test_broken_runs_are_refused_with_the_command_that_helps(project, damage, message):
+    damage(project / "results/tiny/runs")
+    with pytest.raises(ValueError, match=message) as caught:
+        outputs.study_outputs("pointwise_activation", "tiny")
+    assert "`sepablate train elu_between`" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def swap(runs, old, new):
+    path = runs / "elu_between/seed-3.csv"
+    path.write_text(path.read_text().replace(old, new))
+
+
+def test_a_report_without_its_studies_says_what_to_run(project):
+    with pytest.raises(ValueError, match="run `sepablate study residual_connections`"):
+        outputs.report_outputs(["residual_connections"], "tiny")
+
+
+@pytest.mark.filterwarnings("error")
+def test_runs_that_all_diverged_leave_gaps_not_errors(project):
+    for lost in (["no_residual"], ["xception", "no_residual", "no_residual_wide"]):
+        for name in lost:
+            make_runs(name, diverged=range(6))
+        outputs.study_outputs("residual_connections", "tiny")
+        outputs.report_outputs(["residual_connections"], "tiny")
+        report = Path("results/tiny/REPORT.md").read_text()
+        assert report.count("**inconclusive**") == 2
+        assert "| – [–, –] |" in report
+
+
+def test_a_variant_looks_the_same_in_every_figure_and_no_two_look_alike_in_one():
+    everywhere = {}
+    for name in STUDIES:
+        looks = figures.looks([variant.name for variant in study.load(name).all])
+        assert len({look.colour for look in looks.values()}) == len(looks)
+        for variant, look in looks.items():
+            assert everywhere.setdefault(variant, look) == look
+    many = figures.looks([f"unknown_{index}" for index in range(40)])
+    assert len(set(many.values())) == 40
+
+
+def test_markdown_and_published_numbers():
+    assert tables.markdown(["a|b"], [["c"]]) == "| a\\|b |\n| --- |\n| c |\n"
+    assert tables.percent(-0.01234) == "−1.23"
+    gap = paper.TABLE_3["Inception V3"].parameters / paper.TABLE_3["Xception"].parameters - 1
+    assert 0.03 < gap < 0.035  # "within 3.5 %", section 4.5.2

@@ -1,0 +1,199 @@
+"""The plan of the house: who may import whom, and lists that must agree."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from sepablate import scales, study
+from sepablate.training.run import COMPUTES, resolve
+
+FOLDER = ROOT / "experiments"
+LEAVES = {"study", "files", "paper"}
+MAY_IMPORT = {
+    "study": set(),
+    "files": set(),
+    "paper": set(),
+    "scales": set(),
+    "models": set(),
+    "data": {"files"},
+    "training": {"data", "files", "models", "scales", "study"},
+    "analysis": {"files", "paper", "study"},
+    "tracking": {"files", "study"},
+    "progress": {"study", "tracking", "training"},
+    "cli": {"analysis", "data", "progress", "scales", "study", "tracking", "training"},
+    "__main__": {"cli"},
+}
+ONLY_IN = {"mlflow": "sepablate/tracking", "matplotlib": "sepablate/analysis/figures.py"}
+SOURCES = sorted((ROOT / "sepablate").rglob("*.py"))
+
+
+def imports(path: Path, everywhere: bool = True) -> set[str]:
+    """Absolute names of what a file imports; `everywhere`: inside functions as well."""
+    tree = ast.parse(path.read_text())
+    nodes = ast.walk(tree) if everywhere else iter(tree.body)
+    found: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_one_way(path: Path) -> None:
+    room = path.relative_to(ROOT / "sepablate").parts[0].removesuffix(".py")
+    others = {name.split(".")[1] for name in imports(path) if name.startswith("sepablate.")}
+    assert others - {room} <= MAY_IMPORT.get(room, set())
+    for library, place in ONLY_IN.items():
+        if any(name.split(".")[0] == library for name in imports(path)):
+            assert str(path.relative_to(ROOT)).startswith(place)
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
+def test_study_files_are_data(path: Path) -> None:
+    assert {name.rpartition(".")[0] for name in imports(path)} == {"sepablate.study"}
+    text = ast.get_docstring(ast.parse(path.read_text())) or ""
+    assert re.match(r".+ Chollet 2017, section .+\.\n", text)
+    assert all(f"\n{head} " in text for head in ("Question", "Paper", "Deviates"))
+
+
+def test_command_line_starts_without_torch() -> None:
+    code = "import sys, sepablate.__main__; print([m for m in sys.modules if '.' not in m])"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert loaded.returncode == 0
+    assert not {"torch", "mlflow", "matplotlib", "pandas", "numpy"} & set(ast.literal_eval(loaded.stdout))
+
+
+def test_files_stay_small() -> None:
+    for path in SOURCES:
+        assert len(path.read_text().splitlines()) <= 210, path
+
+
+def test_the_source_that_computes_is_in_the_run_key() -> None:
+    """What the engine imports from the package is hashed, or decides nothing but the config."""
+    decide_nothing = {"models/__init__.py", "training/checkpoint.py", "training/run.py"}
+    for start in ("training/engine.py", "training/batches.py", "training/recipe.py"):
+        for name in imports(ROOT / "sepablate" / start):
+            parts = name.split(".")[1:] if name.startswith("sepablate.") else []
+            for depth in range(1, len(parts) + 1):
+                stem = "/".join(parts[:depth])
+                for file in (f"{stem}.py", f"{stem}/__init__.py"):
+                    if (ROOT / "sepablate" / file).exists() and file not in (
+                        "data/__init__.py",
+                        "training/__init__.py",
+                    ):
+                        assert file in COMPUTES or file in decide_nothing, (start, file)
+
+
+def test_dvc_lists_the_declared_variants_and_studies() -> None:
+    pipeline = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+    stages = pipeline["stages"]
+    listed, declared = stages["train"]["foreach"], study.variants(FOLDER)
+    for name in declared:
+        assert name in listed, f"add to dvc.yaml, stages.train.foreach:      - {name}"
+    assert sorted(listed) == sorted(declared), "dvc.yaml trains a variant that no study declares"
+    for name in study.names(FOLDER):
+        assert name in stages, f"add to dvc.yaml a stage {name}: python -m sepablate study {name}"
+        runs = [dep for dep in stages[name]["deps"] if "/runs/" in dep]
+        expected = [f"results/${{scale}}/runs/{each.name}" for each in study.load(name, FOLDER).all]
+        assert sorted(runs) == sorted(expected), f"dvc.yaml, stages.{name}.deps: list {expected}"
+        assert name in stages["report"]["cmd"].split()
+        assert f"results/${{scale}}/{name}" in stages["report"]["deps"]
+
+
+def test_training_stages_depend_on_all_they_import_and_not_on_analysis() -> None:
+    deps = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["train"]["do"]["deps"]
+    for room in MAY_IMPORT["training"] | {"training"}:
+        path = f"sepablate/{room}" + ("" if (ROOT / "sepablate" / room).is_dir() else ".py")
+        assert path in deps
+    assert not any("analysis" in dep or "tracking" in dep or "cli" in dep for dep in deps)
+
+
+@pytest.mark.parametrize("name", study.names(FOLDER))
+@pytest.mark.parametrize("scale_name", ["smoke", "laptop"])
+def test_every_variant_resolves_at_every_scale(name: str, scale_name: str) -> None:
+    declared = study.load(name, FOLDER)
+    scale, recipe = scales.load(scale_name, ROOT / "params.yaml")
+    runs = {
+        variant.name: resolve(variant, scale_name, scale, recipe, scale.seeds[0], "fp32")
+        for variant in declared.all
+    }
+    for variant in declared.all:
+        if variant.same_parameters_as is not None:
+            target = runs[variant.same_parameters_as.name].parameters
+            assert runs[variant.name].parameters == pytest.approx(target, rel=0.01)
+        assert runs[variant.name].options["stem_stride"] == scale.stem_stride
+        assert runs[variant.name].options["norm_epsilon"] == recipe.norm_epsilon
+    assert len({run.key for run in runs.values()}) == len(runs)
+
+
+def test_variants_differ_in_what_they_declare() -> None:
+    declared = study.variants(FOLDER)
+    baseline = declared["xception"]
+    assert declared["inception_v3"].weight_decay == 4e-5
+    assert baseline.weight_decay == 1e-5
+    for name, options in {
+        "no_residual": {"residual": False},
+        "no_residual_wide": {"residual": False},
+        "relu_between": {"activation_between": "relu"},
+        "elu_between": {"activation_between": "elu"},
+        "none_after": {"activation_after": "none"},
+    }.items():
+        assert dict(declared[name].options) == options
+        assert declared[name].weight_decay == baseline.weight_decay
+        assert declared[name].model == baseline.model
+
+
+def test_bad_studies_are_refused(tmp_path: Path) -> None:
+    good = study.load("residual_connections", FOLDER)
+    with pytest.raises(ValueError, match="duplicate variant"):
+        study.Study("t", "s", good.baseline, (good.baseline,), ())
+    with pytest.raises(ValueError, match=r"'xception'.*no_residual"):
+        study.Study("t", "s", good.variants[0], (), good.claims)
+    for change in ({"comparison": "~"}, {"metric": "loss"}, {"margin": 0.0}):
+        with pytest.raises(ValueError, match=str(*change.values())):
+            study.Claim(**{**vars(good.claims[0]), **change})
+    (tmp_path / "empty.py").write_text("")
+    with pytest.raises(ValueError, match=r"empty\.py: declares no STUDY"):
+        study.load("empty", tmp_path)
+    for name in ("one", "two"):
+        text = (FOLDER / "residual_connections.py").read_text()
+        changed = text.replace("residual=False", "activation_after='none'")
+        (tmp_path / f"{name}.py").write_text(text if name == "one" else changed)
+    with pytest.raises(ValueError, match=r"'no_residual'.*two\.py: the name is taken"):
+        study.variants(tmp_path) if not (tmp_path / "empty.py").unlink() else None
+
+
+def test_environment_follows_the_lock() -> None:
+    lock = (ROOT / "requirements.lock").read_text()
+    entries = re.findall(r"^(\S+?)==(\S+).*?(?=^\S|\Z)", lock, re.DOTALL | re.MULTILINE)
+    blocks = re.split(r"^(?=\S)", lock, flags=re.MULTILINE)[1:]
+    assert len(blocks) == len(entries) > 100
+    assert all("--hash=sha256:" in block for block in blocks)
+    assert not re.search(r"https?://|--index|--find-links|file:", lock)
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    (pip,) = [each["pip"] for each in conda if isinstance(each, dict)]
+    assert pip == ["-r requirements.lock"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert "python=3.11" in conda
+    assert project["requires-python"] == ">=3.11"
+    wanted = project["dependencies"] + project["optional-dependencies"]["test"]
+    locked = {name.lower() for name, _ in entries}
+    for requirement in wanted:
+        assert re.split(r"[<>=\[]", requirement)[0].lower() in locked
+
+
+def test_nothing_phones_home() -> None:
+    assert "analytics = false" in (ROOT / ".dvc/config").read_text()
+    code = "import sepablate.tracking, os; print(os.environ['MLFLOW_DISABLE_TELEMETRY'])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "true"

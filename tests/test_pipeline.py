@@ -1,0 +1,122 @@
+"""The whole pipeline at smoke scale, through real DVC, read back with MLflow's own client."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import contents, edit_params
+from mlflow import MlflowClient
+
+from sepablate import scales, study
+
+pytestmark = pytest.mark.slow
+STUDIES = ("pointwise_activation", "residual_connections", "xception_vs_inception")
+
+
+def dvc(project: Path, *arguments: str) -> str:
+    """Run real DVC in the project, this environment's Python first on the path."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=project,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def stages_run(output: str) -> list[str]:
+    return re.findall(r"Running stage '(.*?)'", output)
+
+
+def test_smoke_pipeline_from_nothing_to_report(project: Path) -> None:
+    subprocess.run(["git", "init", "-q"], cwd=project, check=True)
+    edit_params(project)
+    first = dvc(project, "repro")
+    variants = study.variants(project / "experiments")
+    expected = ["fetch", *(f"train@{name}" for name in variants), *STUDIES, "report"]
+    assert sorted(stages_run(first)) == sorted(expected)
+    results = project / "results/smoke"
+    check_results(project, results)
+    check_mlflow(project)
+
+    assert stages_run(dvc(project, "repro")) == []
+    assert "Data and pipelines are up to date" in dvc(project, "repro")
+
+    # The code of a figure redraws; it retrains nothing.
+    before = contents(results)
+    figures = project / "sepablate/analysis/figures.py"
+    figures.write_text(figures.read_text() + "\n# an edit\n")
+    ran = stages_run(dvc(project, "repro"))
+    assert sorted(ran) == sorted([*STUDIES, "report"])
+    assert contents(results) == before
+
+    # One more seed trains that seed alone.
+    runs = project / ".sepablate/runs"
+    kept = {path: path.stat().st_mtime_ns for path in runs.glob("*/result.csv")}
+    edit_params(project, seeds=[0, 1, 2])
+    ran = stages_run(dvc(project, "repro", "train@xception"))
+    assert ran == ["train@xception"]
+    assert len(list(runs.glob("*/result.csv"))) == len(kept) + 1
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in kept.items())
+
+
+def check_results(project: Path, results: Path) -> None:
+    verdicts = json.loads((results / "verdicts.json").read_text())
+    declared = [study.load(name, project / "experiments") for name in STUDIES]
+    assert len(verdicts) == sum(len(each.claims) for each in declared)
+    report = (results / "REPORT.md").read_text()
+    for name, each in zip(STUDIES, declared, strict=True):
+        folder = results / name
+        made = {path.name for path in folder.iterdir()}
+        assert made == {"table.csv", "table.md", "claims.json", "figure.png", "figure.svg"}
+        table = pd.read_csv(folder / "table.csv")
+        assert len(table) == len(each.all)
+        assert f"{name}/figure." in report
+        assert each.title in report
+
+
+def check_mlflow(project: Path) -> None:
+    client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+    scale, _ = scales.load("smoke", project / "params.yaml")
+    experiments = [each for each in client.search_experiments() if each.name != "Default"]
+    assert len(experiments) == len(STUDIES)
+    for experiment in experiments:
+        runs = client.search_runs([experiment.experiment_id])
+        (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+        children = [run for run in runs if run is not parent]
+        name = next(each for each in STUDIES if each in experiment.name)
+        variants = study.load(name, project / "experiments").all
+        places = {(run.data.tags["variant"], run.data.tags["seed"]) for run in children}
+        assert places == {(each.name, str(seed)) for each in variants for seed in scale.seeds}
+        assert len(children) == len(places)
+        artifacts = {each.path for each in client.list_artifacts(parent.info.run_id)}
+        assert {"table.md", "figure.png"} <= artifacts
+        for run in children:
+            check_run(project, client, run)
+
+
+def check_run(project: Path, client: MlflowClient, run: object) -> None:
+    tags, run_id = run.data.tags, run.info.run_id  # type: ignore[attr-defined]
+    path = project / "results/smoke/runs" / tags["variant"] / f"seed-{tags['seed']}.csv"
+    rows = pd.read_csv(path)
+    assert run.info.status == "FINISHED"  # type: ignore[attr-defined]
+    for metric, group in rows.groupby("metric"):
+        history = client.get_metric_history(run_id, metric)
+        assert sorted((point.step, point.value) for point in history) == sorted(
+            zip(group.step, group.value, strict=True)
+        )
+    config = json.loads((path.parent / "config.json").read_text())
+    parameters = run.data.params  # type: ignore[attr-defined]
+    assert parameters["weight_decay"] == str(config["weight_decay"])
+    assert config["run_keys"][tags["seed"]] == rows.run_key.unique().item()
+    assert tags["data_digest"] == config["data_digest"]
+    (used,) = run.inputs.dataset_inputs  # type: ignore[attr-defined]
+    assert used.dataset.name

@@ -1,0 +1,156 @@
+"""params.yaml: whatever is wrong in it ends in one line with the value, the place, the choices."""
+
+import copy
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import ROOT, contents, sepablate
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sepablate import scales
+
+PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
+FIELDS = [("recipe", field.name) for field in dataclasses.fields(scales.Recipe)] + [
+    ("smoke", field.name) for field in dataclasses.fields(scales.Scale)
+]
+
+
+def written(folder: Path, part: str, key: str, value: object) -> Path:
+    params = copy.deepcopy(PARAMS)
+    place = params["recipe"] if part == "recipe" else params["scales"][part]
+    place[key] = value
+    path = folder / "params.yaml"
+    path.write_text(yaml.safe_dump(params))
+    return path
+
+
+@pytest.mark.parametrize("name", PARAMS["scales"])
+def test_declared_scales_are_valid(name: str) -> None:
+    scale, recipe = scales.load(name, ROOT / "params.yaml")
+    assert scale.steps >= scale.evaluations
+    assert (recipe.learning_rate, recipe.momentum, recipe.decay) == (0.045, 0.9, 0.94)
+
+
+def test_laptop_is_the_default_and_has_the_seeds_that_a_test_needs() -> None:
+    assert scales.current(ROOT / "params.yaml") == "laptop"
+    assert len(scales.load("laptop", ROOT / "params.yaml")[0].seeds) >= 6
+
+
+BAD: list[tuple[str, str, object, str]] = [
+    ("smoke", "images", -5, "-5"),
+    ("smoke", "images", 70_000, "50000"),
+    ("smoke", "images", "many", "int"),
+    ("smoke", "images", 10.5, "int"),
+    ("smoke", "images", True, "int"),
+    ("smoke", "batch_size", 1000, "512"),
+    ("smoke", "epochs", 0, "more than 0"),
+    ("smoke", "epochs", float("nan"), "nan"),
+    ("smoke", "epochs", float("inf"), "inf"),
+    ("smoke", "evaluations", 1000, "8 steps"),
+    ("smoke", "seeds", [1, 2, 1], "duplicate"),
+    ("smoke", "seeds", [], "list"),
+    ("smoke", "seeds", [-1], "-1"),
+    ("smoke", "seeds", 3, "list"),
+    ("smoke", "padding", "reflect", "same, valid"),
+    ("smoke", "precision", "fp16", "auto, fp32, bf16"),
+    ("smoke", "dataset", "cifar", "fashion_mnist"),
+    ("smoke", "stem_stride", 3, "1, 2"),
+    ("smoke", "widht", 1, "width"),
+    ("recipe", "learning_rate", -0.1, "-0.1"),
+    ("recipe", "dropout", 1.5, "at most 1"),
+    ("recipe", "dropout", 1.0, "less than 1"),
+    ("recipe", "flip", 1, "bool"),
+    ("recipe", "shift", -1, "at least 0"),
+    ("recipe", "norm_momentum", 0, "more than 0"),
+]
+
+
+@pytest.mark.parametrize(("part", "key", "value", "hint"), BAD)
+def test_bad_values(tmp_path: Path, part: str, key: str, value: object, hint: str) -> None:
+    path = written(tmp_path, part, key, value)
+    with pytest.raises(ValueError, match=key) as error:
+        scales.load("smoke", path)
+    assert hint in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@given(field=st.sampled_from(FIELDS), value=anything)
+def test_any_value_is_taken_or_refused_in_one_line(
+    tmp_path: Path, field: tuple[str, str], value: object
+) -> None:
+    try:
+        path = written(tmp_path, *field, value)
+    except yaml.YAMLError:
+        return
+    try:
+        scale, recipe = scales.load("smoke", path)
+    except ValueError as error:
+        assert "\n" not in str(error)
+        assert field[1] in str(error)
+    else:
+        taken = getattr(recipe if field[0] == "recipe" else scale, field[1])
+        assert taken == (tuple(value) if isinstance(value, list) else value)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(text=st.text(max_size=40) | anything.map(yaml.safe_dump))
+def test_any_file_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    for ask in (scales.current, lambda path: scales.load("smoke", path)):
+        with pytest.raises(ValueError, match=r"params\.yaml"):
+            ask(path)
+
+
+@pytest.mark.parametrize("key", ["batch_size", "seeds"])
+def test_missing_field(tmp_path: Path, key: str) -> None:
+    params = copy.deepcopy(PARAMS)
+    del params["scales"]["smoke"][key]
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    with pytest.raises(ValueError, match=f"{key}: missing"):
+        scales.load("smoke", tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hints"),
+    [
+        (["train", "resnet"], ["'resnet'", "experiments/", "xception", "no_residual"]),
+        (["train", "xception", "--scale", "huge"], ["'huge'", "params.yaml", "smoke, laptop"]),
+        (["train"], ["variant"]),
+        (["train", "xception", "--processes", "0"], ["--processes", "1"]),
+        (["train", "xception", "--processes", "two"], ["--processes", "two"]),
+        (["train", "xception", "--speed", "9"], ["--speed"]),
+        (["study", "nothing"], ["'nothing'", "residual_connections"]),
+        (["study", "residual_connections", "--scale", "smoke"], ["runs", "sepablate train"]),
+        (["report", "nothing"], ["'nothing'", "pointwise_activation"]),
+        (["report", "residual_connections", "--scale", "smoke"], ["sepablate study"]),
+        (["publish", "--scale", "huge"], ["'huge'", "smoke, laptop"]),
+        (["fetch", "--scale", "huge"], ["'huge'", "smoke, laptop"]),
+        (["ui", "--port", "70000"], ["70000"]),
+        (["ui", "--port", "high"], ["high"]),
+        (["dance"], ["dance", "train", "publish"]),
+    ],
+)
+def test_commands_refuse_in_one_line(
+    project: Path, arguments: list[str], hints: list[str]
+) -> None:
+    before = contents(project)
+    done = sepablate(project, *arguments)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1, done.stderr
+    for hint in hints:
+        assert hint in done.stderr
+    after = contents(project)
+    assert {name for name in after if "__pycache__" not in name} == set(before)

@@ -1,0 +1,347 @@
+"""One run: its recipe, its data, its checkpoints; and the same bytes whatever happens to it."""
+
+import dataclasses
+import itertools
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from conftest import ROOT, contents, edit_params, sepablate
+from torch.optim.swa_utils import AveragedModel
+
+from sepablate import scales, study
+from sepablate.data import fashion_mnist
+from sepablate.training import checkpoint, engine, machine, recipe
+from sepablate.training.batches import Batches
+from sepablate.training.run import Run, resolve
+
+TINY = {"images": 96, "batch_size": 16, "validation_images": 20, "test_images": 30}
+
+
+def tiny(variant: str = "xception", seed: int = 0, **changes: object) -> Run:
+    scale, settings = scales.load("smoke", ROOT / "params.yaml")
+    scale = dataclasses.replace(scale, **(TINY | {"evaluations": 3} | changes))  # type: ignore[arg-type]
+    declared = study.variant(variant, ROOT / "experiments")
+    return resolve(declared, "smoke", scale, settings, seed, "fp32")
+
+
+@pytest.fixture(scope="module")
+def splits(data_folder: Path) -> dict[str, fashion_mnist.Split]:
+    return fashion_mnist.load(data_folder)
+
+
+def test_learning_rate_follows_the_paper_s_staircase() -> None:
+    # 181 epochs of ImageNet at 0.94 every 2 epochs, squeezed into the steps of a run.
+    run = tiny(images=50_000, batch_size=50, epochs=0.9)
+    assert run.scale.steps == 900
+    rates = [recipe.learning_rate(step, run) for step in range(900)]
+    assert rates == [0.045 * 0.94 ** (step // 10) for step in range(900)]
+    assert rates[-1] == pytest.approx(0.045 * 0.94**89)
+
+
+def test_optimiser_decays_kernels_and_nothing_else() -> None:
+    state = engine.start(tiny("inception_v3"))
+    decayed = {
+        id(parameter): group["weight_decay"]
+        for group in state.optimiser.param_groups
+        for parameter in group["params"]
+    }
+    for name, parameter in state.model.named_parameters():
+        assert decayed[id(parameter)] == (4e-5 if parameter.dim() > 1 else 0.0), name
+    assert all(group["momentum"] == 0.9 for group in state.optimiser.param_groups)
+    assert all(not group["nesterov"] for group in state.optimiser.param_groups)
+
+
+def test_weight_decay_is_coupled_l2() -> None:
+    """One step of momentum SGD on g + w x, as TensorFlow's regulariser gives it."""
+    model = torch.nn.Linear(3, 2, bias=False)
+    before = model.weight.detach().clone()
+    optimiser = recipe.optimiser(model, tiny("inception_v3"))
+    for step in range(2):
+        model.weight.grad = torch.full_like(before, 0.5)
+        optimiser.step()
+        gradient = 0.5 + 4e-5 * before
+        velocity = gradient if step == 0 else 0.9 * velocity + gradient
+        before = before - 0.045 * velocity
+        torch.testing.assert_close(model.weight.detach(), before)
+
+
+def test_average_equals_torch_s(splits: dict[str, fashion_mnist.Split]) -> None:
+    run = tiny(epochs=3)
+    run = dataclasses.replace(run, recipe=dataclasses.replace(run.recipe, averaging_horizon=0.3))
+    state, batches = engine.start(run), Batches(splits["train"].first(96), run)
+    decay = 1 - 1 / (0.3 * run.scale.steps)
+    updates = itertools.count()
+
+    def blend(average: torch.Tensor, current: torch.Tensor, count: object) -> torch.Tensor:
+        if not current.is_floating_point():
+            return current
+        weight = min(decay, (1 + next_update) / (10 + next_update))
+        return weight * average + (1 - weight) * current
+
+    oracle = AveragedModel(state.model, avg_fn=blend, use_buffers=True)
+    oracle.n_averaged.fill_(1)  # so that its first update blends, as ours does
+    for _ in range(run.scale.steps):
+        next_update = next(updates)
+        engine.train_step(state, batches, run, "cpu")
+        oracle.update_parameters(state.model)
+    ours, theirs = state.average.model.state_dict(), oracle.module.state_dict()
+    for name, tensor in ours.items():
+        if tensor.is_floating_point():
+            torch.testing.assert_close(tensor, theirs[name], rtol=1e-4, atol=1e-6)
+
+
+def test_first_step_equals_a_plain_loop(splits: dict[str, fashion_mnist.Split]) -> None:
+    """The engine computes what a few lines of plain PyTorch compute."""
+    run = tiny(padding="same")
+    state, batches = engine.start(run), Batches(splits["train"].first(96), run)
+    twin = engine.start(run).model
+    plain = torch.optim.SGD(twin.parameters(), lr=0.045, momentum=0.9)
+    engine.train_step(state, batches, run, "cpu")
+    images, labels = batches.at(0)
+    torch.manual_seed(recipe.stream_seed(0, "dropout", 0))
+    torch.nn.functional.cross_entropy(twin.train()(images), labels).backward()
+    plain.step()
+    for ours, theirs in zip(state.model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_batches_are_paired_shuffled_and_cover_the_epoch(
+    splits: dict[str, fashion_mnist.Split],
+) -> None:
+    data = splits["train"].first(96)
+    ours, theirs = Batches(data, tiny()), Batches(data, tiny("inception_v3"))
+    other = Batches(data, tiny(seed=1))
+    for step in (0, 5, 7, 2):  # in any order
+        assert torch.equal(ours.at(step)[0], theirs.at(step)[0])
+        assert not torch.equal(ours.at(step)[0], other.at(step)[0])
+    labels = torch.cat([ours.at(step)[1] for step in range(6)])
+    assert torch.equal(labels.sort().values, data.labels.sort().values)
+    assert not torch.equal(labels, data.labels)
+    assert not torch.equal(labels, torch.cat([ours.at(step)[1] for step in range(6, 12)]))
+
+
+def test_augmentation_shifts_and_mirrors(splits: dict[str, fashion_mnist.Split]) -> None:
+    """Each augmented image is one of the 18 shifts and mirrors of its original, and all occur."""
+    data, run = splits["train"].first(96), tiny()
+    batches = Batches(data, run)
+    padded = torch.nn.functional.pad(data.images, (1, 1, 1, 1))
+    seen = set()
+    for step in range(24):
+        order = torch.randperm(96, generator=recipe.generator(0, "order", step // 6))
+        chosen = order[16 * (step % 6) :][:16]
+        for image, index in zip(batches.at(step)[0], chosen, strict=True):
+            views = {
+                (row, column, flip): (view.flip(1) if flip else view)
+                for row, column, flip in itertools.product(range(3), range(3), (False, True))
+                for view in [padded[index, row : row + 28, column : column + 28]]
+            }
+            pixels = (image[0] + 1) * 127.5
+            found = [key for key, view in views.items() if torch.allclose(pixels, view.float())]
+            assert found
+            seen |= set(found[:1])
+    assert len(seen) == 18
+
+
+def test_streams_do_not_touch_each_other() -> None:
+    names = [(seed, kind, step) for seed in (0, 1) for kind in "ab" for step in (0, 1)]
+    draws = [torch.rand(4, generator=recipe.generator(*name)) for name in names]
+    assert len({tuple(draw.tolist()) for draw in draws}) == len(names)
+    state = torch.get_rng_state()
+    recipe.generator(0, "order", 0)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_resume_is_exact_at_every_step(
+    splits: dict[str, fashion_mnist.Split], tmp_path: Path, precision: str
+) -> None:
+    run = dataclasses.replace(tiny(epochs=1.5, images=64), precision=precision)
+    whole = engine.fit(run, splits, tmp_path / "whole")
+    halts = 0
+    while True:  # stop after every single step
+        try:
+            pieces = engine.fit(run, splits, tmp_path / "pieces", stopping=lambda: True)
+            break
+        except engine.Interrupted:
+            halts += 1
+    assert halts == run.scale.steps - 1
+    assert pieces.rows == whole.rows
+    assert whole.correct is not None
+    assert pieces.correct is not None
+    assert torch.equal(pieces.correct, whole.correct)
+
+
+def test_a_damaged_checkpoint_is_found_and_the_one_before_it_used(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        checkpoint.save(tmp_path, step, {"step": step, "weight": torch.full((5,), float(step))})
+    newest = sorted(tmp_path.glob("*.pt"))[-1]
+    whole = newest.read_bytes()
+    draw = torch.Generator().manual_seed(0)
+    for _ in range(200):
+        place = int(torch.randint(len(whole) * 8, (), generator=draw))
+        flipped = bytearray(whole)
+        flipped[place // 8] ^= 1 << place % 8
+        newest.write_bytes(flipped)
+        found = checkpoint.load(tmp_path)
+        assert found is not None
+        assert found["step"] == 2
+    newest.write_bytes(whole[: len(whole) // 2])
+    assert (checkpoint.load(tmp_path) or {})["step"] == 2
+    newest.write_bytes(whole)
+    assert (checkpoint.load(tmp_path) or {})["step"] == 3
+    assert len(list(tmp_path.iterdir())) == checkpoint.KEPT
+
+
+def test_a_diverged_run_stops_and_says_where(
+    splits: dict[str, fashion_mnist.Split], tmp_path: Path
+) -> None:
+    run = tiny("no_residual", epochs=5)
+    run = dataclasses.replace(run, recipe=dataclasses.replace(run.recipe, learning_rate=1e30))
+    outcome = engine.fit(run, splits, tmp_path)
+    step, metric, value = outcome.rows[-1]
+    assert metric == "final/diverged_at_step"
+    assert value == step < run.scale.steps
+    assert outcome.correct is None
+
+
+def test_run_key_changes_with_everything_that_changes_numbers() -> None:
+    run = tiny()
+    others = [
+        dataclasses.replace(run, seed=1),
+        dataclasses.replace(run, weight_decay=2e-5),
+        dataclasses.replace(run, precision="bf16"),
+        dataclasses.replace(run, threads=2),
+        dataclasses.replace(run, options={**run.options, "residual": False}),
+        *(tiny(**{field: value}) for field, value in {"images": 80, "epochs": 2}.items()),
+        tiny("inception_v3"),
+    ]
+    keys = {other.key for other in others}
+    assert len(keys | {run.key}) == len(others) + 1
+    same = dataclasses.replace(run, variant="other", scale_name="other")
+    same = dataclasses.replace(same, scale=dataclasses.replace(run.scale, seeds=(5, 6)))
+    assert same.key == run.key
+
+
+def test_precision_check_measures_and_remembers(tmp_path: Path) -> None:
+    assert 0 < machine.bf16_error("cpu") < 0.5
+    assert machine.precision("fp32", tmp_path) == "fp32"
+    assert not list(tmp_path.iterdir())
+    found = machine.precision("auto", tmp_path)
+    (known,) = json.loads((tmp_path / "precision.json").read_text()).values()
+    assert found == known
+
+
+@pytest.mark.slow
+def test_same_bytes_with_one_two_and_three_processes(project: Path) -> None:
+    edit_params(project, **TINY, seeds=[3, 1, 2])
+    seen = []
+    for processes in ("1", "2", "3"):
+        arguments = ("train", "relu_between", "--processes", processes, "--no-mlflow")
+        done = sepablate(project, *arguments)
+        assert done.returncode == 0, done.stderr
+        seen.append(contents(project / "results/smoke/runs"))
+        (project / ".sepablate/runs").rename(project / f"runs-{processes}")
+    assert seen[0] == seen[1] == seen[2]
+    assert {name for name in seen[0] if name.endswith(".csv")} == {
+        f"relu_between/seed-{seed}.csv" for seed in (1, 2, 3)
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_interrupted_training_goes_on_to_the_same_bytes(project: Path, number: int) -> None:
+    edit_params(project, epochs=4, seeds=[0, 1])
+    command = [sys.executable, "-m", "sepablate", "train", "xception", "--no-mlflow"]
+    process = subprocess.Popen(command, cwd=project, stderr=subprocess.PIPE, text=True)
+    runs = project / ".sepablate/runs"
+    wait_for(lambda: list(runs.glob("*/checkpoint-*.pt")))
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=30)
+    if number != signal.SIGKILL:
+        assert process.returncode == 75, errors
+        assert errors.strip().splitlines()[-1].endswith("the same command goes on from here")
+    wait_for(lambda: not trainers(project))  # none is left behind
+    assert not (project / "results/smoke/runs/xception").exists()
+    assert list(runs.glob("*/checkpoint-*.pt"))
+
+    assert sepablate(project, "train", "xception", "--no-mlflow").returncode == 0
+    resumed = contents(project / "results/smoke/runs")
+    assert not list(runs.glob("*/checkpoint-*.pt"))
+    runs.rename(project / "kept")
+    assert sepablate(project, "train", "xception", "--no-mlflow").returncode == 0
+    assert contents(project / "results/smoke/runs") == resumed
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_not_trained_twice_and_a_new_seed_alone_is_trained(
+    project: Path,
+) -> None:
+    edit_params(project, **TINY, seeds=[0])
+    assert sepablate(project, "train", "xception", "--no-mlflow").returncode == 0
+    results = list((project / ".sepablate/runs").glob("*/result.csv"))
+    stamps = {path: path.stat().st_mtime_ns for path in results}
+    edit_params(project, seeds=[0, 7])
+    done = sepablate(project, "train", "xception", "--no-mlflow")
+    assert "1 of 2 runs are on disk already" in done.stdout
+    assert len(list((project / ".sepablate/runs").glob("*/result.csv"))) == 2
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
+    frame = pd.read_csv(project / "results/smoke/runs/xception/seed-7.csv")
+    assert set(frame.columns) == {"run_key", "variant", "seed", "step", "metric", "value"}
+    accuracy = frame[frame.metric == "final/test_accuracy_averaged"].value.item()
+    bits = (project / "results/smoke/runs/xception/seed-7.correct.bin").read_bytes()
+    assert sum(byte.bit_count() for byte in bits) == math.floor(accuracy * 30 + 0.5)
+
+
+@pytest.mark.slow
+def test_a_crashed_run_does_not_take_the_others_with_it(project: Path) -> None:
+    edit_params(project, **TINY, seeds=[0, 1, 2])
+    engine_source = project / "sepablate/training/engine.py"
+    broken = "    state = start(run, device)\n    if run.seed == 1:\n        raise RuntimeError\n"
+    engine_source.write_text(
+        engine_source.read_text().replace("    state = start(run, device)\n", broken)
+    )
+    done = sepablate(project, "train", "xception", "--no-mlflow")
+    assert done.returncode == 1
+    assert "xception seed 1 failed" in done.stderr
+    assert len(list((project / ".sepablate/runs").glob("*/result.csv"))) == 2
+    assert not (project / "results/smoke/runs").exists()
+
+
+@pytest.mark.slow
+def test_the_same_command_twice_at_once_trains_once(project: Path) -> None:
+    edit_params(project, epochs=4, seeds=[0])
+    command = [sys.executable, "-m", "sepablate", "train", "xception", "--no-mlflow"]
+    first = subprocess.Popen(command, cwd=project, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: list((project / ".sepablate/runs").glob("*/run.json")))
+    second = subprocess.run(command, cwd=project, capture_output=True, text=True)
+    _, errors = first.communicate()
+    assert (first.returncode, second.returncode) == (0, 1), errors + second.stderr
+    assert "xception seed 0 is being trained by another process" in second.stderr
+
+
+def trainers(project: Path) -> list[int]:
+    """Processes whose working folder is the project: the trainer's, and what it left behind."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if path.joinpath("cwd").readlink() == project and int(path.name) != os.getpid():
+                found.append(int(path.name))
+        except OSError:
+            continue
+    return found
+
+
+def wait_for(condition: object, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.05)
