@@ -3,9 +3,9 @@
 Question   Do the shortcuts help Xception converge, and end better?
 Paper      Essential for both, in this architecture; no number is printed, only curves.
 Deviates   Small grey images and narrow networks. Deleting the shortcuts also deletes their 1x1
-           convolutions (4.3 % of the parameters at paper size), so a widened twin without shortcuts
-           is trained as a control. All variants keep Xception's learning rate, as in the paper, which
-           calls that possibly uncharitable to the network without shortcuts.
+           convolutions (4.3 % of the parameters at paper size), so a widened twin without
+           shortcuts is trained as a control. All variants keep Xception's learning rate, as in the
+           paper, which calls that possibly uncharitable to the network without shortcuts.
 """
 
 from sepablate.study import XCEPTION, Claim, Study

@@ -1,10 +1,10 @@
-"""Xception against Inception V3 at equal parameter count. Chollet 2017, section 4.5, table 1, figure 6.
+"""Xception and Inception V3 at equal size. Chollet 2017, section 4.5, table 1, figure 6.
 
 Question   Does replacing Inception modules by depthwise separable convolutions use the same number
            of parameters better?
 Paper      ImageNet, top-1: Xception 0.790, Inception V3 0.782. One run each.
-Deviates   Small grey images and narrow networks. The width of Inception V3 is solved for, so that its
-           parameter count is within 1 % of Xception's (3.5 % in the paper). Neither has the
+Deviates   Small grey images and narrow networks. The width of Inception V3 is solved for, so that
+           its parameter count is within 1 % of Xception's (3.5 % in the paper). Neither has the
            auxiliary tower, as in the paper.
 """
 

@@ -22,6 +22,13 @@ ScaleOption = Annotated[
 MlflowOption = Annotated[bool, typer.Option(help="Show the runs in MLflow as well.")]
 
 
+def _positive(text: str) -> int:
+    """A whole number of at least 1."""
+    if not str(text).isdecimal() or int(text) < 1:
+        raise typer.BadParameter(f"{text!r}: choose a whole number, at least 1")
+    return int(text)
+
+
 def command_names() -> list[str]:
     """The commands, in alphabetical order."""
     found = [command.name or command.callback.__name__ for command in app.registered_commands]  # type: ignore[union-attr]
@@ -49,7 +56,8 @@ def train(
     variant: Annotated[str, typer.Argument(help="A variant; `sepablate list` names them.")],
     scale: ScaleOption = None,
     processes: Annotated[
-        int | None, typer.Option(min=1, help="Runs at a time; default: one a core or GPU.")
+        int | None,
+        typer.Option(parser=_positive, help="Runs at a time; default: one a core or GPU."),
     ] = None,
     mlflow: MlflowOption = True,
 ) -> None:
@@ -133,7 +141,7 @@ def _publish(scale: str, names: list[str]) -> bool:
 
 
 @app.command()
-def ui(port: Annotated[int, typer.Option(help="On 127.0.0.1.")] = 5000) -> None:
+def ui(port: Annotated[int, typer.Option(parser=_positive, help="On 127.0.0.1.")] = 5000) -> None:
     """Browse the runs in MLflow's user interface, on this machine only."""
     from sepablate import tracking
 

@@ -159,6 +159,8 @@ def _seeds(kind: type, key: str, value: Any, place: str) -> tuple[int, ...]:
 def _check_range(key: str, value: float, place: str) -> None:
     low, high = LIMITS.get(key, (0, 1 if key in FRACTIONS else float("inf")))
     inside = low <= value <= high and (value > 0 or key in MAY_BE_ZERO) and value != float("inf")
+    if key == "dropout" and value == 1:
+        raise ValueError(f"{place}.{key}: {value!r}: choose at least 0 and less than 1")
     if not inside:
         bound = f"at least {low}" if key in MAY_BE_ZERO or low else "more than 0"
         limit = "" if high == float("inf") else f" and at most {high}"

@@ -28,7 +28,15 @@ def data_folder() -> Path:
 @pytest.fixture
 def project(tmp_path: Path, data_folder: Path) -> Path:
     """A copy of the project with the data in place, without results, runs or a git history."""
-    kept = ("sepablate", "experiments", ".dvc", "dvc.yaml", "params.yaml", ".dvcignore", "README.md")
+    kept = (
+        "sepablate",
+        "experiments",
+        ".dvc",
+        "dvc.yaml",
+        "params.yaml",
+        ".dvcignore",
+        "README.md",
+    )
     for name in kept:
         if (ROOT / name).is_dir():
             skip = shutil.ignore_patterns("__pycache__", "cache", "tmp")

@@ -1,4 +1,4 @@
-"""The data set: from each source, verified, whole or absent; and one clear line when it is wrong."""
+"""The data set: from each source, verified, whole or absent; one clear line when it is wrong."""
 
 import gzip
 import shutil

@@ -70,7 +70,9 @@ def test_command_line_starts_without_torch() -> None:
     code = "import sys, sepablate.__main__; print([m for m in sys.modules if '.' not in m])"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert loaded.returncode == 0
-    assert not {"torch", "mlflow", "matplotlib", "pandas", "numpy"} & set(ast.literal_eval(loaded.stdout))
+    assert not {"torch", "mlflow", "matplotlib", "pandas", "numpy"} & set(
+        ast.literal_eval(loaded.stdout)
+    )
 
 
 def test_files_stay_small() -> None:
@@ -165,12 +167,13 @@ def test_bad_studies_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.py").write_text("")
     with pytest.raises(ValueError, match=r"empty\.py: declares no STUDY"):
         study.load("empty", tmp_path)
+    (tmp_path / "empty.py").unlink()
     for name in ("one", "two"):
         text = (FOLDER / "residual_connections.py").read_text()
         changed = text.replace("residual=False", "activation_after='none'")
         (tmp_path / f"{name}.py").write_text(text if name == "one" else changed)
     with pytest.raises(ValueError, match=r"'no_residual'.*two\.py: the name is taken"):
-        study.variants(tmp_path) if not (tmp_path / "empty.py").unlink() else None
+        study.variants(tmp_path)
 
 
 def test_environment_follows_the_lock() -> None:

@@ -94,11 +94,14 @@ def test_any_value_is_taken_or_refused_in_one_line(
         path = written(tmp_path, *field, value)
     except yaml.YAMLError:
         return
+    refused = ""
     try:
         scale, recipe = scales.load("smoke", path)
     except ValueError as error:
-        assert "\n" not in str(error)
-        assert field[1] in str(error)
+        refused = str(error)
+    if refused:
+        assert "\n" not in refused
+        assert field[1] in refused
     else:
         taken = getattr(recipe if field[0] == "recipe" else scale, field[1])
         assert taken == (tuple(value) if isinstance(value, list) else value)
@@ -143,9 +146,7 @@ def test_missing_field(tmp_path: Path, key: str) -> None:
         (["dance"], ["dance", "train", "publish"]),
     ],
 )
-def test_commands_refuse_in_one_line(
-    project: Path, arguments: list[str], hints: list[str]
-) -> None:
+def test_commands_refuse_in_one_line(project: Path, arguments: list[str], hints: list[str]) -> None:
     before = contents(project)
     done = sepablate(project, *arguments)
     assert done.returncode == 2

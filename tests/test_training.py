@@ -64,12 +64,13 @@ def test_weight_decay_is_coupled_l2() -> None:
     """One step of momentum SGD on g + w x, as TensorFlow's regulariser gives it."""
     model = torch.nn.Linear(3, 2, bias=False)
     before = model.weight.detach().clone()
+    velocity = torch.zeros_like(before)
     optimiser = recipe.optimiser(model, tiny("inception_v3"))
-    for step in range(2):
+    for _ in range(2):
         model.weight.grad = torch.full_like(before, 0.5)
         optimiser.step()
         gradient = 0.5 + 4e-5 * before
-        velocity = gradient if step == 0 else 0.9 * velocity + gradient
+        velocity = 0.9 * velocity + gradient
         before = before - 0.045 * velocity
         torch.testing.assert_close(model.weight.detach(), before)
 
