@@ -23,6 +23,7 @@ class Variant:
     those that the scale decides (classes, image size, width).
     weight_decay: coupled L2, applied to convolution and dense kernels.
     same_parameters_as: the variant whose parameter count this one matches; its width is solved for.
+    learning_rates: none for the recipe's; or a grid, of which validation accuracy chooses one.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Variant:
     weight_decay: float
     options: Mapping[str, str | int | float | bool] = field(default_factory=dict)
     same_parameters_as: "Variant | None" = None
+    learning_rates: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "options", MappingProxyType(dict(self.options)))

@@ -25,6 +25,7 @@ XCEPTION_SWITCHES: list[dict[str, Any]] = [
     {"activation_between": "relu"},
     {"activation_between": "elu"},
     {"activation_after": "none"},
+    {"norm_between": True},
 ]
 SWITCHES: list[tuple[str, dict[str, Any]]] = [
     *(("xception", switch) for switch in XCEPTION_SWITCHES),
@@ -93,6 +94,7 @@ def kinds(model: nn.Module) -> list[str]:
         ("xception", {}, 22_855_952),
         ("xception", {"residual": False}, 21_878_880),
         ("xception", {"classes": 10}, 20_827_442),
+        ("xception", {"norm_between": True}, 22_902_048),
         ("inception_v3", {}, 23_834_568),
     ],
 )
@@ -257,10 +259,12 @@ def test_variants_start_from_the_same_weights(switch: dict[str, Any]) -> None:
     initialise(variant, 3)
     ours, theirs = baseline.state_dict(), variant.state_dict()
     missing = ours.keys() - theirs.keys()
-    assert theirs.keys() <= ours.keys()
+    added = theirs.keys() - ours.keys()
     assert all(".shortcut." in key for key in missing)
     assert bool(missing) == (switch == {"residual": False})
-    assert all(torch.equal(ours[key], value) for key, value in theirs.items())
+    assert all(".norm_between." in key for key in added)
+    assert bool(added) == (switch == {"norm_between": True})
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours.keys() & theirs.keys())
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -90,23 +90,33 @@ class Depthwise(nn.Conv2d):
 
 
 class SeparableConv(nn.Module):
-    """Depthwise 3x3, [activation], pointwise 1x1, BN: (N, inputs, H, W) -> (N, outputs, H, W).
+    """Depthwise 3x3, [BN], [activation], pointwise 1x1, BN: from `inputs` to `outputs` channels.
 
-    The one BN follows the pointwise step; nothing normalises between the two steps, also where
-    `between` puts an activation there (arXiv:1610.02357, section 4.7).
+    In the paper one BN follows the pointwise step and nothing is said to normalise between the two
+    steps, also where `between` puts an activation there (arXiv:1610.02357, section 4.7).
     """
 
-    def __init__(self, inputs: int, outputs: int, norm: Norm, between: str = "none") -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        norm: Norm,
+        between: str = "none",
+        norm_between: bool = False,
+    ) -> None:
         super().__init__()
         check_choice("activation_between", between, ACTIVATIONS)
         activation = ACTIVATIONS[between]
         self.depthwise = Depthwise(inputs)
+        self.norm_between = norm(inputs) if norm_between else None
         self.activation = None if activation is None else activation()
         self.pointwise = nn.Conv2d(inputs, outputs, 1, bias=False)
         self.norm = norm(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.depthwise(x)
+        if self.norm_between is not None:
+            x = self.norm_between(x)
         if self.activation is not None:
             x = self.activation(x)
         return self.norm(self.pointwise(x))

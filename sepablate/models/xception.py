@@ -25,8 +25,13 @@ class Switches:
 
     residual: bool
     between: str
+    norm_between: bool
     after: bool
     norm: Norm
+
+    def separable(self, inputs: int, outputs: int) -> SeparableConv:
+        """A separable convolution with these switches."""
+        return SeparableConv(inputs, outputs, self.norm, self.between, self.norm_between)
 
 
 class Shortcut(nn.Module):
@@ -61,9 +66,7 @@ class Block(nn.Module):
             relu = head if index == 1 else switches.after
             if relu:
                 body[f"relu{index}"] = nn.ReLU()
-            body[f"separable{index}"] = SeparableConv(
-                inputs, outputs, switches.norm, switches.between
-            )
+            body[f"separable{index}"] = switches.separable(inputs, outputs)
         if strided:
             body["pool"] = nn.MaxPool2d(3, stride=2, padding=1)
         self.body = nn.Sequential(body)
@@ -88,6 +91,7 @@ class Xception(nn.Module):
     padding: of the two stem convolutions, "valid" as in the author's code, or "same".
     residual: False deletes every shortcut, those with a 1x1 convolution included (section 4.6).
     activation_between: "none", "relu" or "elu" between depthwise and pointwise (section 4.7).
+    norm_between: BN between depthwise and pointwise, before the activation if there is one.
     activation_after: "none" removes each ReLU that directly follows a separable convolution's BN:
         those inside the blocks and the last two. The ReLU at the head of a block follows an
         addition and stays; so do the stem's.
@@ -105,6 +109,7 @@ class Xception(nn.Module):
         padding: str = "valid",
         residual: bool = True,
         activation_between: str = "none",
+        norm_between: bool = False,
         activation_after: str = "relu",
         dropout: float = 0.5,
         norm_epsilon: float = 1e-3,
@@ -113,9 +118,11 @@ class Xception(nn.Module):
         super().__init__()
         check_options(classes, in_channels, width, stem_stride, padding)
         check_choice("residual", residual, (True, False))
+        check_choice("norm_between", norm_between, (True, False))
         check_choice("activation_after", activation_after, ("none", "relu"))
         norm = batch_norm(norm_epsilon, norm_momentum)
-        switches = Switches(residual, activation_between, activation_after == "relu", norm)
+        after = activation_after == "relu"
+        switches = Switches(residual, activation_between, norm_between, after, norm)
         c32, c64, c128, c256, c728, c1024, c1536, c2048 = (
             scaled(channels, width) for channels in (32, 64, 128, 256, 728, 1024, 1536, 2048)
         )
@@ -145,9 +152,7 @@ def _exit_flow(block: Sequence[int], tail: Sequence[int], switches: Switches) ->
     """A strided block, then [separable convolution, BN, ReLU] x 2 without a shortcut."""
     layers: OrderedDict[str, nn.Module] = OrderedDict(block=Block(block, switches, strided=True))
     for index, (inputs, outputs) in enumerate(pairwise(tail), start=1):
-        layers[f"separable{index}"] = SeparableConv(
-            inputs, outputs, switches.norm, switches.between
-        )
+        layers[f"separable{index}"] = switches.separable(inputs, outputs)
         if switches.after:
             layers[f"relu{index}"] = nn.ReLU()
     return nn.Sequential(layers)

@@ -1,0 +1,18 @@
+"""MLflow as a view of the files: followed live, rebuilt at any time, never the only copy.
+
+An experiment per study and scale; in it one run per variant and seed, below a parent run that
+carries the study's table and figure. Logging twice stores once. Nothing else imports mlflow.
+"""
+
+import os
+
+# Before mlflow is imported, which reads them.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "4")  # seconds
+
+from sepablate.tracking.experiment import publish
+from sepablate.tracking.live import Live
+from sepablate.tracking.store import ui
+
+__all__ = ["Live", "publish", "ui"]

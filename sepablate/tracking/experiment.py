@@ -1,0 +1,156 @@
+"""One MLflow experiment per study and scale, brought up to the files."""
+
+import hashlib
+import json
+
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from sepablate.study import Study, load
+from sepablate.tracking.records import RESULTS, Record, finished
+from sepablate.tracking.store import address, artifact_location, connect, one_line
+
+SHOWN = ("table.md", "table.csv", "figure.png", "figure.svg", "claims.json", "../verdicts.json")
+KEY, DIGEST, PARENT = "sepablate.run_key", "sepablate.digest", "mlflow.parentRunId"
+NOTE = "mlflow.note.content"
+BATCH = 1000  # metrics that MLflow takes at once
+
+
+def publish(scale: str, studies: list[str]) -> int:
+    """Bring MLflow up to the files of these studies; how many runs that changed.
+
+    Raises ValueError for an unknown study or scale, OSError if MLflow cannot be written.
+    """
+    if not (RESULTS / scale / "runs").is_dir():
+        raise ValueError(f"scale {scale!r}: no folder {RESULTS / scale / 'runs'}/")
+    declared = {name: load(name) for name in studies}
+    try:
+        client = connect()
+        return sum(
+            Experiment(client, name, scale).publish(study) for name, study in declared.items()
+        )
+    except (MlflowException, SQLAlchemyError) as error:
+        raise OSError(f"MLflow at {address()}: {one_line(error)}") from error
+
+
+class Experiment:
+    """One study at one scale. runs: by variant and seed; parent: carries what the study found."""
+
+    def __init__(self, client: MlflowClient, study: str, scale: str) -> None:
+        self.client, self.study, self.scale = client, study, scale
+        self.id = self._open(f"{study} · {scale}")
+        self.tags = {"study": study, "scale": scale, "mlflow.user": "sepablate"}
+        self.runs: dict[tuple[str | None, str | None], Run] = {}
+        for run in client.search_runs([self.id], max_results=50_000, order_by=["start_time ASC"]):
+            place = run.data.tags.get("variant"), run.data.tags.get("seed")
+            if KEY in run.data.tags and self.runs.setdefault(place, run) is not run:
+                client.delete_run(run.info.run_id)
+        if (None, None) not in self.runs:
+            tags = self.tags | {KEY: study}
+            self.runs[None, None] = client.create_run(self.id, tags=tags, run_name=study)
+        self.parent = self.runs.pop((None, None))
+
+    def _open(self, name: str) -> str:
+        found = self.client.get_experiment_by_name(name)
+        if found is None:
+            tags = {"mlflow.experimentKind": "custom_model_development"}
+            location = artifact_location(self.study, self.scale)
+            return self.client.create_experiment(name, location, tags)
+        if found.lifecycle_stage == "deleted":
+            self.client.restore_experiment(found.experiment_id)
+        return found.experiment_id
+
+    def publish(self, study: Study) -> int:
+        """Log every finished run, archive those that left the files; how many changed."""
+        stored = [run for each in study.all for run in finished(self.scale, each.name)]
+        gone = self.runs.keys() - {record.place for record in stored}
+        # A run that trains, or was interrupted, is not among the results.
+        gone = {at for at in gone if self.runs[at].info.status in ("FINISHED", "FAILED")}
+        for place in gone:
+            self.client.delete_run(self.runs.pop(place).info.run_id)
+        changed = sum([self.log(record) for record in stored])
+        self._describe(study)
+        return len(gone) + changed
+
+    def log(self, record: Record) -> bool:
+        """Add what the record's run lacks; False if nothing. A run that differs is archived."""
+        tags = record.tags | self.tags | {PARENT: self.parent.info.run_id, KEY: record.key}
+        tags[DIGEST] = record.digest
+        run = self.runs.get(record.place)
+        if run and run.info.status == record.status and tags.items() <= run.data.tags.items():
+            return False
+        logged = self._points(run) if run else {}
+        if run and not self._agrees(run, logged, record):
+            self.client.delete_run(run.info.run_id)
+            run, logged = None, {}
+        if run is None:
+            name = f"{record.variant} seed {record.seed}"
+            begun = {key: value for key, value in tags.items() if key != DIGEST}
+            run = self.client.create_run(self.id, record.started, begun, name)
+        new = [point for point in record.points if point not in logged]
+        self._write(run.info.run_id, record, new, tags)
+        self.runs[record.place] = self.client.get_run(run.info.run_id)
+        return True
+
+    def stop(self, record: Record, status: str) -> None:
+        """Mark a run that ended without a result."""
+        self.client.set_terminated(self.runs[record.place].info.run_id, status)
+
+    def _points(self, run: Run) -> dict[tuple[str, int], float]:
+        histories = [
+            self.client.get_metric_history(run.info.run_id, key) for key in run.data.metrics
+        ]
+        return {(point.key, point.step): point.value for each in histories for point in each}
+
+    @staticmethod
+    def _agrees(run: Run, logged: dict[tuple[str, int], float], record: Record) -> bool:
+        return (
+            run.data.tags[KEY] == record.key
+            and run.data.params.items() <= record.parameters.items()
+            and logged.items() <= record.points.items()
+        )
+
+    def _write(
+        self, run_id: str, record: Record, new: list[tuple[str, int]], tags: dict[str, str]
+    ) -> None:
+        """Log the `new` points, and the digest last: with it, everything is there."""
+        metrics = [Metric(at[0], record.points[at], record.time(at[1]), at[1]) for at in new]
+        for start in range(0, len(metrics), BATCH):
+            self.client.log_batch(run_id, metrics[start : start + BATCH])
+        self.client.log_inputs(run_id, datasets=[_dataset(record)])
+        params = [Param(key, value) for key, value in record.parameters.items()]
+        self.client.log_batch(run_id, (), params, [RunTag(*tag) for tag in tags.items()])
+        if record.status == "RUNNING":
+            self.client.update_run(run_id, record.status)
+        else:
+            self.client.set_terminated(run_id, record.status, record.ended)
+
+    def _describe(self, study: Study) -> None:
+        """Table, figure and claims on the parent run, unless they are there."""
+        folder = RESULTS / self.scale / self.study
+        files = [path for name in SHOWN if (path := folder / name).is_file()]
+        table = folder / "table.md"
+        note = f"{study.title}. {study.source}\n\n"
+        content = [note.encode(), *(path.read_bytes() for path in files)]
+        digest = hashlib.sha256(b"\0".join(content)).hexdigest()[:16]
+        if self.parent.data.tags.get(DIGEST) == digest:
+            return
+        run_id = self.parent.info.run_id
+        for path in files:
+            self.client.log_artifact(run_id, str(path))
+        self.client.set_experiment_tag(self.id, NOTE, note)
+        self.client.set_tag(run_id, NOTE, note + (table.read_text() if table.exists() else ""))
+        self.client.set_tag(run_id, DIGEST, digest)
+        self.client.set_terminated(run_id, "FINISHED")
+
+
+def _dataset(record: Record) -> DatasetInput:
+    """By name and digest; the source is the module that fetches and verifies it."""
+    name = str(record.config.get("dataset"))
+    sizes = {key: value for key, value in record.config.items() if key.endswith("images")}
+    source = json.dumps({"module": f"sepablate.data.{name}"})
+    digest = str(record.config.get("data_digest"))
+    data = Dataset(name, digest, "code", source, profile=json.dumps(sizes))
+    return DatasetInput(data, [InputTag("mlflow.data.context", "training")])

@@ -1,0 +1,82 @@
+"""Where MLflow keeps its view: a database here, or the server that MLFLOW_TRACKING_URI names."""
+
+import contextlib
+import logging
+import os
+import socket
+import sys
+from pathlib import Path
+
+from mlflow import MlflowClient
+
+for name in ("mlflow", "urllib3.connectionpool"):  # their failures reach us as exceptions
+    logging.getLogger(name).setLevel(logging.CRITICAL)
+
+DATABASE = Path("mlflow.db")
+ARTIFACTS = Path("mlartifacts")
+
+
+def address() -> str:
+    """MLFLOW_TRACKING_URI, or mlflow.db in the current folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{DATABASE.resolve()}"
+
+
+def connect() -> MlflowClient:
+    """A client of `address`. A new database appears whole: half of one would never open."""
+    if not os.environ.get("MLFLOW_TRACKING_URI") and not DATABASE.exists():
+        temporary = DATABASE.with_name(f"{DATABASE}.{os.getpid()}.tmp").resolve()
+        try:
+            MlflowClient(f"sqlite:///{temporary}").search_experiments()
+            with contextlib.suppress(FileExistsError):
+                os.link(temporary, DATABASE)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return MlflowClient(address())
+
+
+def artifact_location(study: str, scale: str) -> str | None:
+    """A folder here, or None: a server has its own."""
+    if address().startswith("http"):
+        return None
+    return (ARTIFACTS / study / scale).resolve().as_uri()
+
+
+def one_line(error: object) -> str:
+    """The beginning of what an error says."""
+    return " ".join(str(error).split())[:200]
+
+
+def ui(port: int = 5000) -> None:
+    """Become the MLflow UI, on this machine only. ValueError for a port that cannot be had."""
+    if address().startswith("http"):
+        print(f"MLflow runs at {address()}")
+        return
+    if not 1 <= port <= 65535:
+        raise ValueError(f"port {port}: choose a number from 1 to 65535")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ValueError(f"port {port}: {error.strerror}; choose another") from error
+    connect()
+    arguments, environment = ui_command(port)
+    page = f"http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning"
+    print(f"MLflow: {page} (Ctrl-C ends it)", flush=True)
+    os.execve(arguments[0], arguments, environment)
+
+
+def ui_command(port: int) -> tuple[list[str], dict[str, str]]:
+    """Command line and environment: loopback only, one worker, no jobs, no telemetry."""
+    options = {
+        "--backend-store-uri": address(),
+        "--artifacts-destination": str(ARTIFACTS.resolve()),
+        "--host": "127.0.0.1",
+        "--port": str(port),
+        "--workers": "1",
+        "--allowed-hosts": f"localhost:{port},127.0.0.1:{port}",
+    }
+    arguments = [word for pair in options.items() for word in pair]
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    return [sys.executable, "-m", "mlflow", "ui", *arguments], environment
