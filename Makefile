@@ -4,10 +4,10 @@ STAMP := $(VENV)/.installed
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro test check lint ui lock
+.PHONY: help env repro repro-all test check lint ui lock torture
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 env: $(STAMP) ## Make .venv from requirements.lock, if it is missing or stale
 
@@ -23,8 +23,14 @@ $(STAMP): requirements.lock pyproject.toml
 repro: $(STAMP) ## Train and report the paper's three ablations (dvc repro)
 	dvc repro
 
+repro-all: $(STAMP) ## The same, and the controls (dvc repro --all-pipelines)
+	dvc repro --all-pipelines
+
 test: lint ## Check and test everything (under 10 minutes on two cores)
 	pytest
+
+torture: $(STAMP) ## Kill and damage a smoke pipeline for 20 minutes; count what is lost
+	python tests/torture.py
 
 check: lint ## Lint, format, types and the fast tests
 	pytest -m "not slow"

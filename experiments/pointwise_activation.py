@@ -34,4 +34,5 @@ STUDY = Study(
         no_activation_beats("elu_between", "ELU", "accuracy", "ends more accurate"),
         no_activation_beats("elu_between", "ELU", "speed", "converges sooner"),
     ),
+    asks=("model.activation_between", "model.activation_after"),
 )

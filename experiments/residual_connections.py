@@ -40,7 +40,10 @@ STUDY = Study(
             words="with shortcuts Xception converges sooner than without",
         ),
     ),
+    asks=("model.residual",),
     confounds={
-        "parameters": "the shortcuts' 1x1 convolutions go with them; the widened twin controls it"
+        "parameters": "the shortcuts' 1x1 convolutions go with them; the widened twin controls it",
+        "mult_adds": "likewise",
+        "model.width": "of the widened twin: solved for, so that the parameter counts agree",
     },
 )

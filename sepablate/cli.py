@@ -1,12 +1,14 @@
 """The command line: parse, call one function, say what happened. Imports torch only to train."""
 
 import os
+import signal
 import sys
 from typing import Annotated
 
 import typer
 
 from sepablate import scales, study
+from sepablate.provenance import commands
 
 app = typer.Typer(
     help="Re-run the ablations of the Xception paper and say whether its claims hold.",
@@ -64,26 +66,47 @@ def train(
     """Train all seeds of a variant that are not trained yet."""
     study.variant(variant)
     scale_name = _scale(scale)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        failures = _train(variant, scale_name, processes, mlflow)
+    except KeyboardInterrupt:  # parallel.Stopped is one
+        print("sepablate: stopped; the same command goes on from here", file=sys.stderr)
+        raise typer.Exit(os.EX_TEMPFAIL) from None
+    for line in failures:
+        print(f"sepablate: {line}", file=sys.stderr)
+    if failures:
+        raise typer.Exit(1)
+
+
+def _train(variant: str, scale_name: str, processes: int | None, mlflow: bool) -> list[str]:
+    """Train; a line for each run that failed."""
+    from sepablate.training import lifeline
+
+    if "DVC_STAGE" in os.environ:
+        lifeline.die_with_parent()
     from sepablate.training import parallel
 
     parallel.warm_up()
     from sepablate import progress
     from sepablate.training import stage, worker
 
-    if "DVC_STAGE" in os.environ:
-        worker.die_with_parent()
-    jobs = stage.prepare(variant, scale_name)
-    count = processes or parallel.default_processes()
-    try:
+    def train_jobs(jobs: list[worker.Job]) -> parallel.Progress:
         with progress.shown(variant, scale_name, jobs, live=mlflow) as observe:
-            done = stage.train(jobs, count, observe)
-    except parallel.Stopped:
-        print("sepablate: stopped; the same command goes on from here", file=sys.stderr)
-        raise typer.Exit(worker.INTERRUPTED) from None
-    for name, status in done.failures.items():
-        print(f"sepablate: {progress.explain(name, status)}", file=sys.stderr)
-    if done.failures:
-        raise typer.Exit(1)
+            return parallel.train(jobs, processes or parallel.default_processes(), observe)
+
+    done = stage.train(variant, scale_name, train_jobs)
+    return [progress.explain(name, status) for name, status in done.failures.items()]
+
+
+@app.command()
+def plan(
+    scale: ScaleOption = None,
+    controls: Annotated[bool, typer.Option("--all", help="As `make repro-all`.")] = False,
+) -> None:
+    """Tell what `dvc repro` would run now, and the time, memory and disk it would take here."""
+    from sepablate import planning
+
+    planning.show(_scale(scale), controls)
 
 
 @app.command("study")
@@ -105,19 +128,22 @@ def study_(
 @app.command()
 def report(
     names: Annotated[list[str], typer.Argument(metavar="STUDY...", help="In this order.")],
+    name: Annotated[str, typer.Option(help="REPORT, or the name of another one.")] = "REPORT",
     scale: ScaleOption = None,
     mlflow: MlflowOption = True,
 ) -> None:
     """Decide the verdict on every claim and write the report."""
-    for name in names:
-        study.load(name)
+    if not name.isidentifier():
+        raise ValueError(f"report name {name!r}: choose letters, digits and underscores")
+    for each in names:
+        study.load(each)
     scale_name = _scale(scale)
     from sepablate.analysis import outputs
 
-    outputs.report_outputs(names, scale_name)
+    outputs.report_outputs(names, scale_name, name)
     if mlflow:
         _publish(scale_name, names)
-    print(f"report: results/{scale_name}/REPORT.md")
+    print(f"report: results/{scale_name}/{name}.md")
 
 
 @app.command()
@@ -148,6 +174,21 @@ def ui(port: Annotated[int, typer.Option(parser=_positive, help="On 127.0.0.1.")
     tracking.ui(port)
 
 
+@app.command()
+def doctor(
+    repair: Annotated[bool, typer.Option("--repair", help="Repair what is safe to.")] = False,
+) -> None:
+    """Look for what a crash or a failing disk has left: one line each, exit status 1 if any."""
+    from sepablate.doctor import examine
+
+    findings = examine(repair)
+    for finding in findings:
+        print(finding.line)
+    if not all(finding.repaired for finding in findings):
+        raise typer.Exit(1)
+    print("healthy")
+
+
 @app.command("list")
 def list_() -> None:
     """Name the studies and their variants."""
@@ -156,3 +197,7 @@ def list_() -> None:
         print(f"{name}: {declared.title}")
         for variant in declared.all:
             print(f"    {variant.name:18} {variant.label}")
+
+
+app.command()(commands.trace)
+app.command()(commands.verify)

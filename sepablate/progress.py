@@ -31,6 +31,8 @@ def explain(name: str, status: int) -> str:
     """One line on why a run did not finish."""
     if status == worker.BUSY:
         return f"{name} is being trained by another process; wait for it, then run this again"
+    if status == worker.NO_SPACE:
+        return f"{name} has no room on the disk; make some, and the same command goes on"
     if status < 0:
         return f"{name} was ended by {signal.Signals(-status).name}; the same command resumes it"
     return f"{name} failed: see error.txt in its folder in {worker.FOLDER}"
@@ -59,6 +61,10 @@ def _bar(
                 last[0] = now
                 print(f"{variant} · {scale}: {note}", flush=True)
 
+        for job in jobs:
+            if job.damaged:
+                where = f"{job.folder}/{job.damaged[0]}"
+                print(f"{where} is damaged: {variant} seed {job.run.seed} is trained again")
         if already:
             console.print(f"{already // steps} of {len(jobs)} runs are on disk already")
         yield show

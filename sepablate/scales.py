@@ -1,6 +1,7 @@
 """Scales: named budgets, read from params.yaml and checked to the last field."""
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
@@ -9,6 +10,7 @@ import yaml
 
 T = TypeVar("T")
 PARAMS = Path("params.yaml")
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")  # safe in a path and on a command line
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,8 @@ def _scale_name(params: dict[str, Any], name: object, path: Path) -> str:
     if not isinstance(name, str) or name not in params["scales"]:
         choices = ", ".join(map(str, params["scales"]))
         raise ValueError(f"{path}: scale: {name!r}: choose {choices}")
+    if not NAME.fullmatch(name):
+        raise ValueError(f"{path}: scale: {name!r}: choose a name of letters, digits, - and _")
     return name
 
 

@@ -6,6 +6,8 @@ loads in milliseconds and never decides how it is trained.
 
 import dataclasses
 import importlib.util
+import re
+import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +15,7 @@ from types import MappingProxyType
 
 FOLDER = Path("experiments")
 COMPARISONS = (">", "<", "=")
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")  # safe in a path and on a command line
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Variant:
     learning_rates: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        check_name(self.name, "variant")
         object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
 
     def but(self, name: str, label: str, **changes: object) -> "Variant":
@@ -77,7 +81,8 @@ class Claim:
 class Study:
     """One comparison made by a paper: a baseline, the variants beside it, and the claims.
 
-    confounds: what differs between variants beside the thing asked about, each with its reason.
+    asks: the fields of the resolved config that the question is about.
+    confounds: the other fields that may differ between variants, each with its reason.
     """
 
     title: str
@@ -85,6 +90,7 @@ class Study:
     baseline: Variant
     variants: tuple[Variant, ...]
     claims: tuple[Claim, ...]
+    asks: tuple[str, ...]
     confounds: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -98,10 +104,22 @@ class Study:
                         f"study {self.title!r}: claim on {name!r}: choose {_list(names)}"
                     )
 
+    def pairs_with(self, name: str) -> set[tuple[str, str]]:
+        """What is compared to the variant of that name: by a claim, or as baseline and variant."""
+        pairs = {(claim.left, claim.right) for claim in self.claims}
+        pairs |= {(self.baseline.name, variant.name) for variant in self.variants}
+        return {pair for pair in pairs if name in pair}
+
     @property
     def all(self) -> tuple[Variant, ...]:
         """The baseline and the variants beside it, in the order of tables and legends."""
         return (self.baseline, *self.variants)
+
+
+def check_name(name: str, kind: str) -> None:
+    """ValueError unless the name is safe in a path and on a command line."""
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise ValueError(f"{kind} {name!r}: choose letters, digits, _ . + -; no dot or sign first")
 
 
 def names(folder: Path = FOLDER) -> list[str]:
@@ -111,6 +129,7 @@ def names(folder: Path = FOLDER) -> list[str]:
 
 def load(name: str, folder: Path = FOLDER) -> Study:
     """The study that `experiments/<name>.py` declares as STUDY; ValueError if there is none."""
+    check_name(name, "study")
     if name not in names(folder):
         raise ValueError(f"study {name!r} in {folder}/: choose {_list(names(folder))}")
     path = folder / f"{name}.py"
@@ -118,11 +137,23 @@ def load(name: str, folder: Path = FOLDER) -> Study:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ValueError(_located(error, path)) from None
     study = getattr(module, "STUDY", None)
     if not isinstance(study, Study):
         raise ValueError(f"{path}: declares no STUDY = Study(...)")
     return study
+
+
+def _located(error: Exception, path: Path) -> str:
+    """What is wrong in a study file, and in which line, in one line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(path.absolute())]
+    line = getattr(error, "lineno", None) or [1, *lines][-1]
+    said = error.msg if isinstance(error, SyntaxError) else error
+    return " ".join(f"{path}:{line}: {type(error).__name__}: {said}".split())
 
 
 def variants(folder: Path = FOLDER) -> dict[str, Variant]:

@@ -39,7 +39,7 @@ def project(tmp_path: Path, data_folder: Path) -> Path:
     )
     for name in kept:
         if (ROOT / name).is_dir():
-            skip = shutil.ignore_patterns("__pycache__", "cache", "tmp")
+            skip = shutil.ignore_patterns("__pycache__", "cache", "tmp", "dvc.lock")
             shutil.copytree(ROOT / name, tmp_path / name, ignore=skip)
         else:
             shutil.copy(ROOT / name, tmp_path / name)

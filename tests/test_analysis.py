@@ -36,6 +36,9 @@ def make_runs(name, seeds=range(6), diverged=()):
     keys = {str(seed): f"{seed:016d}" for seed in seeds}
     config = {"parameters": 1000, "mult_adds": 2_500_000, "weight_decay": 1e-5, "batch_size": 64}
     config |= {"test_images": IMAGES, "seeds": list(seeds), "label": name, "run_keys": keys}
+    config |= {"dataset": "toys", "images": 12_000, "image_size": 28, "validation_images": 250}
+    config |= {"steps": 9, "epochs": 0.5, "model.width": 0.25, "model.classes": 10}
+    config |= {"model.in_channels": 1}
     (folder / "config.json").write_text(json.dumps(config))
     for seed in seeds:
         draw = np.random.default_rng([seed, len(name)])
@@ -123,7 +126,7 @@ def test_outputs_are_the_same_bytes_when_made_again(project):
         files = [path for path in sorted(Path("results/tiny").glob("*/*.*")) if path.is_file()]
         written.append({path: path.read_bytes() for path in [*files, *Path().rglob("REPORT.md")]})
         shutil.rmtree("results/tiny/pointwise_activation")
-    assert len(written[0]) == 6
+    assert len(written[0]) == 7
     assert written[0] == written[1]
 
 

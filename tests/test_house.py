@@ -15,22 +15,41 @@ from sepablate import scales, study
 from sepablate.training.run import COMPUTES, resolve
 
 FOLDER = ROOT / "experiments"
-LEAVES = {"study", "files", "paper"}
+LEAVES = {"study", "files", "keys", "paper"}
 MAY_IMPORT = {
     "study": set(),
     "files": set(),
+    "keys": set(),
     "paper": set(),
     "scales": set(),
     "models": set(),
     "data": {"files"},
-    "training": {"data", "files", "models", "scales", "study"},
+    "training": {"data", "files", "keys", "models", "scales", "study"},
     "analysis": {"files", "paper", "study"},
     "tracking": {"files", "study"},
     "progress": {"study", "tracking", "training"},
-    "cli": {"analysis", "data", "progress", "scales", "study", "tracking", "training"},
-    "__main__": {"cli"},
+    "planning": {"data", "scales", "study", "training"},
+    "doctor": {"data", "files"},
+    "provenance": {"analysis", "keys", "scales", "study", "tracking"},
+    "cli": {
+        "analysis",
+        "data",
+        "doctor",
+        "planning",
+        "progress",
+        "provenance",
+        "scales",
+        "study",
+        "tracking",
+        "training",
+    },
+    "__main__": {"cli", "files"},
 }
-ONLY_IN = {"mlflow": "sepablate/tracking", "matplotlib": "sepablate/analysis/figures.py"}
+ONLY_IN = {"mlflow": "sepablate/tracking", "matplotlib": "sepablate/analysis"}
+PIPELINES = {
+    path: yaml.safe_load((ROOT / path).read_text())["stages"]
+    for path in ("dvc.yaml", "experiments/dvc.yaml")
+}
 SOURCES = sorted((ROOT / "sepablate").rglob("*.py"))
 
 
@@ -63,6 +82,7 @@ def test_study_files_are_data(path: Path) -> None:
     assert {name.rpartition(".")[0] for name in imports(path)} == {"sepablate.study"}
     text = ast.get_docstring(ast.parse(path.read_text())) or ""
     assert re.match(r".+ Chollet 2017, section .+\.\n", text)
+    assert study.load(path.stem, FOLDER).asks
     assert all(f"\n{head} " in text for head in ("Question", "Paper", "Deviates"))
 
 
@@ -96,24 +116,36 @@ def test_the_source_that_computes_is_in_the_run_key() -> None:
                         assert file in COMPUTES or file in decide_nothing, (start, file)
 
 
-def test_dvc_lists_the_declared_variants_and_studies() -> None:
-    pipeline = yaml.safe_load((ROOT / "dvc.yaml").read_text())
-    stages = pipeline["stages"]
-    listed, declared = stages["train"]["foreach"], study.variants(FOLDER)
-    for name in declared:
-        assert name in listed, f"add to dvc.yaml, stages.train.foreach:      - {name}"
-    assert sorted(listed) == sorted(declared), "dvc.yaml trains a variant that no study declares"
+def test_pipelines_list_the_declared_variants_each_once() -> None:
+    both = [pipeline["train"]["foreach"] for pipeline in PIPELINES.values()]
+    listed = dict(pair for each in both for pair in each.items())
+    assert len(listed) == sum(map(len, both)), "a variant stands in both pipelines"
     for name in study.names(FOLDER):
-        assert name in stages, f"add to dvc.yaml a stage {name}: python -m sepablate study {name}"
-        runs = [dep for dep in stages[name]["deps"] if "/runs/" in dep]
+        for variant in study.load(name, FOLDER).all:
+            hint = f"add to dvc.yaml or experiments/dvc.yaml, train: {variant.name}: {name}"
+            assert variant.name in listed, hint
+    for variant_name, name in listed.items():
+        declared = [each.name for each in study.load(name, FOLDER).all]
+        assert variant_name in declared, f"{name} declares no {variant_name}"
+
+
+def test_pipelines_list_the_declared_studies() -> None:
+    for name in study.names(FOLDER):
+        found = [stages for stages in PIPELINES.values() if name in stages]
+        assert len(found) == 1, (
+            f"add to dvc.yaml or experiments/dvc.yaml:\n{name}: python -m sepablate study {name}"
+        )
+        stage, report = found[0][name], found[0]["report"]
+        runs = [dep for dep in stage["deps"] if "/runs/" in dep]
         expected = [f"results/${{scale}}/runs/{each.name}" for each in study.load(name, FOLDER).all]
-        assert sorted(runs) == sorted(expected), f"dvc.yaml, stages.{name}.deps: list {expected}"
-        assert name in stages["report"]["cmd"].split()
-        assert f"results/${{scale}}/{name}" in stages["report"]["deps"]
+        assert sorted(runs) == sorted(expected), f"{name}: deps: list {expected}"
+        assert name in report["cmd"].split()
+        assert {f"results/${{scale}}/{name}", f"experiments/{name}.py"} <= set(report["deps"])
 
 
-def test_training_stages_depend_on_all_they_import_and_not_on_analysis() -> None:
-    deps = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["train"]["do"]["deps"]
+@pytest.mark.parametrize("path", ["dvc.yaml", "experiments/dvc.yaml"])
+def test_training_stages_depend_on_all_they_import_and_not_on_analysis(path: str) -> None:
+    deps = PIPELINES[path]["train"]["do"]["deps"]
     for room in MAY_IMPORT["training"] | {"training"}:
         path = f"sepablate/{room}" + ("" if (ROOT / "sepablate" / room).is_dir() else ".py")
         assert path in deps
@@ -143,12 +175,18 @@ def test_variants_differ_in_what_they_declare() -> None:
     baseline = declared["xception"]
     assert declared["inception_v3"].weight_decay == 4e-5
     assert baseline.weight_decay == 1e-5
+    assert declared["xception_decay_4e-5"].weight_decay == 4e-5
+    assert declared["inception_v3_decay_1e-5"].weight_decay == 1e-5
+    assert 0.045 in declared["no_residual_tuned"].learning_rates
     for name, options in {
         "no_residual": {"residual": False},
         "no_residual_wide": {"residual": False},
         "relu_between": {"activation_between": "relu"},
         "elu_between": {"activation_between": "elu"},
         "none_after": {"activation_after": "none"},
+        "no_residual_tuned": {"residual": False},
+        "norm_between": {"norm_between": True},
+        "norm_relu_between": {"norm_between": True, "activation_between": "relu"},
     }.items():
         assert dict(declared[name].options) == options
         assert declared[name].weight_decay == baseline.weight_decay
@@ -158,9 +196,9 @@ def test_variants_differ_in_what_they_declare() -> None:
 def test_bad_studies_are_refused(tmp_path: Path) -> None:
     good = study.load("residual_connections", FOLDER)
     with pytest.raises(ValueError, match="duplicate variant"):
-        study.Study("t", "s", good.baseline, (good.baseline,), ())
+        study.Study("t", "s", good.baseline, (good.baseline,), (), ())
     with pytest.raises(ValueError, match=r"'xception'.*no_residual"):
-        study.Study("t", "s", good.variants[0], (), good.claims)
+        study.Study("t", "s", good.variants[0], (), good.claims, ())
     for change in ({"comparison": "~"}, {"metric": "loss"}, {"margin": 0.0}):
         with pytest.raises(ValueError, match=str(*change.values())):
             study.Claim(**{**vars(good.claims[0]), **change})

@@ -40,12 +40,14 @@ def test_smoke_pipeline_from_nothing_to_report(project: Path) -> None:
     subprocess.run(["git", "init", "-q"], cwd=project, check=True)
     edit_params(project)
     first = dvc(project, "repro")
-    variants = study.variants(project / "experiments")
+    loaded = [study.load(name, project / "experiments") for name in STUDIES]
+    variants = {variant.name for each in loaded for variant in each.all}
     expected = ["fetch", *(f"train@{name}" for name in variants), *STUDIES, "report"]
     assert sorted(stages_run(first)) == sorted(expected)
     results = project / "results/smoke"
     check_results(project, results)
     check_mlflow(project)
+    check_metrics_and_plots(project)
 
     assert stages_run(dvc(project, "repro")) == []
     assert "Data and pipelines are up to date" in dvc(project, "repro")
@@ -76,11 +78,31 @@ def check_results(project: Path, results: Path) -> None:
     for name, each in zip(STUDIES, declared, strict=True):
         folder = results / name
         made = {path.name for path in folder.iterdir()}
-        assert made == {"table.csv", "table.md", "claims.json", "figure.png", "figure.svg"}
+        figures = {"figure.png", "figure.svg"}
+        assert made == {"table.csv", "table.md", "claims.json", "curves.csv", *figures}
         table = pd.read_csv(folder / "table.csv")
         assert len(table) == len(each.all)
         assert f"{name}/figure." in report
         assert each.title in report
+
+
+def check_metrics_and_plots(project: Path) -> None:
+    shown = json.loads((project / "results/smoke/metrics.json").read_text())
+    told = json.loads(dvc(project, "metrics", "show", "--json", "results/smoke/metrics.json"))
+    for name, rows in told[""]["data"]["results/smoke/metrics.json"]["data"].items():
+        known = {row: without_null(numbers) for row, numbers in shown[name].items()}
+        assert rows == known
+    dvc(project, "plots", "show")
+    page = (project / "dvc_plots/index.html").read_text()
+    for name in STUDIES:
+        table = pd.read_csv(project / f"results/smoke/{name}/curves.csv", dtype=str)
+        assert f"results_smoke_{name}_curves_csv" in page
+        assert all(f'"{value}"' in page for value in table.validation_accuracy)
+
+
+def without_null(numbers: dict[str, object]) -> dict[str, object]:
+    """DVC shows no number that is null."""
+    return {key: value for key, value in numbers.items() if value is not None}
 
 
 def check_mlflow(project: Path) -> None:

@@ -218,6 +218,8 @@ def test_run_key_changes_with_everything_that_changes_numbers() -> None:
     run = tiny()
     others = [
         dataclasses.replace(run, seed=1),
+        dataclasses.replace(run, variant="other"),
+        run.with_learning_rate(0.1),
         dataclasses.replace(run, weight_decay=2e-5),
         dataclasses.replace(run, precision="bf16"),
         dataclasses.replace(run, threads=2),
@@ -227,7 +229,7 @@ def test_run_key_changes_with_everything_that_changes_numbers() -> None:
     ]
     keys = {other.key for other in others}
     assert len(keys | {run.key}) == len(others) + 1
-    same = dataclasses.replace(run, variant="other", scale_name="other")
+    same = dataclasses.replace(run, scale_name="other", learning_rates=(0.1, 0.2))
     same = dataclasses.replace(same, scale=dataclasses.replace(run.scale, seeds=(5, 6)))
     assert same.key == run.key
 
@@ -319,7 +321,7 @@ def test_a_crashed_run_does_not_take_the_others_with_it(project: Path) -> None:
 
 @pytest.mark.slow
 def test_the_same_command_twice_at_once_trains_once(project: Path) -> None:
-    edit_params(project, epochs=4, seeds=[0])
+    edit_params(project, epochs=20, seeds=[0])
     command = [sys.executable, "-m", "sepablate", "train", "xception", "--no-mlflow"]
     first = subprocess.Popen(command, cwd=project, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: list((project / ".sepablate/runs").glob("*/run.json")))
@@ -327,6 +329,25 @@ def test_the_same_command_twice_at_once_trains_once(project: Path) -> None:
     _, errors = first.communicate()
     assert (first.returncode, second.returncode) == (0, 1), errors + second.stderr
     assert "xception seed 0 is being trained by another process" in second.stderr
+
+
+@pytest.mark.slow
+def test_a_learning_rate_is_chosen_on_validation_images(project: Path) -> None:
+    edit_params(project, **TINY, seeds=[0, 1, 2], epochs=3)
+    done = sepablate(project, "train", "no_residual_tuned", "--no-mlflow")
+    assert done.returncode == 0, done.stderr
+    runs = project / "results/smoke/runs/no_residual_tuned"
+    config = json.loads((runs / "config.json").read_text())
+    trials = config["learning_rate_trials"]
+    assert [float(rate) for rate in trials] == config["learning_rates"]
+    assert all(len(accuracies) == 2 for accuracies in trials.values())
+    best = max(trials, key=lambda rate: sum(trials[rate]))
+    assert config["learning_rate"] == float(best)
+    for seed in (0, 1):  # the trial at the chosen rate is the run itself
+        frame = pd.read_csv(runs / f"seed-{seed}.csv")
+        curve = frame[frame.metric == "validation/accuracy_averaged"].value
+        assert curve.iloc[-1] == trials[best][seed]
+    assert len(list((project / ".sepablate/runs").glob("*/result.csv"))) == 4 * 2 + 1
 
 
 def trainers(project: Path) -> list[int]:

@@ -106,7 +106,7 @@ def _interval_over_images(claim: Claim, runs: Runs, seeds: list[int]) -> Interva
 
 def to_json(records: Sequence[Any]) -> str:
     """Strict JSON of dataclasses: null for nan."""
-    plain = [_without_nan(dataclasses.asdict(record)) for record in records]
+    plain = [without_nan(dataclasses.asdict(record)) for record in records]
     return json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -125,9 +125,10 @@ def _measured(entry: dict[str, Any]) -> Measured:
     return Measured(**fields)
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
+    """The same data with None for every nan in it."""
     if isinstance(value, dict):
-        return {key: _without_nan(each) for key, each in value.items()}
+        return {key: without_nan(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(each) for each in value]
+        return [without_nan(each) for each in value]
     return None if isinstance(value, float) and math.isnan(value) else value

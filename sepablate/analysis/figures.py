@@ -1,4 +1,4 @@
-"""Training profiles in the paper's manner: the only module that draws.
+"""Training profiles in the paper's manner, and how every figure looks.
 
 Okabe and Ito's colours, which colour-blind readers can tell apart, and a line style and a marker of
 its own for every variant, so that a figure also reads in black and white.
@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from sepablate.analysis import statistics
+from sepablate.analysis import curves, statistics
 from sepablate.analysis.results import ACCURACY, CURVE, DIVERGED
 
 
@@ -97,10 +97,28 @@ def draw(frame: pd.DataFrame, kind: str) -> bytes:
         left, right = figure.subplots(1, 2, width_ratios=(5, 3.4))
         training_profile(frame, left)
         final_accuracy(frame, right)
-        file = io.BytesIO()
-        metadata = {"Software": None} if kind == "png" else {"Date": None, "Creator": None}
-        figure.savefig(file, format=kind, metadata=metadata)
+        return render(figure, kind, run_keys(frame))
+
+
+def render(figure: Figure, kind: str, description: str) -> bytes:
+    """The figure as "png" or "svg", without the date and version that would change its bytes.
+
+    description: the run keys behind the figure, kept in its metadata.
+    """
+    file = io.BytesIO()
+    unwanted = ("Software",) if kind == "png" else ("Date", "Creator")
+    metadata = {"Description": description, **dict.fromkeys(unwanted)}
+    figure.savefig(file, format=kind, metadata=metadata)
     return file.getvalue()
+
+
+def run_keys(frame: pd.DataFrame) -> str:
+    """The runs of a frame as `variant seed:key seed:key; variant ...`."""
+    runs = frame[["variant", "seed", "run_key"]].drop_duplicates()
+    return "; ".join(
+        " ".join([str(name), *(f"{row.seed}:{row.run_key}" for row in rows.itertuples())])
+        for name, rows in runs.groupby("variant", sort=False)
+    )
 
 
 def training_profile(frame: pd.DataFrame, axis: Axes) -> Axes:
@@ -109,22 +127,21 @@ def training_profile(frame: pd.DataFrame, axis: Axes) -> Axes:
     A run that diverged is left out of mean and band, and drawn by itself up to a cross.
     """
     labels = dict(zip(frame.variant, frame.label, strict=True))
-    diverged = set(_runs(frame[frame.metric == DIVERGED]))
-    curve = frame[frame.metric == CURVE]
-    whole = ~_runs(curve).isin(diverged)
+    profile, (_, partial) = curves.profile(frame), curves.split(frame)
+    diverged = frame[frame.metric == DIVERGED]
     for name, look in looks(list(labels)).items():
-        runs = curve[whole & (curve.variant == name)]
-        points = runs.pivot(index="step", columns="seed", values="value")
-        mean, low, high = (100 * part for part in statistics.interval(points.to_numpy()))
+        rows = profile[profile.variant == name]
+        mean, low, high = (100 * rows[key] for key in ("validation_accuracy", "low", "high"))
         style = {"color": look.colour, "linestyle": look.line}
-        lost = sum(variant == name for variant, _ in diverged)
+        lost = (diverged.variant == name).sum()
         label = labels[name] + (f" ({lost} diverged)" if lost else "")
-        axis.plot(points.index, mean, marker=look.marker, markersize=3, label=label, **style)
-        axis.fill_between(points.index, low, high, color=look.colour, alpha=0.15, linewidth=0)
-        for _, run in curve[~whole & (curve.variant == name)].groupby("seed"):
+        axis.plot(rows.step, mean, marker=look.marker, markersize=3, label=label, **style)
+        axis.fill_between(rows.step, low, high, color=look.colour, alpha=0.15, linewidth=0)
+        for _, run in partial[partial.variant == name].groupby("seed"):
             axis.plot(run.step, 100 * run.value, linewidth=0.7, **style)
             axis.plot(run.step.iloc[-1], 100 * run.value.iloc[-1], "x", color=look.colour)
-    low, high = 100 * curve.value.min(), 100 * curve.value.max()
+    values = frame[frame.metric == CURVE].value
+    low, high = 100 * values.min(), 100 * values.max()
     axis.set_ylim(max(0, low - 3), min(100, high + 3))  # the data decide, not a wide band
     axis.set_xlim(left=0)
     axis.set(xlabel="Gradient steps", ylabel="Validation accuracy (%), raw weights")
@@ -152,11 +169,6 @@ def final_accuracy(frame: pd.DataFrame, axis: Axes) -> Axes:
     axis.set(xlabel="Test accuracy (%), averaged weights")
     axis.set_title("At the end: each seed, mean, interval")
     return axis
-
-
-def _runs(rows: pd.DataFrame) -> pd.Series:
-    """(variant, seed) of each row."""
-    return pd.Series(list(zip(rows.variant, rows.seed, strict=True)), rows.index, dtype=object)
 
 
 def _seeds(count: int) -> str:

@@ -3,18 +3,28 @@
 from pathlib import Path
 
 from sepablate import study
-from sepablate.analysis import claims, report, results, tables, verdicts
+from sepablate.analysis import (
+    claims,
+    curves,
+    digests,
+    figures,
+    forest,
+    metrics,
+    page,
+    report,
+    results,
+    tables,
+    verdicts,
+)
 from sepablate.analysis.results import RESULTS
 from sepablate.files import write_atomically
 
 
 def study_outputs(name: str, scale: str) -> None:
-    """Write table.csv, table.md, claims.json and the figure of a study; the same bytes each time.
+    """Write a study's table, curves, claims.json and figure; the same bytes each time.
 
     Raises ValueError if the study is unknown or its runs are not whole.
     """
-    from sepablate.analysis import figures  # slow to import, and a report draws nothing
-
     each = study.load(name)
     runs = results.read(each.all, scale)
     summary = tables.summarise(each, runs)
@@ -23,20 +33,36 @@ def study_outputs(name: str, scale: str) -> None:
     folder = RESULTS / scale / name
     write_atomically(folder / "table.csv", tables.to_csv(summary))
     write_atomically(folder / "table.md", tables.to_markdown(summary))
+    write_atomically(folder / "curves.csv", tables.to_csv(curves.profile(runs.frame)))
     write_atomically(folder / "claims.json", claims.to_json(measured))
     for kind in ("png", "svg"):
         write_atomically(folder / f"figure.{kind}", figures.draw(runs.frame, kind))
 
 
-def report_outputs(studies: list[str], scale: str) -> None:
-    """Write verdicts.json and REPORT.md on `studies`: the claims of all of them are one family.
+def report_outputs(studies: list[str], scale: str, name: str = "REPORT") -> None:
+    """Write the report on `studies`, whose claims are one family; the same bytes each time.
+
+    REPORT.md, report.html, scorecard.png and .svg, verdicts.json, metrics.json and digests.json;
+    under another name <NAME>.md, <name>.html and the rest after <name>_.
 
     Raises ValueError if a study is unknown or its stage has not run.
     """
-    decided = verdicts.decide([each for name in studies for each in _measured(name, scale)])
-    text = report.write(studies, scale, decided)
-    write_atomically(RESULTS / scale / "verdicts.json", claims.to_json(decided))
-    write_atomically(RESULTS / scale / "REPORT.md", text)
+    decided = verdicts.decide([each for study in studies for each in _measured(study, scale)])
+    folder, prefix = RESULTS / scale, "" if name == "REPORT" else f"{name.lower()}_"
+    summaries = {
+        study: tables.from_csv((folder / study / "table.csv").read_text()) for study in studies
+    }
+    keys = tables.run_keys(summaries.values())
+    for kind in ("png", "svg"):
+        write_atomically(folder / f"{prefix}scorecard.{kind}", forest.draw(decided, kind, keys))
+    text = report.write(studies, scale, decided, f"{prefix}scorecard.png")
+    write_atomically(folder / f"{prefix}metrics.json", metrics.to_json(summaries, decided))
+    write_atomically(folder / f"{prefix}verdicts.json", claims.to_json(decided))
+    write_atomically(folder / f"{name}.md", text)
+    write_atomically(folder / f"{name.lower()}.html", page.to_html(text, folder))
+    own = [f"{name}.md", f"{name.lower()}.html", f"{prefix}metrics.json", f"{prefix}verdicts.json"]
+    own += [f"{prefix}scorecard.{kind}" for kind in ("png", "svg")]
+    digests.write(folder / f"{prefix}digests.json", name, studies, own)
 
 
 def _measured(name: str, scale: str) -> list[claims.Measured]:

@@ -1,4 +1,4 @@
-"""REPORT.md: what was run, every claim and its verdict, and each study in full."""
+"""REPORT.md: every claim and its verdict, each study in full, and what was run."""
 
 import ast
 import json
@@ -13,20 +13,21 @@ from sepablate.analysis.tables import markdown, scientific
 from sepablate.analysis.verdicts import Verdict
 from sepablate.study import Study
 
-PER_RUN = {"variant", "label", "run_keys"}
+PER_RUN = {"variant", "label", "run_keys", "source_digest"}
 HOW_TO_READ = """\
 Seed k gives every variant the same data order, augmentation and, where they share them, initial
-weights; differences are paired by seed. Intervals are 95 % Student's t. Those over seeds say what
-another training would give on these test images, those over test images what these networks would
-give on other images. p-values are Holm-adjusted over the {family} claims of this report. A claim
-*holds* or is *contradicted* if its adjusted p is below 0.05, is *equivalent* if the difference is
-within the margin declared before the runs (two one-sided tests, adjusted p below 0.05), and else is
-*inconclusive*. The whole rule is in `sepablate/analysis/verdicts.py`.
+weights; differences are paired by seed, and n counts the pairs. Intervals are 95 % Student's t.
+Those over seeds say what another training would give on these test images, those over test images
+what these networks would give on other images. p-values are Holm-adjusted over the {family} claims
+of this report. A claim *holds* or is *contradicted* if its adjusted p is below 0.05, is
+*equivalent* if the difference is within the margin declared before the runs (two one-sided tests,
+adjusted p below 0.05), and else is *inconclusive*. The whole rule is in
+`sepablate/analysis/verdicts.py`.
 """
 
 
-def write(studies: list[str], scale: str, decided: list[Verdict]) -> str:
-    """The report on `studies` at `scale`, from what their stages wrote."""
+def write(studies: list[str], scale: str, decided: list[Verdict], scorecard: str) -> str:
+    """The report on `studies`, from what their stages wrote; scorecard: its forest plot's name."""
     loaded = {name: study.load(name) for name in studies}
     configs = {
         variant.name: config(scale, variant.name)
@@ -35,9 +36,13 @@ def write(studies: list[str], scale: str, decided: list[Verdict]) -> str:
     }
     parts = [
         f"# What the claims come to, at scale `{scale}`\n",
-        HOW_TO_READ.format(family=len(decided)),
-        "## Claims\n",
+        _done(loaded[studies[0]].baseline.label, list(configs.values())),
+        f"![Each claim's difference with its 95 % interval; the table below has the numbers]"
+        f"({scorecard})\n",
         sentences.scorecard(decided),
+        "\\* Some runs diverged; see below.\n" * any(v.measured.diverged for v in decided),
+        HOW_TO_READ.format(family=len(decided)),
+        _elsewhere(loaded),
         *(
             _study(name, each, scale, configs, [v for v in decided if v.measured.study == name])
             for name, each in loaded.items()
@@ -48,9 +53,51 @@ def write(studies: list[str], scale: str, decided: list[Verdict]) -> str:
         "paper does not give its own initialisation.\n",
         _shared_settings(list(configs.values())),
     ]
-    if any(each.measured.diverged for each in decided):
-        parts.insert(4, "\\* Some runs diverged; see below.\n")
     return "\n".join(filter(None, parts))
+
+
+def _done(baseline: str, configs: list[dict[str, Any]]) -> str:
+    """What was trained, on what and for how long; `configs`: of all variants, a baseline first."""
+    first, sizes = configs[0], [each["parameters"] for each in configs]
+    colour = "grey" if first["model.in_channels"] == 1 else "colour"
+    return (
+        f"{len(configs)} networks were trained from scratch, each {len(first['seeds'])} times "
+        f"(seeds {_text(first['seeds'])}), on {first['images']:,} {colour} images of "
+        f"`{first['dataset']}` in {first['model.classes']} classes, {first['image_size']} pixels "
+        f"wide: {first['steps']:,} gradient steps, each on {first['batch_size']} images (epochs: "
+        f"{_text(first['epochs'])}). {baseline} is {first['model.width']:g} times as wide as in "
+        f"the paper and has {first['parameters']:,} parameters; the networks have {min(sizes):,} "
+        f"to {max(sizes):,}. The curves are measured on {first['validation_images']:,} images that "
+        f"are not trained on; the final accuracy on {first['test_images']:,} test images, once, "
+        "after the last step.\n"
+    )
+
+
+def _elsewhere(loaded: dict[str, Study]) -> str:
+    """The studies that this report leaves to the other one."""
+    others = [study.load(name).title for name in study.names() if name not in loaded]
+    return (
+        f"Not in this report: {_titles(others)}. `make repro` writes the paper's own comparisons "
+        "to `REPORT.md`, and `make repro-all` the controls that the paper lacks to `CONTROLS.md` "
+        "beside it.\n"
+        if others
+        else ""
+    )
+
+
+def _controls(name: str, each: Study) -> str:
+    """The studies that ask about the same section of the paper, or the same networks."""
+    found = []
+    for other in (study.load(other) for other in study.names() if other != name):
+        sections = {claim.section for claim in each.claims} & {c.section for c in other.claims}
+        shared = {variant.name for variant in each.all} & {v.name for v in other.all}
+        if sections or len(shared) > 1:
+            found.append(other.title)
+    return f"Studies of the same question: {_titles(found)}.\n" if found else ""
+
+
+def _titles(titles: list[str]) -> str:
+    return "; ".join(f"*{title}*" for title in titles)
 
 
 def _study(
@@ -70,6 +117,7 @@ def _study(
     if each.confounds:
         reasons = "".join(f"- {what}: {why}\n" for what, why in each.confounds.items())
         parts.append(f"Confounds:\n\n{reasons}")
+    parts.append(_controls(name, each))
     return "\n".join(filter(None, parts))
 
 
@@ -107,7 +155,7 @@ def _differences(each: Study, configs: dict[str, Any]) -> str:
         own = configs[variant.name]
         changed = [
             f"`{key}` {_text(own.get(key, '–'))} ({_text(base.get(key, '–'))})"
-            for key in [*own, *(base.keys() - own.keys())]
+            for key in {**own, **base}
             if key not in PER_RUN and own.get(key) != base.get(key)
         ]
         lines.append(f"- {variant.label}: {', '.join(changed)}\n")

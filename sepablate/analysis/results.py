@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sepablate.files import damaged
 from sepablate.study import Variant
 
 RESULTS = Path("results")
@@ -87,6 +88,8 @@ def read(variants: Sequence[Variant], scale: str) -> Runs:
 def config(scale: str, variant: str) -> dict[str, Any]:
     """The resolved config of a variant's runs; ValueError if there is none."""
     path = RESULTS / scale / "runs" / variant / "config.json"
+    if wrong := damaged(path.parent):
+        raise ValueError(f"{path.parent / wrong[0]}: damaged; {_remedy(variant)}")
     found = json.loads(_content(path, variant))
     if not found.get("run_keys"):
         raise ValueError(f"{path}: no run_keys; {_remedy(variant)}")

@@ -31,7 +31,7 @@ def scorecard(verdicts: list[Verdict]) -> str:
     """One line per claim of the report."""
     rows = [
         (
-            _capital(each.measured.claim.words),
+            capital(each.measured.claim.words),
             each.measured.claim.section,
             METRICS[each.measured.claim.metric],
             difference(each),
@@ -51,7 +51,7 @@ def sentence(verdict: Verdict) -> str:
         filter(
             None,
             [
-                f"*{_capital(claim.words)}* (section {claim.section}).",
+                f"*{capital(claim.words)}* (section {claim.section}).",
                 f"At this scale (n = {len(measured.seeds)} paired seeds), the difference in "
                 f"{METRICS[claim.metric]}, {measured.left_label} minus {measured.right_label}, is "
                 f"{difference(verdict)} points (95 % interval over seeds; {_beside(verdict)}).",
@@ -93,7 +93,7 @@ def _diverged(verdict: Verdict) -> str:
         return ""
     named = ", ".join(f"seed {e.seed} of {e.label} diverged at step {e.step}" for e in lost)
     return (
-        f"{_capital(named)}: left out on both sides, and the other seeds cannot speak "
+        f"{capital(named)}: left out on both sides, and the other seeds cannot speak "
         f"for a variant that diverged."
     )
 
@@ -127,5 +127,6 @@ def _power(verdict: Verdict) -> str:
     )
 
 
-def _capital(words: str) -> str:
+def capital(words: str) -> str:
+    """The same with a capital at its start."""
     return words[0].upper() + words[1:]

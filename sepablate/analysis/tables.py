@@ -1,5 +1,6 @@
 """The table of a study: what each variant is, costs and reaches."""
 
+import io
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
@@ -43,7 +44,7 @@ def summarise(study: Study, runs: Runs) -> pd.DataFrame:
                 "weight_decay": config["weight_decay"],
                 "n": len(scores),
                 **_interval("accuracy", scores),
-                "raw_accuracy": raw[name].mean(),
+                **_interval("raw_accuracy", raw[name].dropna().to_numpy()),
                 "pairs": len(differences),
                 **_interval("difference", differences),
                 "diverged": _diverged(name, runs),
@@ -56,6 +57,18 @@ def summarise(study: Study, runs: Runs) -> pd.DataFrame:
 def to_csv(summary: pd.DataFrame) -> str:
     """All digits, as fractions."""
     return summary.to_csv(index=False, lineterminator="\n")
+
+
+def from_csv(text: str) -> pd.DataFrame:
+    """What `to_csv` wrote, to the last digit."""
+    strings = {"diverged": str, "run_keys": str}
+    return pd.read_csv(io.StringIO(text), dtype=strings).fillna({"diverged": ""})
+
+
+def run_keys(summaries: Iterable[pd.DataFrame]) -> str:
+    """The runs behind tables as `variant seed:key seed:key; variant ...`, each variant once."""
+    rows = [row for each in summaries for row in zip(each.variant, each.run_keys, strict=True)]
+    return "; ".join(f"{variant} {keys}" for variant, keys in dict(rows).items())
 
 
 def to_markdown(summary: pd.DataFrame) -> str:

@@ -16,9 +16,15 @@ def build(name: str, **options: Any) -> nn.Module:
 
     The weights are PyTorch's defaults until `layers.initialise` draws them from a seed.
     """
-    if name not in MODELS:
-        raise ValueError(f"unknown network {name!r}; choose from {sorted(MODELS)}")
-    valid = list(inspect.signature(MODELS[name]).parameters)
+    valid = list(defaults(name))
     if unknown := sorted(set(options) - set(valid)):
         raise ValueError(f"unknown options {unknown} for {name}; choose from {valid}")
     return MODELS[name](**options)
+
+
+def defaults(name: str) -> dict[str, Any]:
+    """Every option of the network `name` with its default; ValueError for an unknown name."""
+    if name not in MODELS:
+        raise ValueError(f"unknown network {name!r}; choose from {sorted(MODELS)}")
+    parameters = inspect.signature(MODELS[name]).parameters
+    return {option: parameter.default for option, parameter in parameters.items()}

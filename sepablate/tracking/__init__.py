@@ -13,6 +13,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "4")  # seconds
 
 from sepablate.tracking.experiment import publish
 from sepablate.tracking.live import Live
+from sepablate.tracking.lookup import run_ids
 from sepablate.tracking.store import ui
 
-__all__ = ["Live", "publish", "ui"]
+__all__ = ["Live", "publish", "run_ids", "ui"]

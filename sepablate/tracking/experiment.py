@@ -9,10 +9,11 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from sepablate.study import Study, load
+from sepablate.tracking import verdicts
 from sepablate.tracking.records import RESULTS, Record, finished
 from sepablate.tracking.store import address, artifact_location, connect, one_line
 
-SHOWN = ("table.md", "table.csv", "figure.png", "figure.svg", "claims.json", "../verdicts.json")
+SHOWN = ("table.md", "table.csv", "figure.png", "figure.svg", "claims.json")
 KEY, DIGEST, PARENT = "sepablate.run_key", "sepablate.digest", "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
 BATCH = 1000  # metrics that MLflow takes at once
@@ -48,8 +49,7 @@ class Experiment:
             if KEY in run.data.tags and self.runs.setdefault(place, run) is not run:
                 client.delete_run(run.info.run_id)
         if (None, None) not in self.runs:
-            tags = self.tags | {KEY: study}
-            self.runs[None, None] = client.create_run(self.id, tags=tags, run_name=study)
+            self.runs[None, None] = self._create_parent()
         self.parent = self.runs.pop((None, None))
 
     def _open(self, name: str) -> str:
@@ -62,8 +62,15 @@ class Experiment:
             self.client.restore_experiment(found.experiment_id)
         return found.experiment_id
 
+    def _create_parent(self) -> Run:
+        return self.client.create_run(
+            self.id, tags=self.tags | {KEY: self.study}, run_name=self.study
+        )
+
     def publish(self, study: Study) -> int:
         """Log every finished run, archive those that left the files; how many changed."""
+        found = verdicts.shown(self.study, self.scale)
+        self._archive_other_verdicts(*found)
         stored = [run for each in study.all for run in finished(self.scale, each.name)]
         gone = self.runs.keys() - {record.place for record in stored}
         # A run that trains, or was interrupted, is not among the results.
@@ -71,7 +78,7 @@ class Experiment:
         for place in gone:
             self.client.delete_run(self.runs.pop(place).info.run_id)
         changed = sum([self.log(record) for record in stored])
-        self._describe(study)
+        self._describe(study, *found)
         return len(gone) + changed
 
     def log(self, record: Record) -> bool:
@@ -127,10 +134,19 @@ class Experiment:
         else:
             self.client.set_terminated(run_id, record.status, record.ended)
 
-    def _describe(self, study: Study) -> None:
-        """Table, figure and claims on the parent run, unless they are there."""
+    def _archive_other_verdicts(self, tags: dict[str, str], metrics: dict[str, float]) -> None:
+        """Begin a new parent run if the old one says what is no longer so."""
+        told = self.parent.data
+        words = {key: word for key, word in told.tags.items() if key.startswith(verdicts.TAG)}
+        if not (words.items() <= tags.items() and told.metrics.items() <= metrics.items()):
+            self.client.delete_run(self.parent.info.run_id)
+            self.parent = self._create_parent()
+
+    def _describe(self, study: Study, tags: dict[str, str], metrics: dict[str, float]) -> None:
+        """Table, figure, claims and verdicts on the parent run, unless they are there."""
         folder = RESULTS / self.scale / self.study
         files = [path for name in SHOWN if (path := folder / name).is_file()]
+        files += verdicts.files(self.study, self.scale)
         table = folder / "table.md"
         note = f"{study.title}. {study.source}\n\n"
         content = [note.encode(), *(path.read_bytes() for path in files)]
@@ -142,6 +158,9 @@ class Experiment:
             self.client.log_artifact(run_id, str(path))
         self.client.set_experiment_tag(self.id, NOTE, note)
         self.client.set_tag(run_id, NOTE, note + (table.read_text() if table.exists() else ""))
+        at = self.parent.info.start_time  # the same however often it is logged
+        points = [Metric(key, value, at, 0) for key, value in metrics.items()]
+        self.client.log_batch(run_id, points, (), [RunTag(*tag) for tag in tags.items()])
         self.client.set_tag(run_id, DIGEST, digest)
         self.client.set_terminated(run_id, "FINISHED")
 

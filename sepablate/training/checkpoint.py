@@ -23,12 +23,21 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> None:
 
 
 def load(folder: Path) -> dict[str, Any] | None:
-    """The newest checkpoint whose bytes agree with the digest in its name, or None."""
+    """The newest checkpoint whose bytes agree with the digest in its name, or None.
+
+    One that is damaged is deleted, lest it count among the last two.
+    """
     for path in _all(folder):
         content = path.read_bytes()
         if path.stem.rpartition("-")[2] == _digest(content):
             return torch.load(io.BytesIO(content), weights_only=True)
+        path.unlink()
     return None
+
+
+def newest_step(folder: Path) -> int:
+    """The step of the newest checkpoint, by its name; 0 if there is none."""
+    return max((int(path.name.split("-")[1]) for path in _all(folder)), default=0)
 
 
 def clear(folder: Path) -> None:

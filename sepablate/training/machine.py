@@ -1,11 +1,15 @@
 """The machine that trains: what it is, and whether bf16 is fast and right on it."""
 
+import ctypes
+import functools
 import json
+import math
 import os
 import platform
 import statistics
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,8 @@ from torch import nn
 from sepablate.files import write_atomically
 
 RIGHT = 0.05  # largest relative error of a bf16 gradient against fp32: bf16 keeps 8 bits
+POWERCAP = Path("/sys/class/powercap")
+Counter = tuple[Callable[[], float], float]  # joules so far, and where they start again at 0
 FAST = 0.9  # bf16 must take at most this fraction of the time of fp32
 
 
@@ -46,6 +52,65 @@ def commit() -> str:
         return head + ("+" if _git("status", "--porcelain", "--", "sepablate") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+def energy_meter(device: str) -> Callable[[], float | None]:
+    """A function that tells the joules used from now on, or None where the machine does not tell.
+
+    It counts the accelerator, or without one the processor's packages: whatever runs on them, so
+    that two runs side by side each count both. Ask it often: counters start again after a while.
+    """
+    counters = _packages() if device == "cpu" else _accelerator(device)
+    last, total = [joules() for joules, _ in counters], 0.0
+
+    def meter() -> float | None:
+        nonlocal total
+        for index, (joules, size) in enumerate(counters):
+            now = joules()
+            total += (now - last[index]) % size
+            last[index] = now
+        return round(total, 1) if counters else None
+
+    return meter
+
+
+def _packages() -> list[Counter]:
+    """Each processor package that Linux lets us read: often only root may."""
+
+    def joules(path: Path) -> float:
+        return int(path.read_text()) / 1e6
+
+    found: list[Counter] = []
+    for zone in sorted(POWERCAP.glob("intel-rapl:*")):
+        try:
+            if (zone / "name").read_text().startswith("package"):  # the other zones are parts of it
+                counter = functools.partial(joules, zone / "energy_uj")
+                counter()
+                found.append((counter, joules(zone / "max_energy_range_uj")))
+        except OSError:
+            continue
+    return found
+
+
+def _accelerator(device: str) -> list[Counter]:
+    """NVIDIA's counter of that GPU, if its library is there and knows it."""
+    try:
+        library = ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return []
+    handle, millijoules = ctypes.c_void_p(), ctypes.c_ulonglong()
+    name = f"GPU-{torch.cuda.get_device_properties(device).uuid}".encode()
+
+    def failed() -> int:
+        return library.nvmlDeviceGetTotalEnergyConsumption(handle, ctypes.byref(millijoules))
+
+    def joules() -> float:
+        failed()  # leaves the last value
+        return millijoules.value / 1e3
+
+    if library.nvmlInit_v2() or library.nvmlDeviceGetHandleByUUID(name, ctypes.byref(handle)):
+        return []
+    return [] if failed() else [(joules, math.inf)]
 
 
 def precision(wanted: str, folder: Path) -> str:

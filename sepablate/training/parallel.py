@@ -17,7 +17,7 @@ from sepablate.training.worker import Job
 POLL = 0.1  # seconds between looks at the processes
 
 
-class Stopped(Exception):  # noqa: N818 (a request, not an error)
+class Stopped(KeyboardInterrupt):
     """The user asked to stop; every running run has left a checkpoint."""
 
 
@@ -36,7 +36,7 @@ def warm_up() -> ForkServerContext:
     A forked worker starts in milliseconds, and a worker that crashes takes no other with it.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["sepablate.training.worker"])
+    context.set_forkserver_preload(["sepablate.training.preload"])
     os.environ["OMP_NUM_THREADS"] = "1"
     forkserver.ensure_running()
     return context

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import hashlib
 import inspect
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 from sepablate import data, models
+from sepablate.keys import run_key
 from sepablate.models.cost import count, match_width
 from sepablate.scales import Recipe, Scale
 from sepablate.study import Variant
@@ -24,7 +24,6 @@ COMPUTES = (
     "training/engine.py",
     "training/recipe.py",
 )
-NOT_IN_KEY = ("variant", "scale", "seeds")
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,7 @@ class Run:
     """Everything that decides a run's numbers. options: all arguments of the model's constructor.
 
     parameters: trainable; mult_adds: of one image's forward pass; threads: per process.
+    learning_rates: the grid that the recipe's rate was chosen from, if it was.
     """
 
     variant: str
@@ -46,10 +46,21 @@ class Run:
     threads: int
     parameters: int
     mult_adds: int
+    learning_rates: tuple[float, ...] = ()
 
     def with_seed(self, seed: int) -> "Run":
         """The same run with another seed."""
         return dataclasses.replace(self, seed=seed)
+
+    def with_precision(self, precision: str) -> "Run":
+        """The same run in fp32 or bf16."""
+        return dataclasses.replace(self, precision=precision)
+
+    def with_learning_rate(self, rate: float) -> "Run":
+        """The same run at another learning rate."""
+        return dataclasses.replace(
+            self, recipe=dataclasses.replace(self.recipe, learning_rate=rate)
+        )
 
     @property
     def config(self) -> dict[str, Any]:
@@ -72,6 +83,7 @@ class Run:
             **scale,
             "steps": self.scale.steps,
             **recipe,
+            "learning_rates": list(self.learning_rates),
             "precision": self.precision,
             "threads": self.threads,
             "data_digest": data.dataset(self.scale.dataset).DIGEST,
@@ -82,15 +94,15 @@ class Run:
     @property
     def key(self) -> str:
         """A hash of the config, the data, the training code and the seed: 16 hexadecimal digits."""
-        config = {key: value for key, value in self.config.items() if key not in NOT_IN_KEY}
-        text = json.dumps({**config, "seed": self.seed}, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return run_key(self.config, self.seed)
 
 
 def resolve(
     variant: Variant, scale_name: str, scale: Scale, recipe: Recipe, seed: int, precision: str
 ) -> Run:
     """Fill in what variant and scale leave to each other: width, counts, the model's options.
+
+    A variant with a grid of learning rates has the recipe's until `with_learning_rate`.
 
     Raises ValueError for an unknown model or option, or if no width gives equal parameters.
     """
@@ -108,6 +120,7 @@ def resolve(
         threads=1,
         parameters=parameters,
         mult_adds=mult_adds,
+        learning_rates=variant.learning_rates,
     )
 
 
@@ -116,6 +129,7 @@ def _build_options(
 ) -> tuple[dict[str, Any], int, int]:
     source = data.dataset(scale.dataset)
     options = {
+        **models.defaults(variant.model),
         "classes": source.CLASSES,
         "in_channels": source.CHANNELS,
         "width": scale.width,

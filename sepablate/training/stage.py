@@ -1,42 +1,100 @@
 """All seeds of one variant, and the files that a finished variant leaves in results/."""
 
+import functools
 import json
 import shutil
+import statistics
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from sepablate import scales, study
-from sepablate.files import write_atomically
-from sepablate.training import machine, parallel, worker
-from sepablate.training.run import resolve
+from sepablate.files import seal, write_atomically
+from sepablate.training import guard, machine, parallel, worker
+from sepablate.training.run import Run, resolve
 from sepablate.training.worker import Job
 
 RESULTS = Path("results")
+TRIAL_SEEDS = 2  # of the variant's seeds, to choose a learning rate with
+Train = Callable[[list[Job]], parallel.Progress]
 
 
-def prepare(variant_name: str, scale_name: str) -> list[Job]:
-    """One job per seed, resolved and named; ValueError for anything unknown or out of range."""
-    variant = study.variant(variant_name)
-    scale, recipe = scales.load(scale_name)
-    precision = machine.precision(scale.precision, worker.FOLDER.parent)
-    first = resolve(variant, scale_name, scale, recipe, scale.seeds[0], precision)
-    return parallel.jobs_for([first.with_seed(seed) for seed in scale.seeds], variant.label)
+def train(variant_name: str, scale_name: str, train_jobs: Train) -> parallel.Progress:
+    """Train a variant; if all its runs succeed, write results/<scale>/runs/<variant>/.
 
-
-def train(
-    jobs: list[Job], processes: int, observe: Callable[[parallel.Progress], None]
-) -> parallel.Progress:
-    """Train the jobs of a variant; if all succeeded, write results/<scale>/runs/<variant>/.
-
-    Raises parallel.Stopped if the user asked to stop.
+    train_jobs trains a list of jobs, and shows how far it is. Raises ValueError for anything
+    unknown, out of range or confounded, parallel.Stopped if the user asked to stop.
     """
-    progress = parallel.train(jobs, processes, observe)
+    check(variant_name, scale_name)
+    trials = trial_jobs(variant_name, scale_name)
+    if trials:
+        progress = train_jobs(trials)
+        if progress.failures:
+            return progress
+    chosen = validated(trials)
+    jobs = seed_jobs(variant_name, scale_name, chosen)
+    progress = train_jobs(jobs)
     if not progress.failures:
-        _collect(jobs)
+        _collect(jobs, chosen)
     return progress
 
 
-def _collect(jobs: list[Job]) -> None:
+def check(variant_name: str, scale_name: str) -> None:
+    """Raise ValueError for what is unknown, out of range or confounded, before any training."""
+    guard.check(variant_name, lambda name: _resolved(name, scale_name).config)
+
+
+def trial_jobs(variant_name: str, scale_name: str) -> list[Job]:
+    """The runs that choose a learning rate, on the first seeds; none for the recipe's rate."""
+    variant = study.variant(variant_name)
+    runs = [
+        run.with_learning_rate(rate)
+        for rate in variant.learning_rates
+        for run in _runs(variant_name, scale_name)[:TRIAL_SEEDS]
+    ]
+    return parallel.jobs_for(runs, variant.label)
+
+
+def seed_jobs(variant_name: str, scale_name: str, chosen: dict[str, list[float]]) -> list[Job]:
+    """A run of each seed, at the best learning rate of `chosen` or else at the recipe's."""
+    runs = _runs(variant_name, scale_name)
+    if chosen:
+        best = max(chosen, key=lambda rate: statistics.mean(chosen[rate]))
+        runs = [run.with_learning_rate(float(best)) for run in runs]
+    return parallel.jobs_for(runs, study.variant(variant_name).label)
+
+
+def _runs(variant_name: str, scale_name: str) -> list[Run]:
+    scale, _ = scales.load(scale_name)
+    first = _resolved(variant_name, scale_name).with_precision(
+        machine.precision(scale.precision, worker.FOLDER.parent)
+    )
+    return [first.with_seed(seed) for seed in scale.seeds]
+
+
+@functools.cache
+def _resolved(variant_name: str, scale_name: str) -> Run:
+    """The variant's run with the scale's first seed, before the machine's precision is known."""
+    scale, recipe = scales.load(scale_name)
+    variant = study.variant(variant_name)
+    return resolve(variant, scale_name, scale, recipe, scale.seeds[0], scale.precision)
+
+
+def validated(trials: list[Job]) -> dict[str, list[float]]:
+    """Learning rate -> final validation accuracy of each trial seed; 0 for one that diverged."""
+    found: dict[str, list[float]] = {}
+    for job in trials:
+        last = 0.0
+        for line in (job.folder / "result.csv").read_text().splitlines():
+            if ",validation/accuracy_averaged," in line:
+                last = float(line.rpartition(",")[2])
+            elif ",final/diverged_at_step," in line:
+                last = 0.0
+        found.setdefault(repr(job.run.recipe.learning_rate), []).append(last)
+    return found
+
+
+def _collect(jobs: list[Job], chosen: dict[str, list[float]]) -> None:
     """Copy curves, correct bits and the config to runs/, times and hardware to measured/."""
     run = jobs[0].run
     runs, measured = (
@@ -54,5 +112,8 @@ def _collect(jobs: list[Job]) -> None:
             if (job.folder / source).exists():  # a run that diverged has no correct images
                 write_atomically(target, (job.folder / source).read_bytes())
     keys = {str(job.run.seed): job.key for job in jobs}
-    config = {**run.config, "label": jobs[0].label, "run_keys": keys}
+    config: dict[str, Any] = {**run.config, "label": jobs[0].label, "run_keys": keys}
+    if chosen:
+        config["learning_rate_trials"] = chosen
     write_atomically(runs / "config.json", json.dumps(config, indent=1) + "\n")
+    seal(runs, [path.name for path in runs.iterdir()])

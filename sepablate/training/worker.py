@@ -3,8 +3,10 @@
 import ctypes
 import fcntl
 import json
+import os
 import resource
 import signal
+import sys
 import time
 import traceback
 from dataclasses import dataclass
@@ -14,12 +16,13 @@ from typing import Any
 import numpy as np
 
 from sepablate import data
-from sepablate.files import write_atomically
-from sepablate.training import checkpoint, engine, machine
+from sepablate.files import SEAL, NoSpace, damaged, is_whole, seal, write_atomically
+from sepablate.training import checkpoint, engine, lifeline, machine
 from sepablate.training.run import Run
 
 FOLDER = Path(".sepablate/runs")
-DONE, FAILED, INTERRUPTED, BUSY = 0, 1, 75, 76
+DONE, FAILED, NO_SPACE, INTERRUPTED, BUSY = 0, 1, os.EX_IOERR, os.EX_TEMPFAIL, 76
+FILES = ("run.json", "curve.csv", "measured.json", "correct.bin", "result.csv")
 HEADER = "run_key,variant,seed,step,metric,value"
 
 
@@ -40,30 +43,39 @@ class Job:
 
     @property
     def finished(self) -> bool:
-        """Whether the run's result is on disk: it is the last file written."""
-        return (self.folder / "result.csv").exists()
+        """Whether the run's result is on disk, and every byte of it as it was written."""
+        return is_whole(self.folder)
+
+    @property
+    def damaged(self) -> list[str]:
+        """The files of a finished run that are no longer as they were written."""
+        return damaged(self.folder)
 
 
 def work(job: Job, progress: Any, index: int) -> None:
-    """Train `job` and exit with DONE, FAILED, INTERRUPTED or BUSY (another process trains it).
+    """Train `job` and exit with DONE, FAILED, NO_SPACE, INTERRUPTED, or BUSY: another trains it.
 
     progress: shared array of steps done, of which `index` is this run's.
     """
     stop: list[int] = []
-    die_with_parent()
+    lifeline.die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent passes it on as SIGTERM
     signal.signal(signal.SIGTERM, lambda number, frame: stop.append(number))
-    _keep_freed_memory()
+    keep_freed_memory()
     job.folder.mkdir(parents=True, exist_ok=True)
     with (job.folder / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not job.finished:
+                _clear(job.folder)
                 _train(job, progress, index, stop)
         except BlockingIOError:
             raise SystemExit(BUSY) from None
         except engine.Interrupted:
             raise SystemExit(INTERRUPTED) from None
+        except NoSpace as error:
+            print(f"sepablate: {error}", file=sys.stderr, flush=True)
+            raise SystemExit(NO_SPACE) from None
         except Exception as error:
             write_atomically(job.folder / "error.txt", traceback.format_exc())
             raise SystemExit(FAILED) from error
@@ -75,11 +87,14 @@ def _train(job: Job, progress: Any, index: int, stop: list[int]) -> None:
     write_atomically(job.folder / "run.json", json.dumps(described, indent=1))
     began = time.time_ns() // 1_000_000
     due = engine.evaluation_steps(run)
+    resumed = bool(checkpoint.newest_step(job.folder))  # what it used before, nobody knows
+    joules = machine.energy_meter(job.device) if not resumed else lambda: None
 
     def follow(state: engine.State) -> None:
         progress[index] = state.step
+        energy = joules()
         if state.step in due:
-            _write_measured(job, began, state.seconds, state.step, state.times)
+            _write_measured(job, began, state.seconds, state.step, state.times, energy)
             write_atomically(job.folder / "curve.csv", to_csv(job, state.rows))
 
     outcome = engine.fit(
@@ -87,14 +102,15 @@ def _train(job: Job, progress: Any, index: int, stop: list[int]) -> None:
         data.dataset(run.scale.dataset).load(data.FOLDER),
         job.folder,
         device=job.device,
-        stopping=lambda: bool(stop),
+        stopping=lambda: bool(stop) or lifeline.orphaned(),
         progress=follow,
     )
     if outcome.correct is not None:
         bits = np.packbits(outcome.correct.numpy()).tobytes()
         write_atomically(job.folder / "correct.bin", bits)
-    _write_measured(job, began, outcome.seconds, outcome.rows[-1][0], outcome.times)
+    _write_measured(job, began, outcome.seconds, outcome.rows[-1][0], outcome.times, joules())
     write_atomically(job.folder / "result.csv", to_csv(job, outcome.rows))
+    seal(job.folder, [name for name in FILES if (job.folder / name).exists()])
     checkpoint.clear(job.folder)
     progress[index] = run.scale.steps
 
@@ -110,15 +126,20 @@ def to_csv(job: Job, rows: list[engine.Row]) -> str:
 
 
 def _write_measured(
-    job: Job, began: int, seconds: float, steps: int, times: list[list[int]]
+    job: Job, began: int, seconds: float, steps: int, times: list[list[int]], joules: float | None
 ) -> None:
-    """What differs between two identical runs, kept out of the files that must not."""
+    """What differs between two identical runs, kept out of the files that must not.
+
+    energy_joules: of the processor packages or the accelerator while the run went on, with all
+    that ran beside it; null if the machine does not tell, or the run was interrupted.
+    """
     measured = {
         "run_key": job.key,
         "started": began,
         "seconds": round(seconds, 3),
         "images_per_second": round(steps * job.run.scale.batch_size / seconds, 1),
         "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "energy_joules": joules,
         "evaluations": times,
         "hardware": machine.hardware(),
         "versions": machine.versions(),
@@ -127,14 +148,16 @@ def _write_measured(
     write_atomically(job.folder / "measured.json", json.dumps(measured, indent=1))
 
 
-def die_with_parent() -> None:
-    """Ask Linux for SIGTERM when the parent process ends, however it ends."""
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "prctl"):
-        libc.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+def _clear(folder: Path) -> None:
+    """Delete what a killed process was writing, and a result that is damaged."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+    if damaged(folder):
+        for name in (SEAL, *FILES):
+            (folder / name).unlink(missing_ok=True)
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Tell glibc not to return freed activations to the system: each step asks for them again."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):

@@ -1,0 +1,84 @@
+"""The scorecard as a forest plot: one row per claim, on one axis, in percentage points."""
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib.style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sepablate.analysis import figures, sentences
+from sepablate.analysis.figures import Look
+from sepablate.analysis.verdicts import Verdict
+
+# A colour and a shape for each word; the word stands beside, so neither has to be known by heart.
+LOOKS = {
+    "holds": Look("#0072B2", "-", "s"),
+    "contradicted": Look("#D55E00", "-", "X"),
+    "equivalent": Look("#009E73", "-", "D"),
+    "inconclusive": Look("#666666", "-", "o"),
+}
+WIDTH, ROW, HEAD, FOOT = 4.8, 0.76, 0.05, 0.45  # inches
+BAND = 0.16  # half the height of a row's band, in rows
+CHARACTERS = 74  # in a line of a claim
+
+
+def draw(verdicts: Sequence[Verdict], kind: str, description: str) -> bytes:
+    """The forest plot of a report as "png" or "svg"; the same bytes for the same verdicts.
+
+    description: the run keys behind it, kept in its metadata.
+    """
+    with matplotlib.style.context(["default", figures.STYLE]):
+        height = HEAD + ROW * max(len(verdicts), 1) + FOOT
+        figure = Figure(figsize=(WIDTH, height), dpi=200)
+        figure.subplots_adjust(
+            left=0.03, right=0.66, bottom=FOOT / height, top=(height - HEAD) / height
+        )
+        forest(verdicts, figure.subplots())
+        return figures.render(figure, kind, description)
+
+
+def forest(verdicts: Sequence[Verdict], axis: Axes) -> Axes:
+    """Row by row the claim, and below it mean, 95 % interval, margin and zero; verdict beside.
+
+    A claim without an interval has a mean alone, one without seeds nothing.
+    """
+    for row, verdict in enumerate(verdicts):
+        measured, look = verdict.measured, LOOKS[verdict.word]
+        mean, low, high, margin = (
+            100 * part
+            for part in (measured.mean, measured.low, measured.high, measured.claim.margin)
+        )
+        axis.fill_between([-margin, margin], row - BAND, row + BAND, color="#DDDDDD", linewidth=0)
+        axis.plot([0, 0], [row - BAND, row + BAND], color="black", linewidth=0.8)
+        axis.plot([low, high], [row, row], color=look.colour, linewidth=1.6)
+        face = "white" if verdict.word == "inconclusive" else look.colour
+        axis.plot(mean, row, look.marker, color=look.colour, markerfacecolor=face, markersize=5.5)
+        _words(verdict, row, axis)
+    axis.set_ylim(max(len(verdicts), 1) - 0.7, -0.7)
+    axis.set_yticks([])
+    axis.grid(False)
+    axis.spines["left"].set_visible(False)
+    label = "Left minus right, in percentage points, with 95 % interval; grey: margin"
+    axis.set_xlabel(label, loc="left")
+    return axis
+
+
+def _words(verdict: Verdict, row: int, axis: Axes) -> None:
+    """The claim above its interval; difference, n and verdict to the right of it."""
+    measured, claim = verdict.measured, verdict.measured.claim
+    claimed = "\n".join(textwrap.wrap(sentences.capital(claim.words), CHARACTERS))
+    compared = f"{measured.left_label} {claim.comparison} {measured.right_label}"
+    section = f"Section {claim.section}: {compared}"
+    found = f"{sentences.difference(verdict)}\n"
+    word = f"\n{verdict.word}{'*' * bool(measured.diverged)}, n = {len(measured.seeds)}"
+    colour = LOOKS[verdict.word].colour
+    parts: tuple[tuple[str, float, float, dict[str, Any]], ...] = (
+        (f"{claimed}\n", 0.02, row - BAND - 0.05, {"va": "bottom", "fontsize": 8}),
+        (section, 0.02, row - BAND - 0.05, {"va": "bottom", "color": "#555555", "fontsize": 7.5}),
+        (found, 0.68, row, {"va": "center", "fontsize": 7.5}),
+        (word, 0.68, row, {"va": "center", "color": colour, "weight": "bold", "fontsize": 7.5}),
+    )
+    for text, x, y, style in parts:
+        axis.annotate(text, (x, y), xycoords=("figure fraction", "data"), **style)

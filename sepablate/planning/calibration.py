@@ -1,0 +1,137 @@
+"""A short calibration: the real step and evaluation, as many side by side as in a real stage."""
+
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+
+import torch
+
+from sepablate import data
+from sepablate.data.fashion_mnist import Split
+from sepablate.training import checkpoint, engine, lifeline, parallel, worker
+from sepablate.training.batches import Batches
+from sepablate.training.run import Run
+from sepablate.training.worker import Job
+
+STEPS, IMAGES = 2.5, 0.8  # seconds spent on gradient steps, and on evaluating images
+WARM_UP = 2  # steps: the first ones choose algorithms
+BEGIN_TRAINING = """
+from sepablate.training import parallel
+context = parallel.warm_up()
+from sepablate import progress, tracking
+from sepablate.training import stage
+first = context.Process(target=print)
+first.start()
+first.join()
+"""
+BEGIN_ANALYSIS = """
+from sepablate.analysis import figures, outputs
+from sepablate import tracking
+"""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one network costs on this machine: seconds and bytes.
+
+    start: from asking for a process to its first regular step; image: to classify one;
+    checkpoint: to write one; memory: the most that its process has had.
+    """
+
+    start: float
+    step: float
+    image: float
+    checkpoint: float
+    checkpoint_bytes: int
+    memory_bytes: int
+
+    def seconds(self, run: Run, done: int = 0) -> float:
+        """Of `run` from step `done` to its end."""
+        points = sum(step > done for step in engine.evaluation_steps(run))
+        images = 2 * (points * run.scale.validation_images + run.scale.test_images)
+        steps = run.scale.steps - done
+        return self.start + steps * self.step + points * self.checkpoint + images * self.image
+
+
+def calibrate(jobs: list[Job]) -> Cost:
+    """Start and time all `jobs` at once; means, but of memory the most."""
+    with ProcessPoolExecutor(len(jobs), mp_context=parallel.warm_up()) as pool:
+        asked = [pool.submit(_measure, job, time.monotonic()) for job in jobs]
+        costs = [each.result() for each in asked]
+    return Cost(
+        start=mean(each.start for each in costs),
+        step=mean(each.step for each in costs),
+        image=mean(each.image for each in costs),
+        checkpoint=mean(each.checkpoint for each in costs),
+        checkpoint_bytes=max(each.checkpoint_bytes for each in costs),
+        memory_bytes=max(each.memory_bytes for each in costs),
+    )
+
+
+def begin(code: str) -> float:
+    """Seconds until a new Python has run one of the beginnings above."""
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    return time.monotonic() - began
+
+
+def _measure(job: Job, asked: float) -> Cost:
+    """In a process like that of a run: start it, and time a few of its steps and evaluations."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    lifeline.die_with_parent()
+    worker.keep_freed_memory()
+    run, splits = job.run, _splits(job.run)
+    state = engine.start(run, job.device)
+    batches = Batches(splits["train"].first(run.scale.images), run)
+
+    def step() -> None:
+        engine.train_step(state, batches, run, job.device)
+
+    few = splits["test"].first(min(engine.EVALUATION_BATCH, run.scale.test_images))
+
+    def evaluate() -> None:
+        engine.is_correct(state.model, few, run, job.device)
+
+    for _ in range(WARM_UP):
+        step()
+    evaluate()
+    ready = time.monotonic() - asked
+    step_seconds = _timed(step, STEPS, run.scale.steps)
+    batch_seconds = _timed(evaluate, IMAGES, run.scale.test_images // len(few.labels))
+    with tempfile.TemporaryDirectory(dir=worker.FOLDER.parent, prefix="plan-") as folder:
+        write = _timed(lambda: checkpoint.save(Path(folder), 0, state.to_dict()), 0, 1)
+        size = sum(path.stat().st_size for path in Path(folder).iterdir())
+    return Cost(
+        start=max(ready - WARM_UP * step_seconds - batch_seconds, 0.0),
+        step=step_seconds,
+        image=batch_seconds / len(few.labels),
+        checkpoint=write,
+        checkpoint_bytes=size,
+        memory_bytes=1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+    )
+
+
+def _timed(once: Callable[[], None], seconds: float, times: int) -> float:
+    """Mean seconds of `once`, done for about `seconds` and at most that many times."""
+    began, done = time.monotonic(), 0
+    while not done or (done < times and time.monotonic() - began < seconds):
+        once()
+        done += 1
+    return (time.monotonic() - began) / done
+
+
+def _splits(run: Run) -> dict[str, Split]:
+    """The data, or noise of the same shape where they are not fetched yet."""
+    try:
+        return data.dataset(run.scale.dataset).load(data.FOLDER)
+    except ValueError:
+        images = torch.randint(256, (50_000, 28, 28), dtype=torch.uint8)
+        return dict.fromkeys(("train", "test"), Split(images, torch.randint(10, (50_000,))))

@@ -1,0 +1,70 @@
+"""What committed results say of themselves: checked where the runs behind them are not on disk."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from sepablate import study
+from sepablate.analysis import claims, metrics, page, sentences, tables, verdicts
+from sepablate.analysis.claims import Measured
+from sepablate.provenance import behind, differences
+
+
+def of_study(name: str, folder: Path) -> Iterator[str]:
+    """Where a study's table, figure and claims in `folder` do not agree."""
+    declared = study.load(name)
+    table = folder / "table.csv"
+    summary = tables.from_csv(table.read_text())
+    markdown = tables.to_markdown(summary).encode()
+    yield from differences.in_bytes(folder / "table.md", markdown, str(table))
+    names = [variant.name for variant in declared.all]
+    if list(summary.variant) != names:
+        yield f"{table}: variants {list(summary.variant)}, but the study has {names}"
+    for figure in sorted(folder.glob("figure.*")):
+        if behind.run_keys(figure) != behind.run_keys(table):
+            yield f"{figure}: other run keys than in {table}"
+    path = folder / "claims.json"
+    measured = claims.from_json(path.read_text())
+    if [each.claim for each in measured] != list(declared.claims):
+        yield f"{path}: not the claims that {study.FOLDER / name}.py declares"
+    for index, each in enumerate(measured):
+        yield from (f"{path}, [{index}].{line}" for line in _numbers(each))
+
+
+def _numbers(measured: Measured) -> Iterator[str]:
+    """What does not follow from a claim's differences, one per seed."""
+    expected = claims.numbers(measured.claim, np.array(measured.differences))
+    found = {name: getattr(measured, name) for name in expected}
+    plain = (claims.without_nan(each) for each in (found, expected))
+    yield from differences.in_numbers(*plain)
+
+
+def of_report(name: str, studies: list[str], folder: Path) -> Iterator[str]:
+    """Where a report does not follow from the tables and claims of its studies in `folder`."""
+    prefix = "" if name == "REPORT" else f"{name.lower()}_"
+    texts = {each: (folder / each / "claims.json").read_text() for each in studies}
+    decided = verdicts.decide([one for text in texts.values() for one in claims.from_json(text)])
+    summaries = {
+        each: tables.from_csv((folder / each / "table.csv").read_text()) for each in studies
+    }
+    for file, expected in (
+        (f"{prefix}verdicts.json", claims.to_json(decided)),
+        (f"{prefix}metrics.json", metrics.to_json(summaries, decided)),
+    ):
+        found = json.loads((folder / file).read_text())
+        lines = differences.in_numbers(found, json.loads(expected))
+        yield from (f"{folder / file}, {line}" for line in lines)
+    report = folder / f"{name}.md"
+    text = report.read_text()
+    parts = [sentences.scorecard(decided), *map(tables.to_markdown, summaries.values())]
+    parts += map(sentences.sentence, decided)
+    for line in "\n".join(parts).splitlines():
+        if line not in text:
+            yield f"{report}: does not say {line[:100]!r}"
+    html = page.to_html(text, folder).encode()
+    yield from differences.in_bytes(folder / f"{name.lower()}.html", html, str(report))
+    keys = behind.run_keys(folder / f"{prefix}scorecard.svg")
+    if behind.run_keys(folder / f"{prefix}scorecard.png") != keys:
+        yield f"{folder / prefix}scorecard.png: other run keys than in the .svg"

@@ -1,0 +1,38 @@
+"""The commands `trace` and `verify`. Nothing heavy is imported before one of them runs."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sepablate import scales
+
+
+def trace(
+    path: Annotated[Path, typer.Argument(help="results/<scale>/<study>, a file in it, a report.")],
+) -> None:
+    """Name the runs behind a table, a figure or a report, and what makes them again."""
+    from sepablate.provenance import trace
+
+    print(trace.trace(path), end="")
+
+
+def verify(
+    scale: Annotated[
+        str | None, typer.Option(help="A scale of params.yaml; default: the selected one.")
+    ] = None,
+) -> None:
+    """Check that the results follow from the runs, and say what a fresh run reproduced."""
+    name = scale or scales.current()
+    scales.load(name)
+    from sepablate.provenance import verify
+
+    found = verify.verify(name)
+    for line in found.said:
+        print(line)
+    for line in found.wrong:
+        print(f"sepablate: {line}", file=sys.stderr)
+    if found.wrong:
+        raise typer.Exit(1)
+    print(f"results/{name}: all agrees")

@@ -1,0 +1,27 @@
+"""Which MLflow run shows a run of the files."""
+
+import os
+
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from sepablate.tracking.experiment import KEY
+from sepablate.tracking.store import DATABASE, address, connect, one_line
+
+
+def run_ids(study: str, scale: str) -> dict[str, str]:
+    """Run key -> MLflow run id in the experiment of that study and scale; OSError without answer.
+
+    Nothing is created: where nothing was published there are no ids.
+    """
+    if not os.environ.get("MLFLOW_TRACKING_URI") and not DATABASE.exists():
+        return {}
+    try:
+        client = connect()
+        experiment = client.get_experiment_by_name(f"{study} · {scale}")
+        if experiment is None:
+            return {}
+        runs = client.search_runs([experiment.experiment_id], max_results=50_000)
+    except (MlflowException, SQLAlchemyError) as error:
+        raise OSError(f"MLflow at {address()}: {one_line(error)}") from error
+    return {run.data.tags[KEY]: run.info.run_id for run in runs if KEY in run.data.tags}

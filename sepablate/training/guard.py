@@ -1,0 +1,43 @@
+"""Refuse a confounded comparison before anything is trained."""
+
+from collections.abc import Callable
+from typing import Any
+
+from sepablate import study
+from sepablate.study import Study
+
+FOLLOWS = ("variant", "source_digest")  # the name, and the file of the model
+
+
+def check(variant: str, config_of: Callable[[str], dict[str, Any]]) -> None:
+    """Raise ValueError if a study compares `variant` to one that differs in an undeclared field.
+
+    config_of: the resolved config of a variant by its name.
+    """
+    for name in study.studies_with(variant):
+        declared = study.load(name)
+        for left, right in sorted(declared.pairs_with(variant)):
+            found = undeclared(declared, config_of(left), config_of(right))
+            for field, (ours, theirs) in found.items():
+                raise ValueError(
+                    f"study {name}: {left} and {right} differ in {field} ({ours!r}, {theirs!r}), "
+                    f"which the study does not declare: make them equal, or add {field} to its "
+                    f"confounds with the reason"
+                )
+
+
+def undeclared(
+    declared: Study, left: dict[str, Any], right: dict[str, Any]
+) -> dict[str, tuple[Any, Any]]:
+    """The fields in which two resolved configs differ and may not, with both values.
+
+    An option that only one of two different models has is part of that difference.
+    """
+    allowed = {*declared.asks, *declared.confounds, *FOLLOWS}
+    return {
+        field: (left.get(field), right.get(field))
+        for field in sorted(left.keys() | right.keys())
+        if left.get(field) != right.get(field)
+        and field not in allowed
+        and not ("model" in declared.asks and (field in left) != (field in right))
+    }

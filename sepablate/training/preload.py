@@ -1,0 +1,10 @@
+"""What the server that forks the workers imports before it serves; nobody else does."""
+
+import signal
+
+from sepablate.training import worker
+
+__all__ = ["worker"]
+
+# A SIGTERM to everybody (timeout, systemd, a batch system) must leave it to tell how workers ended.
+signal.signal(signal.SIGTERM, signal.SIG_IGN)

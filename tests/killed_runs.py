@@ -1,0 +1,73 @@
+"""Kill one run at random instants, in a fork of this process, so often and so long.
+
+Run in a project's folder by tests/torture.py: python killed_runs.py KILLS SECONDS SEED. Prints the
+kills, and those after which the run did not end in the bytes of an undisturbed one.
+"""
+
+import functools
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+
+from sepablate import data, scales, study
+from sepablate.training import machine, parallel, worker
+from sepablate.training.run import resolve
+
+
+def job() -> worker.Job:
+    """The first run of Xception at smoke scale."""
+    scale, recipe = scales.load("smoke")
+    precision = machine.precision(scale.precision, worker.FOLDER.parent)
+    run = resolve(study.variant("xception"), "smoke", scale, recipe, 0, precision)
+    module = data.dataset(scale.dataset)
+    module.load = functools.cache(module.load)  # type: ignore[attr-defined]
+    module.load(data.FOLDER)
+    return parallel.jobs_for([run], "Xception")[0]
+
+
+def killed(run: worker.Job, after: float) -> bool:
+    """Train in a fork and kill it, unless it ends before that."""
+    child = os.fork()
+    if not child:
+        try:
+            worker.work(run, [0], 0)
+        except SystemExit as ended:
+            os._exit(int(str(ended.code)))
+        os._exit(0)
+    deadline = time.monotonic() + after
+    while time.monotonic() < deadline:
+        if os.waitpid(child, os.WNOHANG)[0]:
+            return False
+        time.sleep(0.002)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return True
+
+
+def result(run: worker.Job) -> list[bytes]:
+    """What must be the same each time; empty if the run is not whole."""
+    names = ("result.csv", "curve.csv", "correct.bin", "run.json") if run.finished else ()
+    return [(run.folder / name).read_bytes() for name in names]
+
+
+def main(least: int, seconds: float, seed: int) -> None:
+    run, draw, kills, lost, now = job(), random.Random(seed), 0, 0, 0
+    began = time.monotonic()
+    killed(run, 600)
+    reference, took = result(run), time.monotonic() - began
+    shutil.rmtree(run.folder)
+    while kills < least or time.monotonic() - began < seconds or now:
+        if killed(run, draw.uniform(0, 0.6 * took)):
+            kills, now = kills + 1, now + 1
+            continue
+        lost += now * (result(run) != reference)
+        now = 0
+        shutil.rmtree(run.folder)
+    print(kills, lost)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]))

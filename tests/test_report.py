@@ -1,0 +1,251 @@
+"""The report as a page, the forest plot, and the numbers for DVC, on small made-up runs."""
+
+import base64
+import dataclasses
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from conftest import ROOT, contents
+from matplotlib.figure import Figure
+from test_analysis import make_runs
+
+from sepablate import study
+from sepablate.analysis import claims, curves, forest, outputs, page, results, verdicts
+
+PAPER = ["xception_vs_inception", "residual_connections", "pointwise_activation"]
+CONTROLS = ["equal_weight_decay", "residual_learning_rate", "norm_between"]
+
+
+class Page(HTMLParser):
+    """The tags with their attributes, the rows of all tables and the visible text of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.rows, self.text, self.cell = [], [], "", False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+            self.cell = True
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "th"):
+            self.cell = False
+
+    def handle_data(self, data):
+        self.text += data
+        if self.cell:
+            self.rows[-1][-1] += data
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """results/tiny/ with both reports, one seed of no_residual diverged; the working folder."""
+    home = tmp_path_factory.mktemp("report")
+    shutil.copytree(study.FOLDER, home / "experiments")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        for name in study.variants():
+            make_runs(name)
+        make_runs("no_residual", diverged=[2])
+        for name in PAPER + CONTROLS:
+            outputs.study_outputs(name, "tiny")
+        outputs.report_outputs(PAPER, "tiny")
+        outputs.report_outputs(CONTROLS, "tiny", "CONTROLS")
+        yield home / "results/tiny"
+
+
+REPORTS = [("REPORT.md", "report.html", ""), ("CONTROLS.md", "controls.html", "controls_")]
+
+
+@pytest.mark.parametrize(("markdown", "name", "prefix"), REPORTS)
+def test_page_needs_nothing_but_itself(folder, markdown, name, prefix):
+    text = (folder / name).read_text()
+    made = Page(text)
+    assert not {tag for tag, _ in made.tags} & {"script", "link", "iframe", "object", "embed"}
+    for tag, attributes in made.tags:
+        assert not any(key.startswith("on") for key in attributes)
+        for key in ("src", "href", "srcset", "poster"):
+            assert attributes.get(key, "data:").startswith("data:"), (tag, attributes)
+    assert "url(" not in text
+    assert "@import" not in text
+    images = [attributes for tag, attributes in made.tags if tag == "img"]
+    named = re.findall(r"!\[(.+)\]\((.+)\.png\)", (folder / markdown).read_text())
+    assert named[0][1] == f"{prefix}scorecard"
+    assert [each["alt"] for each in images] == [alt for alt, _ in named]
+    for image, (_, stem) in zip(images, named, strict=True):
+        head, _, content = image["src"].partition(",")
+        assert head == "data:image/svg+xml;base64"
+        assert base64.b64decode(content) == (folder / f"{stem}.svg").read_bytes()
+        assert b"<script" not in base64.b64decode(content)
+
+
+@pytest.mark.parametrize(("markdown", "name", "prefix"), REPORTS)
+def test_page_says_what_the_markdown_says(folder, markdown, name, prefix):
+    text = (folder / markdown).read_text()
+    made = Page((folder / name).read_text())
+    lines = [line for line in text.splitlines() if line.startswith("| ") and "| ---" not in line]
+    plain = [re.sub(r"\*\*|`", "", line).replace("\\*", "*")[2:-2].split(" | ") for line in lines]
+    assert made.rows == [[cell.strip() for cell in row] for row in plain]
+    decided = json.loads((folder / f"{prefix}verdicts.json").read_text())
+    for row, verdict in zip(made.rows[1:], decided, strict=False):
+        assert row[-1].rstrip(" *") == verdict["word"]
+        assert row[0][1:] == verdict["measured"]["claim"]["words"][1:]
+    sentences = re.findall(r"the difference in .* points", text)
+    assert len(sentences) == len(decided)
+    assert all(sentence in made.text for sentence in sentences)
+
+
+def test_every_cell_knows_its_column(folder):
+    made = Page((folder / "report.html").read_text())
+    labels = [attributes["data-label"] for tag, attributes in made.tags if tag == "td"]
+    assert labels[:14] == made.rows[0] * 2
+
+
+def test_report_opens_with_what_was_done_and_names_the_other_studies(folder):
+    report = (folder / "REPORT.md").read_text()
+    head = report.partition("![")[0]
+    for words in ("7 networks", "6 times", "12,000 grey images of `toys`", "9 gradient steps"):
+        assert words in head
+    assert "0.25 times as wide" in head
+    assert "203 test images" in head
+    for other in CONTROLS:
+        assert f"*{study.load(other).title}*" in report
+    assert "make repro-all" in report
+    assert "](CONTROLS" not in report
+    section = report.partition("## Effect of the residual")[2].partition("\n## ")[0]
+    assert "Studies of the same question: *No shortcuts, at a learning rate of its own*" in section
+
+
+def test_both_reports_are_the_same_bytes_when_made_again(folder):
+    before = contents(folder)
+    outputs.report_outputs(PAPER, "tiny")
+    outputs.report_outputs(CONTROLS, "tiny", "CONTROLS")
+    assert contents(folder) == before
+
+
+def test_page_escapes_what_is_not_markup(tmp_path):
+    text = "# a < b & c\n\n<script>x</script>\n\n| h |\n| --- |\n| `<i>` |\n"
+    made = page.to_html(text, tmp_path)
+    assert "<title>a &lt; b &amp; c</title>" in made
+    assert "<script" not in made
+    assert "<i>" not in made
+
+
+def test_forest_plot_draws_rows_in_order_at_their_numbers(folder):
+    measured = [
+        each
+        for name in PAPER
+        for each in claims.from_json((folder / name / "claims.json").read_text())
+    ]
+    decided = verdicts.decide(measured)
+    axis = Figure().subplots()
+    assert forest.forest(decided, axis) is axis
+    zeros, intervals, means = axis.lines[::3], axis.lines[1::3], axis.lines[2::3]
+    parts = zip(decided, zeros, intervals, means, axis.collections, strict=True)
+    for row, (verdict, zero, interval, mean, band) in enumerate(parts):
+        each = verdict.measured
+        assert interval.get_xdata() == pytest.approx([100 * each.low, 100 * each.high])
+        assert list(interval.get_ydata()) == [row, row]
+        assert mean.get_xdata() == pytest.approx([100 * each.mean])
+        assert list(mean.get_ydata()) == [row]
+        assert mean.get_marker() == forest.LOOKS[verdict.word].marker
+        assert list(zero.get_xdata()) == [0, 0]
+        corners = band.get_paths()[0].vertices
+        margin = 100 * each.claim.margin
+        assert (corners[:, 0].min(), corners[:, 0].max()) == pytest.approx((-margin, margin))
+        assert corners[:, 1].min() < row < corners[:, 1].max()
+    top, bottom = axis.get_ylim()[::-1]
+    assert top < 0 < len(decided) - 1 < bottom  # the first claim is on top
+    words = [text.get_text() for text in axis.texts]
+    for verdict in decided:
+        assert any(verdict.measured.claim.words[1:25] in text for text in words)
+    lost = ["*" in text for text in words if re.search(r"n = \d", text)]
+    assert lost == [bool(each.diverged) for each in measured]
+
+
+def test_the_four_verdicts_differ_in_shape_and_colour():
+    assert len({look.marker for look in forest.LOOKS.values()}) == 4
+    assert len({look.colour for look in forest.LOOKS.values()}) == 4
+
+
+@pytest.mark.filterwarnings("error")
+def test_forest_plot_of_nothing_and_of_claims_without_numbers(folder):
+    first = claims.from_json((folder / PAPER[0] / "claims.json").read_text())[0]
+    unknown = dict.fromkeys(("mean", "low", "high", "deviation", "p", "p_equivalence"), np.nan)
+    empty = dataclasses.replace(first, seeds=(), differences=(), **unknown)
+    for decided in ([], verdicts.decide([empty]), verdicts.decide([empty, first])):
+        for kind, head in (("png", b"\x89PNG"), ("svg", b"<?xml")):
+            assert forest.draw(decided, kind, "").startswith(head)
+
+
+@pytest.mark.parametrize(("names", "prefix"), [(PAPER, ""), (CONTROLS, "controls_")])
+def test_metrics_agree_with_the_tables_and_the_verdicts(folder, names, prefix):
+    metrics = json.loads((folder / f"{prefix}metrics.json").read_text())
+    decided = json.loads((folder / f"{prefix}verdicts.json").read_text())
+    assert list(metrics) == names
+    for name in names:
+        table = pd.read_csv(folder / name / "table.csv").set_index("variant")
+        for variant in table.index:
+            for key, value in metrics[name].pop(variant).items():
+                assert value == table.loc[variant, key]
+    for verdict in decided:
+        measured, claim = verdict["measured"], verdict["measured"]["claim"]
+        key = f"{claim['left']} {claim['comparison']} {claim['right']}, {claim['metric']}"
+        found = metrics[measured["study"]].pop(key)
+        assert found["verdict"] == verdict["word"]
+        assert found["n"] == len(measured["seeds"])
+        for mine, theirs in (("difference", "mean"), ("low", "low"), ("high", "high")):
+            assert found[mine] == measured[theirs]
+    assert not any(metrics.values())
+
+
+def test_curves_against_pandas(folder):
+    found = pd.read_csv(folder / "residual_connections/curves.csv")
+    assert list(found.columns) == curves.COLUMNS
+    runs = folder / "runs"
+    for name, seeds in (("xception", range(6)), ("no_residual", (0, 1, 3, 4, 5))):
+        rows = pd.concat(pd.read_csv(runs / name / f"seed-{seed}.csv") for seed in seeds)
+        values = rows[rows.metric == results.CURVE].groupby("step").value
+        mine = found[found.variant == name].set_index("step")
+        assert mine.validation_accuracy.to_dict() == pytest.approx(values.mean().to_dict())
+        critical = {6: 2.5705818, 5: 2.7764451}[len(seeds)]
+        half = critical * values.sem()
+        assert (mine.high - mine.low).to_dict() == pytest.approx((2 * half).to_dict())
+        assert set(mine.n) == {len(seeds)}
+
+
+@pytest.mark.parametrize(
+    ("path", "studies", "name"),
+    [("dvc.yaml", PAPER, "REPORT"), ("experiments/dvc.yaml", CONTROLS, "CONTROLS")],
+)
+def test_pipelines_declare_what_a_report_writes(folder, path, studies, name):
+    pipeline = yaml.safe_load((ROOT / path).read_text())
+    stage = pipeline["stages"]["report"]
+    declared = {key: how for out in stage["outs"] + stage["metrics"] for key, how in out.items()}
+    assert all(how == {"cache": False} for how in declared.values())
+    prefix = "" if name == "REPORT" else f"{name.lower()}_"
+    files = {path.name for path in folder.iterdir() if path.is_file()}
+    wanted = {f"{name}.md", f"{name.lower()}.html"}
+    wanted |= {f"{prefix}{file}" for file in ("scorecard.svg", "scorecard.png", "metrics.json")}
+    assert wanted <= files
+    assert {f"results/${{scale}}/{file}" for file in wanted} <= set(declared)
+    # The titles of the other report's studies stand in this one.
+    missing = {f"experiments/{each}.py" for each in study.names()} - set(stage["deps"])
+    assert not missing, f"add to {path}, report: deps: {sorted(missing)}"
+    up = "../" * path.count("/")
+    plots = {key: how for each in pipeline["plots"] for key, how in each.items()}
+    assert list(plots) == [f"{up}results/${{scale}}/{each}/curves.csv" for each in studies]
+    for how in plots.values():
+        assert {how["x"], how["y"]} <= set(curves.COLUMNS)
+        assert (ROOT / f".dvc/plots/{how['template']}.json").is_file()
