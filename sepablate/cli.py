@@ -149,14 +149,19 @@ def report(
 @app.command()
 def publish(scale: ScaleOption = None) -> None:
     """Bring MLflow up to the results on disk; nothing is ever doubled."""
-    if not _publish(_scale(scale), study.names()):
+    if not _publish(_scale(scale), study.names(), asked=True):
         raise typer.Exit(1)
 
 
-def _publish(scale: str, names: list[str]) -> bool:
-    """Show these studies in MLflow; one warning if it cannot be reached."""
+def _publish(scale: str, names: list[str], asked: bool = False) -> bool:
+    """Show these studies in MLflow; one warning if it cannot be reached.
+
+    Unless `asked` for it, not if an earlier command has just given up on MLflow.
+    """
     from sepablate import tracking
 
+    if tracking.given_up() and not asked:
+        return False
     try:
         changed = tracking.publish(scale, names)
     except OSError as error:

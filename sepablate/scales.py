@@ -72,6 +72,9 @@ LIMITS = {
     "validation_images": (1, 10_000),
     "test_images": (1, 10_000),
     "image_size": (28, 28),
+    "epochs": (0, 100_000),
+    "width": (0, 16),
+    "shift": (0, 28),
 }
 MAY_BE_ZERO = {"dropout", "momentum", "shift", "averaging_horizon", "seeds"}
 FRACTIONS = {"dropout", "momentum", "decay", "averaging_horizon", "norm_momentum"}

@@ -442,9 +442,8 @@ def test_an_emptied_dvc_lock_is_repaired_without_training(project: Path) -> None
     (project / ".sepablate/.precision.json.999999999.tmp").write_bytes(b"half")
     sick = sepablate(project, "doctor")
     assert sick.returncode == 1
-    assert sick.stdout.count("\n") == 2
     assert "dvc.lock: not whole" in sick.stdout
-    assert "tmp: left behind" in sick.stdout
+    assert ".precision.json.999999999.tmp: left behind" in sick.stdout
     repaired = sepablate(project, "doctor", "--repair")
     assert repaired.returncode == 0, repaired.stdout
     process = dvc(project, "repro", "train@xception")

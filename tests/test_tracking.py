@@ -305,6 +305,22 @@ def test_a_server_that_never_answers_costs_a_warning(project, capfd) -> None:
     assert warns_once(capfd)
 
 
+def test_a_suite_waits_and_warns_once(project, capfd) -> None:
+    project.setenv("MLFLOW_TRACKING_URI", closed_port())
+    follow_to_the_end()
+    assert warns_once(capfd)
+    for _ in range(2):  # the stages that follow
+        live = Live([STUDY], "smoke", [key("xception", 0)], period=0.1)
+        time.sleep(0.5)
+        live.close()
+    assert store.given_up()
+    assert capfd.readouterr().err == ""
+    project.delenv("MLFLOW_TRACKING_URI")
+    write_results()
+    assert publish("smoke", [STUDY])  # asked for, it tries
+    assert not store.given_up()
+
+
 def test_a_read_only_database_costs_a_warning(project, capfd) -> None:
     uri = f"sqlite:///file:{store.DATABASE.resolve()}?mode=ro&uri=true"
     project.setenv("MLFLOW_TRACKING_URI", uri)

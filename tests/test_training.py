@@ -321,11 +321,16 @@ def test_a_crashed_run_does_not_take_the_others_with_it(project: Path) -> None:
 
 @pytest.mark.slow
 def test_the_same_command_twice_at_once_trains_once(project: Path) -> None:
-    edit_params(project, epochs=20, seeds=[0])
+    edit_params(project, epochs=4, seeds=[0])
     command = [sys.executable, "-m", "sepablate", "train", "xception", "--no-mlflow"]
     first = subprocess.Popen(command, cwd=project, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: list((project / ".sepablate/runs").glob("*/run.json")))
+    stopped = trainers(project)  # as if the first were slow
+    for process in stopped:
+        os.kill(process, signal.SIGSTOP)
     second = subprocess.run(command, cwd=project, capture_output=True, text=True)
+    for process in stopped:
+        os.kill(process, signal.SIGCONT)
     _, errors = first.communicate()
     assert (first.returncode, second.returncode) == (0, 1), errors + second.stderr
     assert "xception seed 0 is being trained by another process" in second.stderr

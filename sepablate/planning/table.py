@@ -55,7 +55,8 @@ def _cells(row: Row) -> list[str]:
         counts = [str(n) for n in (len(row.work.finished), half, len(row.work.left) - half)]
     runs = row.stage.state == RUNS
     time = duration(row.seconds) if row.seconds is not None else "?" if runs else ""
-    return [row.stage.name, row.stage.state, *counts, time]
+    name = row.stage.name.rpartition(":")[2]  # without the path of the second pipeline
+    return [name, row.stage.state, *counts, time]
 
 
 def _size(count: int | None) -> str:

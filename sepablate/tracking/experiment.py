@@ -11,7 +11,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from sepablate.study import Study, load
 from sepablate.tracking import verdicts
 from sepablate.tracking.records import RESULTS, Record, finished
-from sepablate.tracking.store import address, artifact_location, connect, one_line
+from sepablate.tracking.store import (
+    address,
+    artifact_location,
+    connect,
+    give_up,
+    one_line,
+    reached,
+)
 
 SHOWN = ("table.md", "table.csv", "figure.png", "figure.svg", "claims.json")
 KEY, DIGEST, PARENT = "sepablate.run_key", "sepablate.digest", "mlflow.parentRunId"
@@ -29,10 +36,13 @@ def publish(scale: str, studies: list[str]) -> int:
     declared = {name: load(name) for name in studies}
     try:
         client = connect()
-        return sum(
+        changed = sum(
             Experiment(client, name, scale).publish(study) for name, study in declared.items()
         )
+        reached()
+        return changed
     except (MlflowException, SQLAlchemyError) as error:
+        give_up()
         raise OSError(f"MLflow at {address()}: {one_line(error)}") from error
 
 
@@ -63,9 +73,11 @@ class Experiment:
         return found.experiment_id
 
     def _create_parent(self) -> Run:
-        return self.client.create_run(
-            self.id, tags=self.tags | {KEY: self.study}, run_name=self.study
-        )
+        """A run that holds the others: nothing will ever end it, so it begins ended."""
+        tags = self.tags | {KEY: self.study}
+        parent = self.client.create_run(self.id, tags=tags, run_name=self.study)
+        self.client.set_terminated(parent.info.run_id)
+        return parent
 
     def publish(self, study: Study) -> int:
         """Log every finished run, archive those that left the files; how many changed."""

@@ -6,7 +6,7 @@ from types import TracebackType
 
 from sepablate.tracking import records
 from sepablate.tracking.experiment import Experiment
-from sepablate.tracking.store import connect, one_line
+from sepablate.tracking.store import connect, give_up, given_up, one_line, reached
 
 PATIENCE = 5.0  # seconds that training waits for MLflow: at its end, and never before
 
@@ -14,7 +14,8 @@ PATIENCE = 5.0  # seconds that training waits for MLflow: at its end, and never 
 class Live:
     """Shows runs while they train, from a thread of its own: training never waits for MLflow.
 
-    A failure is told once on stderr and tried again; `publish` completes what stays missing.
+    A failure is told once on stderr and tried again; `publish` completes what stays missing. If
+    another command has just given up on MLflow, this one neither asks it nor warns again.
     Start worker processes by spawn or forkserver: a fork would copy a thread's locks.
     """
 
@@ -28,12 +29,16 @@ class Live:
         self._closing = threading.Event()
         self._may_warn = threading.Semaphore(1)
         self._thread = threading.Thread(target=self._follow, name="mlflow", daemon=True)
-        self._thread.start()
+        self._idle = given_up()
+        if not self._idle:
+            self._thread.start()
 
     def close(self, status: str = "KILLED") -> None:
         """Show what is left, and mark with `status` the runs without a result; 5 s at most."""
         self._unfinished = status
         self._closing.set()
+        if self._idle:
+            return
         self._thread.join(PATIENCE)
         if self._thread.is_alive():
             self._warn(f"no answer in {PATIENCE:.0f} s")
@@ -56,6 +61,7 @@ class Live:
             closing = self._closing.is_set()
             try:
                 self._look(closing)
+                reached()
             except Exception as error:  # whatever MLflow does, training goes on
                 self._experiments = []
                 self._warn(error)
@@ -75,6 +81,7 @@ class Live:
                 self._pending.remove(record.key)
 
     def _warn(self, error: object) -> None:
+        give_up()
         if self._may_warn.acquire(blocking=False):
             line = f"MLflow: {one_line(error)}; training goes on, `publish` fills the gap"
             print(line, file=sys.stderr, flush=True)

@@ -5,6 +5,7 @@ import logging
 import os
 import socket
 import sys
+import time
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -14,6 +15,8 @@ for name in ("mlflow", "urllib3.connectionpool"):  # their failures reach us as 
 
 DATABASE = Path("mlflow.db")
 ARTIFACTS = Path("mlartifacts")
+GIVEN_UP = Path(".sepablate/mlflow-given-up")
+RESPITE = 600  # seconds in which no other command of a pipeline waits for MLflow again
 
 
 def address() -> str:
@@ -32,6 +35,25 @@ def connect() -> MlflowClient:
         finally:
             temporary.unlink(missing_ok=True)
     return MlflowClient(address())
+
+
+def give_up() -> None:
+    """Spare the commands that follow the wait for an MLflow that does not answer."""
+    with contextlib.suppress(OSError):
+        GIVEN_UP.parent.mkdir(exist_ok=True)
+        GIVEN_UP.touch()
+
+
+def given_up() -> bool:
+    """Whether another command gave up on MLflow lately, and none has reached it since."""
+    with contextlib.suppress(OSError):
+        return time.time() - GIVEN_UP.stat().st_mtime < RESPITE
+    return False
+
+
+def reached() -> None:
+    """MLflow answers again."""
+    GIVEN_UP.unlink(missing_ok=True)
 
 
 def artifact_location(study: str, scale: str) -> str | None:
