@@ -76,7 +76,7 @@ def looks(variants: Sequence[str]) -> dict[str, Look]:
     """The look of each variant of a figure, no two alike.
 
     A variant that KNOWN does not list gets the look that a hash of its name points at, or the next
-    one whose colour is the least used in this figure.
+    one whose colour, line and marker are the least used in this figure.
     """
     chosen = {name: KNOWN[name] for name in variants if name in KNOWN}
     for name in variants:
@@ -85,8 +85,8 @@ def looks(variants: Sequence[str]) -> dict[str, Look]:
             free = [each for each in LOOKS[start:] + LOOKS[:start] if each not in chosen.values()]
             if not free:
                 raise ValueError(f"{len(variants)} variants in a figure: at most {len(LOOKS)}")
-            used = Counter(look.colour for look in chosen.values())
-            chosen[name] = min(free, key=lambda look: used[look.colour])
+            used = Counter(part for look in chosen.values() for part in look)
+            chosen[name] = min(free, key=lambda look: [used[part] for part in look])
     return chosen
 
 
