@@ -132,7 +132,7 @@ def check_mlflow(project: Path) -> None:
 def check_run(project: Path, client: MlflowClient, run: object) -> None:
     tags, run_id = run.data.tags, run.info.run_id  # type: ignore[attr-defined]
     path = project / "results/smoke/runs" / tags["variant"] / f"seed-{tags['seed']}.csv"
-    rows = pd.read_csv(path)
+    rows = pd.read_csv(path, dtype={"run_key": str})  # a key may be all digits
     assert run.info.status == "FINISHED"  # type: ignore[attr-defined]
     for metric, group in rows.groupby("metric"):
         history = client.get_metric_history(run_id, metric)
