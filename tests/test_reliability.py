@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, contents, edit_params, sepablate
+from conftest import ROOT, contents, edit_params, living, sepablate, wait_for
 from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -51,26 +51,6 @@ def start(project: Path, *command: str, **more: object) -> subprocess.Popen[str]
 def dvc(project: Path, *arguments: str) -> subprocess.Popen[str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return start(project, sys.executable, "-m", "dvc", *arguments, env={**os.environ, "PATH": path})
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.05)
-
-
-def living(group: int) -> list[int]:
-    """The processes of a process group that are no zombies."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, own = path.read_text().rpartition(")")[2].split()[:3]
-        except OSError:
-            continue
-        if int(own) == group and state != "Z":
-            found.append(int(path.parent.name))
-    return found
 
 
 def checkpoints(project: Path) -> list[Path]:

@@ -8,13 +8,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, contents, edit_params, sepablate
+from conftest import ROOT, contents, edit_params, sepablate, wait_for
 from torch.optim.swa_utils import AveragedModel
 
 from sepablate import scales, study
@@ -365,10 +364,3 @@ def trainers(project: Path) -> list[int]:
         except OSError:
             continue
     return found
-
-
-def wait_for(condition: object, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.05)

@@ -18,6 +18,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from conftest import living
+
 ROOT = Path(__file__).parents[1]
 STUDY = "residual_connections"
 KINDS = {
@@ -145,7 +147,7 @@ class Torture:
                 self.notes.append("trainers were left 5 s after DVC's end")
                 self.lost[kind] += 1
         else:
-            below = [pid for pid in group(process.pid) if pid != process.pid]
+            below = [pid for pid in living(process.pid) if pid != process.pid]
             os.kill(self.draw.choice(below or [process.pid]), signal.SIGKILL)
         self.wait(process)
         self.await_nobody(process.pid, 30)
@@ -233,7 +235,7 @@ class Torture:
     def await_nobody(leader: int, seconds: float) -> bool:
         """Whether the process group is empty within that time; it is afterwards."""
         deadline = time.monotonic() + seconds
-        while group(leader):
+        while living(leader):
             if time.monotonic() > deadline:
                 os.killpg(leader, signal.SIGKILL)
                 return False
@@ -280,19 +282,6 @@ def unfinished(database: Path) -> int:
         return 0
     with sqlite3.connect(database) as connection:
         return int(connection.execute(query, [f"{STUDY}%"]).fetchone()[0])
-
-
-def group(leader: int) -> list[int]:
-    """The living processes of a process group; a zombie is dead."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, own = path.read_text().rpartition(")")[2].split()[:3]
-        except OSError:
-            continue
-        if int(own) == leader and state != "Z":
-            found.append(int(path.parent.name))
-    return found
 
 
 def main() -> None:
