@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from sepablate import scales, study
+from sepablate.costs.command import cost
+from sepablate.evaluate.command import evaluate
 from sepablate.provenance import commands
 
 app = typer.Typer(
@@ -116,12 +118,15 @@ def study_(
     mlflow: MlflowOption = True,
 ) -> None:
     """Make the table, the figure and the numbers on each claim of a study from its runs."""
-    study.load(name)
-    scale_name = _scale(scale)
+    declared, scale_name = study.load(name), _scale(scale)
+    if not declared.all:  # a study of layers has no runs; their times are taken first
+        from sepablate import layer_cost
+
+        layer_cost.study_times(name, scale_name)
     from sepablate.analysis import outputs
 
     outputs.study_outputs(name, scale_name)
-    if mlflow:
+    if mlflow and declared.all:  # without runs there may be nothing yet to show it beside
         _publish(scale_name, [name])
 
 
@@ -206,3 +211,5 @@ def list_() -> None:
 
 app.command()(commands.trace)
 app.command()(commands.verify)
+app.command()(cost)
+app.command()(evaluate)

@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 # What a config.json says beside what decides the numbers of one run.
-NOT_IN_KEY = ("scale", "seeds", "learning_rates", "learning_rate_trials", "label", "run_keys")
+NOT_IN_KEY = (
+    "scale",
+    "seeds",
+    "workers",
+    "learning_rates",
+    "learning_rate_trials",
+    "label",
+    "run_keys",
+)
 
 
 def run_key(config: Mapping[str, Any], seed: int) -> str:

@@ -12,9 +12,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any, ClassVar
 
 FOLDER = Path("experiments")
 COMPARISONS = (">", "<", "=")
+TASKS = ("single_label", "multi_label")
+METRICS = ("accuracy", "map_100", "speed")
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")  # safe in a path and on a command line
 
 
@@ -25,8 +28,12 @@ class Variant:
     model: a name that `sepablate.models.build` knows; options: its constructor arguments, beside
     those that the scale decides (classes, image size, width).
     weight_decay: coupled L2, applied to convolution and dense kernels.
-    same_parameters_as: the variant whose parameter count this one matches; its width is solved for.
+    same_parameters_as: the variant whose parameter count this one matches; its width is solved for,
+    unless the two are different networks at width 1: those are compared as they were published.
     learning_rates: none for the recipe's; or a grid, of which validation accuracy chooses one.
+    recipe: a recipe of params.yaml. task: "single_label" or "multi_label"; the scale names a data
+    set for each. image_size: pixels, 0 for the scale's. relative_width: factor on the scale's.
+    decay_depthwise: whether weight decay acts on depthwise kernels too.
     """
 
     name: str
@@ -36,9 +43,16 @@ class Variant:
     options: Mapping[str, str | int | float | bool] = field(default_factory=dict)
     same_parameters_as: "Variant | None" = None
     learning_rates: tuple[float, ...] = ()
+    recipe: str = "imagenet"
+    task: str = "single_label"
+    image_size: int = 0
+    relative_width: float = 1.0
+    decay_depthwise: bool = True
 
     def __post_init__(self) -> None:
         check_name(self.name, "variant")
+        if self.task not in TASKS:
+            raise ValueError(f"variant {self.name!r}: task {self.task!r}: choose {_list(TASKS)}")
         object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
 
     def but(self, name: str, label: str, **changes: object) -> "Variant":
@@ -54,8 +68,8 @@ class Variant:
 class Claim:
     """A statement of the paper that runs can contradict: `left` compares to `right` on `metric`.
 
-    metric: "accuracy" (final test accuracy, averaged weights) or "speed" (mean of the validation
-    accuracy over the training curve, raw weights: the higher, the sooner the network learnt).
+    metric: "accuracy" or "map_100" (final, on the test images, averaged weights), or "speed" (mean of
+    that metric over the validation curve, raw weights: the higher, the sooner the network learnt).
     margin: the smallest difference of interest, declared before the runs, as a fraction.
     words: what the paper says, in one line of ours; section: where it says so.
     """
@@ -71,8 +85,8 @@ class Claim:
     def __post_init__(self) -> None:
         if self.comparison not in COMPARISONS:
             raise ValueError(f"claim comparison {self.comparison!r}: choose {_list(COMPARISONS)}")
-        if self.metric not in ("accuracy", "speed"):
-            raise ValueError(f"claim metric {self.metric!r}: choose accuracy, speed")
+        if self.metric not in METRICS:
+            raise ValueError(f"claim metric {self.metric!r}: choose {_list(METRICS)}")
         if not 0 < self.margin < 1:
             raise ValueError(f"claim margin {self.margin!r}: choose a fraction between 0 and 1")
 
@@ -127,7 +141,7 @@ def names(folder: Path = FOLDER) -> list[str]:
     return sorted(path.stem for path in folder.glob("[!_]*.py"))
 
 
-def load(name: str, folder: Path = FOLDER) -> Study:
+def load(name: str, folder: Path = FOLDER) -> "AnyStudy":
     """The study that `experiments/<name>.py` declares as STUDY; ValueError if there is none."""
     check_name(name, "study")
     if name not in names(folder):
@@ -142,7 +156,7 @@ def load(name: str, folder: Path = FOLDER) -> Study:
     except Exception as error:
         raise ValueError(_located(error, path)) from None
     study = getattr(module, "STUDY", None)
-    if not isinstance(study, Study):
+    if not isinstance(study, Study | LayerStudy):
         raise ValueError(f"{path}: declares no STUDY = Study(...)")
     return study
 
@@ -197,3 +211,62 @@ INCEPTION_V3 = Variant(
     weight_decay=4e-5,
     same_parameters_as=XCEPTION,
 )
+INCEPTION_V3_2016 = INCEPTION_V3.but(  # the one that table 3 counts
+    "inception_v3_2016", "Inception V3, Keras 2016", keras_2016=True, same_parameters_as=None
+)
+POINTWISE_FIRST = XCEPTION.but("pointwise_first", "Pointwise first", pointwise_first=True)
+
+
+@dataclass(frozen=True)
+class LayerStudy:
+    """Standard against separable convolutions: what a layer costs on paper and in time, untrained.
+
+    kernels: sizes in pixels; widths: channels in and out; map_size: pixels; batch: images;
+    repeats: timings of each layer; seconds: no further round of timings begins after so long.
+    smaller: the fields that are other at a scale, by its name.
+    """
+
+    title: str
+    source: str
+    kernels: tuple[int, ...]
+    widths: tuple[int, ...]
+    map_size: int
+    batch: int
+    repeats: int
+    seconds: float
+    smaller: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    # It trains nothing: whoever walks over the studies finds no variants and no claims here.
+    all: ClassVar[tuple[Variant, ...]] = ()
+    variants: ClassVar[tuple[Variant, ...]] = ()
+    claims: ClassVar[tuple[Claim, ...]] = ()
+    asks: ClassVar[tuple[str, ...]] = ()
+    confounds: ClassVar[Mapping[str, str]] = MappingProxyType({})
+
+    def __post_init__(self) -> None:
+        for name in ("kernels", "widths"):
+            sizes = getattr(self, name)
+            if not isinstance(sizes, tuple) or not sizes or sorted({*sizes}) != list(sizes):
+                raise ValueError(f"{name} {sizes!r}: choose a tuple of rising numbers")
+        sizes = (*self.kernels, *self.widths, self.map_size, self.batch)
+        if not all(isinstance(size, int) and size >= 1 for size in sizes):
+            raise ValueError(f"sizes {sizes!r}: choose whole numbers, at least 1")
+        if not all(kernel % 2 for kernel in self.kernels):
+            raise ValueError(f"kernels {self.kernels!r}: choose odd sizes, which keep the map's")
+        if self.repeats < 3 or not self.seconds > 0:
+            chosen = f"repeats {self.repeats!r}, seconds {self.seconds!r}"
+            raise ValueError(f"{chosen}: choose at least 3 repeats and more than 0 seconds")
+        for scale in self.smaller:
+            self.at(scale)
+        object.__setattr__(self, "smaller", MappingProxyType(dict(self.smaller)))
+
+    def at(self, scale: str) -> "LayerStudy":
+        """The study as it is run at that scale."""
+        return dataclasses.replace(self, smaller={}, **self.smaller.get(scale, {}))
+
+    def pairs_with(self, _: str) -> set[tuple[str, str]]:
+        """None: no variants are compared."""
+        return set()
+
+
+AnyStudy = Study | LayerStudy

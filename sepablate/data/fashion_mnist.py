@@ -17,6 +17,7 @@ from sepablate.data.fetch import fetch as fetch_source
 CLASSES = 10
 CHANNELS = 1
 IMAGE_SIZE = 28
+SOURCES = ("data/fashion_mnist.py",)  # what decides the numbers, below the package's folder
 TRAINING_POOL = 50_000
 
 SOURCE = Source(
@@ -39,14 +40,25 @@ DIGEST = hashlib.sha256("".join(SOURCE.expected.values()).encode()).hexdigest()[
 
 @dataclass(frozen=True)
 class Split:
-    """images: (N, 28, 28) uint8; labels: (N,) int64."""
+    """images: (N, 28, 28) uint8; labels: (N,) int64, or (N, classes) uint8 of 0 and 1."""
 
     images: torch.Tensor
     labels: torch.Tensor
 
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, part: slice) -> "Split":
+        return Split(self.images[part], self.labels[part])
+
     def first(self, count: int) -> "Split":
         """The first `count` images and their labels."""
-        return Split(self.images[:count], self.labels[:count])
+        return self[:count]
+
+
+def digest(_: Path) -> str:
+    """A hash of the bytes that `load` accepts, and no others: 16 hexadecimal digits."""
+    return DIGEST
 
 
 def fetch(folder: Path) -> None:

@@ -6,9 +6,16 @@ from typing import Any
 from torch import nn
 
 from sepablate.models.inception_v3 import InceptionV3
+from sepablate.models.mobilenet_v1 import MobileNetV1
+from sepablate.models.separable_example import SeparableExample
 from sepablate.models.xception import Xception
 
-MODELS: dict[str, type[nn.Module]] = {"inception_v3": InceptionV3, "xception": Xception}
+MODELS: dict[str, type[nn.Module]] = {
+    "inception_v3": InceptionV3,
+    "mobilenet_v1": MobileNetV1,
+    "separable_example": SeparableExample,
+    "xception": Xception,
+}
 
 
 def build(name: str, **options: Any) -> nn.Module:

@@ -7,12 +7,13 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from sepablate.models import build
 
 GRID = 10**6  # widths are multiples of 1 / GRID
+KINDS = ("1x1", "depthwise", "k x k", "dense", "norm")
 
 
 @dataclass(frozen=True)
@@ -23,18 +24,74 @@ class Cost:
     mult_adds: int
 
 
+@dataclass(frozen=True)
+class Breakdown:
+    """kinds: the cost of each kind of layer in KINDS. activations: numbers that the convolutions
+    and dense layers put out for one image, which is what timm and fvcore count by that name."""
+
+    kinds: dict[str, Cost]
+    activations: int
+
+    @property
+    def total(self) -> Cost:
+        """The sum over the kinds."""
+        each = self.kinds.values()
+        return Cost(sum(kind.parameters for kind in each), sum(kind.mult_adds for kind in each))
+
+
 def count(model: nn.Module, image_size: int) -> Cost:
     """The cost of `model` for one image of `image_size` x `image_size` pixels.
 
     Multiply-adds are those of convolutions and matrix products, biases left out. Nothing is
     computed: a copy of the model runs on the meta device.
     """
+    counter = FlopCounterMode(display=False)
+    with counter:
+        _run_on_meta(copy.deepcopy(model), image_size)
+    return Cost(_parameters(model), counter.get_total_flops() // 2)
+
+
+def breakdown(model: nn.Module, image_size: int) -> Breakdown:
+    """What the layers of `model` cost for one image, counted as in `count`, by kind of layer.
+
+    A convolution is "1x1", "depthwise" (as many groups as channels) or else "k x k", grouped or
+    not; "norm" is BN. Biases count with their layer. TypeError for any other layer that has
+    parameters.
+    """
+    costs = {kind: [0, 0] for kind in KINDS}
+    outputs: list[int] = []
+
+    def note(module: nn.Module, _: object, output: Tensor) -> None:
+        outputs.append(output.numel())
+        costs[_kind(module)][1] += output.numel() * module.get_parameter("weight")[0].numel()
+
+    copied = copy.deepcopy(model)
+    for module in copied.modules():
+        if own := _parameters(module, recurse=False):
+            costs[_kind(module)][0] += own
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.register_forward_hook(note)
+    _run_on_meta(copied, image_size)
+    return Breakdown({kind: Cost(*both) for kind, both in costs.items()}, sum(outputs))
+
+
+@torch.no_grad()
+def _run_on_meta(model: nn.Module, image_size: int) -> None:
     first = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
     image = torch.empty(1, first.in_channels, image_size, image_size, device="meta")
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
-        copy.deepcopy(model).to("meta").eval()(image)
-    return Cost(_parameters(model), counter.get_total_flops() // 2)
+    model.to("meta").eval()(image)
+
+
+def _kind(module: nn.Module) -> str:
+    if isinstance(module, nn.Conv2d):
+        if 1 < module.groups == module.in_channels:
+            return "depthwise"
+        return "1x1" if module.kernel_size == (1, 1) else "k x k"
+    if isinstance(module, nn.Linear):
+        return "dense"
+    if isinstance(module, nn.BatchNorm2d):
+        return "norm"
+    raise TypeError(f"no kind of layer for a {type(module).__name__}")
 
 
 def match_width(
@@ -92,5 +149,5 @@ def _shortest(parameters: Callable[[int], int], width: int) -> int:
     return width
 
 
-def _parameters(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+def _parameters(module: nn.Module, recurse: bool = True) -> int:
+    return sum(each.numel() for each in module.parameters(recurse) if each.requires_grad)

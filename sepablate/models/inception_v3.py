@@ -5,19 +5,25 @@ The layout is that of the published code, whose stem differs from the paper's ta
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from sepablate.models.layers import (
-    Classifier,
-    ConvNorm,
-    Kernel,
-    Mixed,
-    Norm,
-    batch_norm,
-    check_options,
-    scaled,
-)
+from sepablate.models import layers
+
+Step = tuple[int, layers.Kernel] | tuple[int, layers.Kernel, int]  # outputs, kernel[, stride]
+
+
+class ConvReluNorm(layers.ConvNorm):
+    """Convolution with bias, ReLU, BN, in the order that Keras had until March 2017."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.conv.bias = nn.Parameter(torch.zeros(self.conv.out_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.relu(self.conv(x)))
 
 
 @dataclass(frozen=True)
@@ -25,56 +31,54 @@ class Maker:
     """Makes the layers of one network.
 
     `outputs` are channel counts at width 1; `inputs` are those that the layer really gets.
-    `valid` marks what has no padding in the canonical network; `same` pads it nevertheless.
+    What is `valid` or strided has no padding in the canonical network; `same` pads it as well.
     """
 
     width: float
-    norm: Norm
+    norm: layers.Norm
     same: bool
+    keras_2016: bool
 
     def channels(self, *outputs: int) -> int:
         """The channels of these outputs side by side."""
-        return sum(scaled(count, self.width) for count in outputs)
+        return sum(layers.scaled(count, self.width) for count in outputs)
 
     def conv(
-        self, inputs: int, outputs: int, kernel: Kernel, stride: int = 1, valid: bool = False
-    ) -> ConvNorm:
+        self, inputs: int, outputs: int, kernel: layers.Kernel, stride: int = 1, valid: bool = False
+    ) -> layers.ConvNorm:
         high, wide = (kernel, kernel) if isinstance(kernel, int) else kernel
-        padding = (0, 0) if valid and not self.same else (high // 2, wide // 2)
-        return ConvNorm(inputs, self.channels(outputs), kernel, self.norm, stride, padding)
+        padding = (0, 0) if (valid or stride == 2) and not self.same else (high // 2, wide // 2)
+        layer = ConvReluNorm if self.keras_2016 else layers.ConvNorm
+        return layer(inputs, self.channels(outputs), kernel, self.norm, stride, padding)
 
-    def tower(
-        self, inputs: int, *steps: tuple[int, Kernel], last: nn.Module | None = None
-    ) -> nn.Sequential:
-        """Convolutions of (outputs, kernel) one after the other, then the module `last`."""
-        layers: list[nn.Module] = []
-        for outputs, kernel in steps:
-            layers.append(self.conv(inputs, outputs, kernel))
-            inputs = self.channels(outputs)
-        return nn.Sequential(*layers, *([] if last is None else [last]))
+    def tower(self, inputs: int, *steps: Step) -> nn.Sequential:
+        """Convolutions one after the other."""
+        tower = nn.Sequential()
+        for step in steps:
+            tower.append(self.conv(inputs, *step))
+            inputs = self.channels(step[0])
+        return tower
 
-    def reduction(self, inputs: int, outputs: int) -> ConvNorm:
-        """3x3 convolution with stride 2."""
-        return self.conv(inputs, outputs, 3, stride=2, valid=True)
-
-    def max_pool(self) -> nn.MaxPool2d:
-        return nn.MaxPool2d(3, stride=2, padding=1 if self.same else 0)
+    def pool(self, kind: type[nn.Module] = nn.MaxPool2d) -> nn.Module:
+        """3x3 pool with stride 2."""
+        return kind(3, stride=2, padding=1 if self.same else 0)
 
     def pooled(self, inputs: int, outputs: int) -> nn.Sequential:
         """3x3 average pool with stride 1, then a 1x1 convolution."""
         return nn.Sequential(nn.AvgPool2d(3, stride=1, padding=1), self.conv(inputs, outputs, 1))
 
 
-class Fork(Mixed):
+class Fork(layers.Mixed):
     """1x3 and 3x1 beside each other (figure 7)."""
 
-    def __init__(self, make: Maker, inputs: int) -> None:
+    def __init__(self, make: Maker) -> None:
         super().__init__()
+        inputs = make.channels(384)
         self.a = make.conv(inputs, 384, (1, 3))
         self.b = make.conv(inputs, 384, (3, 1))
 
 
-class InceptionA(Mixed):
+class InceptionA(layers.Mixed):
     """(N, inputs, H, W) -> (N, 224 + pooled, H, W) (figure 5, with a 5x5)."""
 
     def __init__(self, make: Maker, inputs: int, pooled: int) -> None:
@@ -86,56 +90,49 @@ class InceptionA(Mixed):
         self.outputs = make.channels(64, 64, 96, pooled)
 
 
-class InceptionB(Mixed):
+class InceptionB(layers.Mixed):
     """(N, inputs, H, W) -> (N, inputs + 480, H/2, W/2) (figure 10)."""
 
     def __init__(self, make: Maker, inputs: int) -> None:
         super().__init__()
-        self.branch3x3 = make.reduction(inputs, 384)
-        self.branch3x3dbl = make.tower(
-            inputs, (64, 1), (96, 3), last=make.reduction(make.channels(96), 96)
-        )
-        self.branch_pool = make.max_pool()
+        self.branch3x3 = make.conv(inputs, 384, 3, stride=2)
+        self.branch3x3dbl = make.tower(inputs, (64, 1), (96, 3), (96, 3, 2))
+        self.branch_pool = make.pool()
         self.outputs = inputs + make.channels(384, 96)
 
 
-class InceptionC(Mixed):
+class InceptionC(layers.Mixed):
     """(N, inputs, H, W) -> (N, 768, H, W), 7x7 factorised into 1x7 and 7x1 (figure 6)."""
 
-    def __init__(self, make: Maker, inputs: int, inner: int) -> None:
+    def __init__(self, make: Maker, inputs: int, inner: int, first: int | None = None) -> None:
         super().__init__()
         wide, high = (inner, (1, 7)), (inner, (7, 1))
         self.branch1x1 = make.conv(inputs, 192, 1)
         self.branch7x7 = make.tower(inputs, (inner, 1), wide, (192, (7, 1)))
-        self.branch7x7dbl = make.tower(inputs, (inner, 1), high, wide, high, (192, (1, 7)))
+        self.branch7x7dbl = make.tower(inputs, (first or inner, 1), high, wide, high, (192, (1, 7)))
         self.branch_pool = make.pooled(inputs, 192)
         self.outputs = make.channels(192, 192, 192, 192)
 
 
-class InceptionD(Mixed):
+class InceptionD(layers.Mixed):
     """(N, inputs, H, W) -> (N, inputs + 512, H/2, W/2) (figure 10, with a 7x7)."""
 
     def __init__(self, make: Maker, inputs: int) -> None:
         super().__init__()
-        wide, high = (192, (1, 7)), (192, (7, 1))
-        self.branch3x3 = make.tower(inputs, (192, 1), last=make.reduction(make.channels(192), 320))
-        self.branch7x7x3 = make.tower(
-            inputs, (192, 1), wide, high, last=make.reduction(make.channels(192), 192)
-        )
-        self.branch_pool = make.max_pool()
+        self.branch3x3 = make.tower(inputs, (192, 1), (320, 3, 2))
+        self.branch7x7x3 = make.tower(inputs, (192, 1), (192, (1, 7)), (192, (7, 1)), (192, 3, 2))
+        self.branch_pool = make.pool(nn.AvgPool2d if make.keras_2016 else nn.MaxPool2d)
         self.outputs = inputs + make.channels(320, 192)
 
 
-class InceptionE(Mixed):
+class InceptionE(layers.Mixed):
     """(N, inputs, H, W) -> (N, 2048, H, W), with forked towers (figure 7)."""
 
     def __init__(self, make: Maker, inputs: int) -> None:
         super().__init__()
         self.branch1x1 = make.conv(inputs, 320, 1)
-        self.branch3x3 = make.tower(inputs, (384, 1), last=Fork(make, make.channels(384)))
-        self.branch3x3dbl = make.tower(
-            inputs, (448, 1), (384, 3), last=Fork(make, make.channels(384))
-        )
+        self.branch3x3 = make.tower(inputs, (384, 1)).append(Fork(make))
+        self.branch3x3dbl = make.tower(inputs, (448, 1), (384, 3)).append(Fork(make))
         self.branch_pool = make.pooled(inputs, 192)
         self.outputs = make.channels(320, 384, 384, 384, 384, 192)
 
@@ -146,6 +143,10 @@ class InceptionV3(nn.Module):
     width: factor on every channel count. stem_stride: 2 as in the paper, 1 for small images.
     padding: "valid" as in the canonical network; "same" pads what is valid there by half its
         kernel, so that small images have the sizes they have in Xception.
+    keras_2016: as in github.com/fchollet/deep-learning-models, cbf97b0, with the 23,626,728
+        parameters of the Xception paper's table 3: convolutions with bias, BN after the ReLU, 32
+        channels after the first three pools, 160 in one place of mixed_6e, mixed_7a averages.
+    hidden: dense layers of 4096 before the last one.
     norm_momentum: the weight of the new batch, as PyTorch counts it.
     Raises ValueError for a bad value of an option.
     """
@@ -157,27 +158,32 @@ class InceptionV3(nn.Module):
         width: float = 1.0,
         stem_stride: int = 2,
         padding: str = "valid",
+        keras_2016: bool = False,
+        hidden: int = 0,
         dropout: float = 0.5,
         norm_epsilon: float = 1e-3,
         norm_momentum: float = 0.1,
     ) -> None:
         super().__init__()
-        check_options(classes, in_channels, width, stem_stride, padding)
-        norm = batch_norm(norm_epsilon, norm_momentum)
-        make = Maker(width, norm, padding == "same")
+        layers.check_options(classes, in_channels, width, stem_stride, padding)
+        layers.check_choice("keras_2016", keras_2016, (True, False))
+        norm = layers.batch_norm(norm_epsilon, norm_momentum)
+        make = Maker(width, norm, padding == "same", keras_2016)
+        pooled, first = (32, 160) if keras_2016 else (64, 192)
         self.stem = _stem(make, in_channels, stem_stride)
         self.mixed_5b = InceptionA(make, make.channels(192), 32)
-        self.mixed_5c = InceptionA(make, self.mixed_5b.outputs, 64)
-        self.mixed_5d = InceptionA(make, self.mixed_5c.outputs, 64)
+        self.mixed_5c = InceptionA(make, self.mixed_5b.outputs, pooled)
+        self.mixed_5d = InceptionA(make, self.mixed_5c.outputs, pooled)
         self.mixed_6a = InceptionB(make, self.mixed_5d.outputs)
         self.mixed_6b = InceptionC(make, self.mixed_6a.outputs, 128)
         self.mixed_6c = InceptionC(make, self.mixed_6b.outputs, 160)
         self.mixed_6d = InceptionC(make, self.mixed_6c.outputs, 160)
-        self.mixed_6e = InceptionC(make, self.mixed_6d.outputs, 192)
+        self.mixed_6e = InceptionC(make, self.mixed_6d.outputs, 192, first)
         self.mixed_7a = InceptionD(make, self.mixed_6e.outputs)
         self.mixed_7b = InceptionE(make, self.mixed_7a.outputs)
         self.mixed_7c = InceptionE(make, self.mixed_7b.outputs)
-        self.classifier = Classifier(self.mixed_7c.outputs, classes, dropout)
+        head = layers.head(hidden, width)
+        self.classifier = layers.Classifier(self.mixed_7c.outputs, classes, dropout, head)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)  # (N, 192, 35, 35) of 299 x 299
@@ -191,13 +197,13 @@ class InceptionV3(nn.Module):
 
 def _stem(make: Maker, in_channels: int, stride: int) -> nn.Sequential:
     """The plain convolutions and pools before the first mixed block."""
-    layers = OrderedDict[str, nn.Module](
+    steps = OrderedDict[str, nn.Module](
         conv_1a_3x3=make.conv(in_channels, 32, 3, stride, valid=True),
         conv_2a_3x3=make.conv(make.channels(32), 32, 3, valid=True),
         conv_2b_3x3=make.conv(make.channels(32), 64, 3),
-        pool_3a=make.max_pool(),
+        pool_3a=make.pool(),
         conv_3b_1x1=make.conv(make.channels(64), 80, 1),
         conv_4a_3x3=make.conv(make.channels(80), 192, 3, valid=True),
-        pool_5a=make.max_pool(),
+        pool_5a=make.pool(),
     )
-    return nn.Sequential(layers)
+    return nn.Sequential(steps)

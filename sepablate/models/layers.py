@@ -1,7 +1,7 @@
-"""What the networks share: widths, layers, checks of arguments, seeded initial weights."""
+"""What the networks share: widths, layers, checks of arguments."""
 
-import hashlib
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Collection
 from functools import partial
 
@@ -54,6 +54,13 @@ def batch_norm(epsilon: float, momentum: float) -> Norm:
     return partial(nn.BatchNorm2d, eps=epsilon, momentum=momentum)
 
 
+def head(hidden: int, width: float) -> tuple[int, ...]:
+    """The sizes of `hidden` dense layers of 4096 units each at width 1 (section 4.5.1)."""
+    if hidden < 0:
+        raise ValueError(f"hidden must be at least 0 dense layers, not {hidden!r}")
+    return (scaled(4096, width),) * hidden
+
+
 class ConvNorm(nn.Module):
     """Convolution without bias, BN, ReLU: (N, inputs, H, W) -> (N, outputs, H', W')."""
 
@@ -76,17 +83,43 @@ class ConvNorm(nn.Module):
 
 
 class Depthwise(nn.Conv2d):
-    """3x3 convolution of each channel by itself: (N, channels, H, W) -> the same shape."""
+    """3x3 convolution of each channel by itself: (N, channels, H, W) -> the same, or H/2, W/2."""
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, channels, 3, padding=1, groups=channels, bias=False)
+    def __init__(self, channels: int, stride: int = 1) -> None:
+        super().__init__(channels, channels, 3, stride, padding=1, groups=channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         if min(x.shape[2:]) >= 3:
             return super().forward(x)
         # On a map smaller than its kernel oneDNN takes a reference path, 20 times slower in the
         # weight gradient, unless the border is really there.
-        return conv2d(pad(x, (1, 1, 1, 1)), self.weight, groups=self.groups)
+        return conv2d(pad(x, (1, 1, 1, 1)), self.weight, stride=self.stride, groups=self.groups)
+
+
+class Segmented(nn.Module):
+    """3x3 convolutions on independent segments of the channels: (N, channels, H, W) -> the same.
+
+    One segment is a standard convolution, one per channel a depthwise one (arXiv:1610.02357,
+    section 1.2). Where `segments` does not divide the channels, the first ones are wider by one.
+    """
+
+    def __init__(self, channels: int, segments: int) -> None:
+        super().__init__()
+        segments = min(segments, channels)
+        size, wider = divmod(channels, segments)
+        self.split = [wider * (size + 1), (segments - wider) * size]
+        self.wide = _grouped(self.split[0], wider) if wider else None
+        self.narrow = _grouped(self.split[1], segments - wider)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.wide is None:
+            return self.narrow(x)
+        wide, narrow = x.split(self.split, dim=1)
+        return torch.cat([self.wide(wide), self.narrow(narrow)], dim=1)
+
+
+def _grouped(channels: int, segments: int) -> nn.Conv2d:
+    return nn.Conv2d(channels, channels, 3, padding=1, groups=segments, bias=False)
 
 
 class SeparableConv(nn.Module):
@@ -94,6 +127,9 @@ class SeparableConv(nn.Module):
 
     In the paper one BN follows the pointwise step and nothing is said to normalise between the two
     steps, also where `between` puts an activation there (arXiv:1610.02357, section 4.7).
+
+    pointwise_first: the other order, which section 1.2 calls unimportant.
+    segments: 0 for a depthwise spatial step; or how many segments of channels it acts on.
     """
 
     def __init__(
@@ -103,23 +139,29 @@ class SeparableConv(nn.Module):
         norm: Norm,
         between: str = "none",
         norm_between: bool = False,
+        pointwise_first: bool = False,
+        segments: int = 0,
     ) -> None:
         super().__init__()
         check_choice("activation_between", between, ACTIVATIONS)
+        if segments < 0:
+            raise ValueError(f"segments must be 0, one per channel, or more, not {segments!r}")
         activation = ACTIVATIONS[between]
-        self.depthwise = Depthwise(inputs)
-        self.norm_between = norm(inputs) if norm_between else None
+        self.pointwise_first = pointwise_first
+        channels = outputs if pointwise_first else inputs  # of the spatial step
+        self.depthwise = Segmented(channels, segments) if segments else Depthwise(channels)
+        self.norm_between = norm(channels) if norm_between else None
         self.activation = None if activation is None else activation()
         self.pointwise = nn.Conv2d(inputs, outputs, 1, bias=False)
         self.norm = norm(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.depthwise(x)
+        x = self.pointwise(x) if self.pointwise_first else self.depthwise(x)
         if self.norm_between is not None:
             x = self.norm_between(x)
         if self.activation is not None:
             x = self.activation(x)
-        return self.norm(self.pointwise(x))
+        return self.norm(self.depthwise(x) if self.pointwise_first else self.pointwise(x))
 
 
 class Mixed(nn.Module):
@@ -130,47 +172,29 @@ class Mixed(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Global average pool, [dropout], dense layer with bias: (N, inputs, H, W) -> (N, classes)."""
+    """Global average pool, [dense, ReLU] x n, [dropout], dense: (N, inputs, H, W) -> (N, classes).
 
-    def __init__(self, inputs: int, classes: int, dropout: float) -> None:
+    hidden: the sizes of the dense layers before the last one; all have biases.
+    """
+
+    def __init__(
+        self, inputs: int, classes: int, dropout: float, hidden: tuple[int, ...] = ()
+    ) -> None:
         super().__init__()
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), not {dropout!r}")
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        for index, outputs in enumerate(hidden, start=1):
+            layers |= {f"dense{index}": nn.Linear(inputs, outputs), f"relu{index}": nn.ReLU()}
+            inputs = outputs
+        self.hidden = nn.Sequential(layers) if hidden else None
         self.dropout = nn.Dropout(dropout) if dropout else None
         self.dense = nn.Linear(inputs, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.mean(dim=(2, 3))
+        if self.hidden is not None:
+            x = self.hidden(x)
         if self.dropout is not None:
             x = self.dropout(x)
         return self.dense(x)
-
-
-def initialise(model: nn.Module, seed: int) -> None:
-    """Draw the weights of `model`, in place, on whatever device it is.
-
-    Convolutions: He normal by fan-in (for a depthwise one the fan-in is 9). Dense: Normal(0, 0.01).
-    BN: weight 1, bias 0, fresh statistics. Biases: 0. Every weight has its own generator, named by
-    the seed and the parameter, so variants that share a parameter start from the same values of it.
-
-    Raises TypeError for a layer with parameters that it has no rule for.
-    """
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Conv2d):
-            _draw(module.weight, math.sqrt(2 / module.weight[0].numel()), seed, f"{name}.weight")
-        elif isinstance(module, nn.Linear):
-            _draw(module.weight, 0.01, seed, f"{name}.weight")
-        elif isinstance(module, nn.BatchNorm2d):
-            module.reset_parameters()
-        elif next(module.parameters(recurse=False), None) is not None:
-            raise TypeError(f"no rule to initialise {name!r}, a {type(module).__name__}")
-        if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
-            nn.init.zeros_(module.bias)
-
-
-@torch.no_grad()
-def _draw(weight: Tensor, deviation: float, seed: int, name: str) -> None:
-    """Fill `weight` from Normal(0, deviation), drawn on the CPU so that devices agree."""
-    digest = hashlib.sha256(f"{seed}/init/{name}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big"))
-    weight.copy_(deviation * torch.randn(weight.shape, generator=generator))

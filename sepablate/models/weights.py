@@ -2,18 +2,20 @@
 
 xception: timm's `legacy_xception` (whose BN has epsilon 1e-5).
 inception_v3: timm's and torchvision's `inception_v3`, which share their names.
+mobilenet_v1: timm's `mobilenetv1_100` (whose BN has epsilon 1e-5, and whose activation is ReLU6).
 
 At the networks' default options the tensors are the same and only their names differ, so a
 conversion changes no value and copies none.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
 from sepablate.models import build
+from sepablate.models.mobilenet_v1 import LAYERS
 
 
 def from_timm(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -77,14 +79,6 @@ def _separable_names(ours: str, convolution: str, norm: str) -> dict[str, str]:
     }
 
 
-_XCEPTION = _xception_modules()
-
-
-def _xception_name(key: str) -> str:
-    module, _, tensor = key.rpartition(".")
-    return f"{_XCEPTION[module]}.{tensor}"
-
-
 def _inception_name(key: str) -> str:
     """mixed_7b.branch3x3.1.a.norm.bias -> Mixed_7b.branch3x3_2a.bn.bias, and so on."""
     key = key.replace("branch_pool.1.", "branch_pool.")
@@ -101,4 +95,34 @@ def _inception_name(key: str) -> str:
     return key
 
 
-_THEIRS = {"inception_v3": _inception_name, "xception": _xception_name}
+def _mobilenet_modules() -> dict[str, str]:
+    """timm's name for each of our modules that holds tensors."""
+    names = {"stem.conv": "conv_stem", "stem.norm": "bn1", "classifier.dense": "classifier"}
+    stage, place = 0, -1
+    for number, (_, stride) in enumerate(LAYERS, start=1):
+        stage, place = (stage + 1, 0) if stride == 2 else (stage, place + 1)
+        theirs = f"blocks.{stage}.{place}"
+        for index, (step, conv) in enumerate((("depthwise", "dw"), ("pointwise", "pw")), start=1):
+            ours = f"body.layer{number}.{step}"
+            names |= {
+                f"{ours}.conv": f"{theirs}.conv_{conv}",
+                f"{ours}.norm": f"{theirs}.bn{index}",
+            }
+    return names
+
+
+def _by_module(modules: Mapping[str, str]) -> Callable[[str], str]:
+    """Their name of a tensor, from the names of the modules that hold tensors."""
+
+    def theirs(key: str) -> str:
+        module, _, tensor = key.rpartition(".")
+        return f"{modules[module]}.{tensor}"
+
+    return theirs
+
+
+_THEIRS = {
+    "inception_v3": _inception_name,
+    "mobilenet_v1": _by_module(_mobilenet_modules()),
+    "xception": _by_module(_xception_modules()),
+}

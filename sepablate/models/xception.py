@@ -15,6 +15,7 @@ from sepablate.models.layers import (
     batch_norm,
     check_choice,
     check_options,
+    head,
     scaled,
 )
 
@@ -27,11 +28,21 @@ class Switches:
     between: str
     norm_between: bool
     after: bool
+    pointwise_first: bool
+    segments: int
     norm: Norm
 
     def separable(self, inputs: int, outputs: int) -> SeparableConv:
         """A separable convolution with these switches."""
-        return SeparableConv(inputs, outputs, self.norm, self.between, self.norm_between)
+        return SeparableConv(
+            inputs,
+            outputs,
+            self.norm,
+            self.between,
+            self.norm_between,
+            self.pointwise_first,
+            self.segments,
+        )
 
 
 class Shortcut(nn.Module):
@@ -95,6 +106,9 @@ class Xception(nn.Module):
     activation_after: "none" removes each ReLU that directly follows a separable convolution's BN:
         those inside the blocks and the last two. The ReLU at the head of a block follows an
         addition and stays; so do the stem's.
+    pointwise_first: every separable convolution starts with its pointwise step (section 1.2).
+    segments: 0, or the number of channel segments that its spatial step acts on (section 1.2).
+    hidden: dense layers of 4096 before the last one: 0, or 2 as in section 4.5.1's second head.
     norm_momentum: the weight of the new batch, as PyTorch counts it.
 
     Raises ValueError for a bad value of an option.
@@ -111,6 +125,9 @@ class Xception(nn.Module):
         activation_between: str = "none",
         norm_between: bool = False,
         activation_after: str = "relu",
+        pointwise_first: bool = False,
+        segments: int = 0,
+        hidden: int = 0,
         dropout: float = 0.5,
         norm_epsilon: float = 1e-3,
         norm_momentum: float = 0.1,
@@ -119,10 +136,13 @@ class Xception(nn.Module):
         check_options(classes, in_channels, width, stem_stride, padding)
         check_choice("residual", residual, (True, False))
         check_choice("norm_between", norm_between, (True, False))
+        check_choice("pointwise_first", pointwise_first, (True, False))
         check_choice("activation_after", activation_after, ("none", "relu"))
         norm = batch_norm(norm_epsilon, norm_momentum)
         after = activation_after == "relu"
-        switches = Switches(residual, activation_between, norm_between, after, norm)
+        switches = Switches(
+            residual, activation_between, norm_between, after, pointwise_first, segments, norm
+        )
         c32, c64, c128, c256, c728, c1024, c1536, c2048 = (
             scaled(channels, width) for channels in (32, 64, 128, 256, 728, 1024, 1536, 2048)
         )
@@ -138,7 +158,7 @@ class Xception(nn.Module):
         )
         self.middle = nn.Sequential(*(Block([c728] * 4, switches) for _ in range(8)))
         self.exit = _exit_flow([c728, c728, c1024], [c1024, c1536, c2048], switches)
-        self.classifier = Classifier(c2048, classes, dropout)
+        self.classifier = Classifier(c2048, classes, dropout, head(hidden, width))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)  # (N, 64, 147, 147) of 299 x 299

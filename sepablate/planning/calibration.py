@@ -16,8 +16,16 @@ import torch
 
 from sepablate import data
 from sepablate.data.fashion_mnist import Split
-from sepablate.training import checkpoint, engine, lifeline, parallel, worker
-from sepablate.training.batches import Batches
+from sepablate.training import (
+    batches,
+    checkpoint,
+    engine,
+    evaluation,
+    lifeline,
+    parallel,
+    task,
+    worker,
+)
 from sepablate.training.run import Run
 from sepablate.training.worker import Job
 
@@ -90,15 +98,17 @@ def _measure(job: Job, asked: float) -> Cost:
     worker.keep_freed_memory()
     run, splits = job.run, _splits(job.run)
     state = engine.start(run, job.device)
-    batches = Batches(splits["train"].first(run.scale.images), run)
+    training = splits["train"].first(run.scale.images)
+    setting = evaluation.Setting(run, task.of(run.task, training.labels), job.device)
+    feed = batches.training(training, run)
 
     def step() -> None:
-        engine.train_step(state, batches, run, job.device)
+        engine.train_step(state, feed, setting)
 
-    few = splits["test"].first(min(engine.EVALUATION_BATCH, run.scale.test_images))
+    few = splits["test"].first(min(batches.EVALUATION_BATCH, run.scale.test_images))
 
     def evaluate() -> None:
-        engine.is_correct(state.model, few, run, job.device)
+        evaluation.scores(state.model, few, setting)
 
     for _ in range(WARM_UP):
         step()
@@ -131,7 +141,9 @@ def _timed(once: Callable[[], None], seconds: float, times: int) -> float:
 def _splits(run: Run) -> dict[str, Split]:
     """The data, or noise of the same shape where they are not fetched yet."""
     try:
-        return data.dataset(run.scale.dataset).load(data.FOLDER)
+        return data.dataset(run.dataset).load(data.FOLDER)
     except ValueError:
         images = torch.randint(256, (50_000, 28, 28), dtype=torch.uint8)
-        return dict.fromkeys(("train", "test"), Split(images, torch.randint(10, (50_000,))))
+        several = (run.options["classes"],) if run.task == "multi_label" else ()
+        labels = torch.randint(2 if several else 10, (50_000, *several))
+        return dict.fromkeys(("train", "test"), Split(images, labels))

@@ -1,5 +1,6 @@
 """What committed results say of themselves: checked where the runs behind them are not on disk."""
 
+import html
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,15 +8,19 @@ from pathlib import Path
 import numpy as np
 
 from sepablate import study
-from sepablate.analysis import claims, metrics, page, sentences, tables, verdicts
+from sepablate.analysis import claims, layers, metrics, page, sentences, tables, verdicts
 from sepablate.analysis.claims import Measured
 from sepablate.provenance import behind, differences
+from sepablate.study import LayerStudy
 
 
 def of_study(name: str, folder: Path) -> Iterator[str]:
     """Where a study's table, figure and claims in `folder` do not agree."""
     declared = study.load(name)
     table = folder / "table.csv"
+    if isinstance(declared, LayerStudy):
+        yield from _of_layers(declared.at(folder.parent.name), folder, study.FOLDER / f"{name}.py")
+        return
     summary = tables.from_csv(table.read_text())
     markdown = tables.to_markdown(summary).encode()
     yield from differences.in_bytes(folder / "table.md", markdown, str(table))
@@ -33,6 +38,19 @@ def of_study(name: str, folder: Path) -> Iterator[str]:
         yield from (f"{path}, [{index}].{line}" for line in _numbers(each))
 
 
+def _of_layers(declared: LayerStudy, folder: Path, origin: Path) -> Iterator[str]:
+    """The tables follow from the study, the figure from the times."""
+    summary, times = layers.summarise(declared), layers.read(folder, origin.stem)
+    for file, expected in (
+        ("table.csv", tables.to_csv(summary)),
+        ("table.md", layers.to_markdown(summary)),
+    ):
+        yield from differences.in_bytes(folder / file, expected.encode(), str(origin))
+    for figure in sorted(folder.glob("figure.*")):
+        if layers.origin(times) not in html.unescape(figure.read_text("latin-1")):
+            yield f"{figure}: not of the times in {folder / layers.MEASURED}"
+
+
 def _numbers(measured: Measured) -> Iterator[str]:
     """What does not follow from a claim's differences, one per seed."""
     expected = claims.numbers(measured.claim, np.array(measured.differences))
@@ -44,6 +62,8 @@ def _numbers(measured: Measured) -> Iterator[str]:
 def of_report(name: str, studies: list[str], folder: Path) -> Iterator[str]:
     """Where a report does not follow from the tables and claims of its studies in `folder`."""
     prefix = "" if name == "REPORT" else f"{name.lower()}_"
+    timed = [each for each in studies if not study.load(each).all]
+    studies = [each for each in studies if each not in timed]
     texts = {each: (folder / each / "claims.json").read_text() for each in studies}
     decided = verdicts.decide([one for text in texts.values() for one in claims.from_json(text)])
     summaries = {
@@ -60,11 +80,13 @@ def of_report(name: str, studies: list[str], folder: Path) -> Iterator[str]:
     text = report.read_text()
     parts = [sentences.scorecard(decided), *map(tables.to_markdown, summaries.values())]
     parts += map(sentences.sentence, decided)
+    parts += [(folder / each / "table.md").read_text() for each in timed]
+    parts += [layers.sentences(layers.read(folder / each, each)) for each in timed]
     for line in "\n".join(parts).splitlines():
         if line not in text:
             yield f"{report}: does not say {line[:100]!r}"
-    html = page.to_html(text, folder).encode()
-    yield from differences.in_bytes(folder / f"{name.lower()}.html", html, str(report))
+    made = page.to_html(text, folder).encode()
+    yield from differences.in_bytes(folder / f"{name.lower()}.html", made, str(report))
     keys = behind.run_keys(folder / f"{prefix}scorecard.svg")
     if behind.run_keys(folder / f"{prefix}scorecard.png") != keys:
         yield f"{folder / prefix}scorecard.png: other run keys than in the .svg"

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from sepablate import study
 from sepablate.analysis import tables
 from sepablate.analysis.results import RESULTS
 
@@ -42,7 +43,7 @@ def reproduction(scale: str, studies: list[str]) -> Reproduction:
     for name in studies:
         path = RESULTS / scale / name / "table.csv"
         text = _committed(path)
-        if text is None:
+        if text is None or not study.load(name).all:
             continue
         for word, line in _compare(tables.from_csv(text), tables.from_csv(path.read_text())):
             found.counts[word] += 1

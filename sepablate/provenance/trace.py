@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sepablate import tracking
+from sepablate.analysis import layers
 from sepablate.analysis.results import RESULTS
 from sepablate.keys import NOT_IN_KEY
 from sepablate.provenance import behind
@@ -23,6 +24,11 @@ def trace(path: Path) -> str:
     blocks = []
     for study in studies:
         folder = RESULTS / scale / study
+        if (folder / layers.MEASURED).is_file():
+            told = layers.measured_on(layers.read(folder, study))
+            command = f"sepablate study {study} --scale {scale}"
+            blocks.append(f"{folder}\n\n  hardware  {told}\n  command   {command}\n")
+            continue
         drawn = path if path.suffix in (".png", ".svg") and len(studies) == 1 else None
         keys = behind.run_keys(drawn or folder / "table.csv")
         published, said = _published(study, scale)

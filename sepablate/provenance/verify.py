@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sepablate import study
-from sepablate.analysis import digests, outputs
+from sepablate.analysis import digests, layers, outputs
 from sepablate.analysis.results import RESULTS
 from sepablate.keys import run_key
 from sepablate.provenance import alone, committed, differences
@@ -105,7 +105,7 @@ def _made_again(path: Path, scale: str, name: str, studies: list[str]) -> Iterat
     """Files that differ from what the study and report commands write now, in a folder aside."""
     with tempfile.TemporaryDirectory() as temporary:
         aside = Path(temporary)
-        _furnish(aside, scale)
+        _furnish(aside, scale, studies)
         with contextlib.chdir(aside):
             for each in studies:
                 outputs.study_outputs(each, scale)
@@ -116,14 +116,19 @@ def _made_again(path: Path, scale: str, name: str, studies: list[str]) -> Iterat
             yield from differences.in_bytes(path.parent / name, expected, "its runs")
 
 
-def _furnish(aside: Path, scale: str) -> None:
-    """Links to everything here but the results, and to the runs."""
+def _furnish(aside: Path, scale: str, studies: list[str]) -> None:
+    """Links to everything here but the results, to the runs, and the times of layers."""
     for path in Path().iterdir():
         if path.name != RESULTS.name:
             (aside / path.name).symlink_to(path.resolve())
     (aside / RESULTS / scale).mkdir(parents=True)
     for name in NOT_COMMITTED:
         (aside / RESULTS / scale / name).symlink_to((RESULTS / scale / name).resolve())
+    for name in studies:
+        times = RESULTS / scale / name / layers.MEASURED
+        if times.is_file():
+            (aside / times.parent).mkdir()
+            (aside / times).write_bytes(times.read_bytes())
 
 
 def _reproduced(scale: str, studies: list[str], said: list[str]) -> Iterator[str]:

@@ -8,7 +8,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run,
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from sepablate.study import Study, load
+from sepablate.study import AnyStudy, load
 from sepablate.tracking import verdicts
 from sepablate.tracking.records import RESULTS, Record, finished
 from sepablate.tracking.store import (
@@ -79,7 +79,7 @@ class Experiment:
         self.client.set_terminated(parent.info.run_id)
         return parent
 
-    def publish(self, study: Study) -> int:
+    def publish(self, study: AnyStudy) -> int:
         """Log every finished run, archive those that left the files; how many changed."""
         found = verdicts.shown(self.study, self.scale)
         self._archive_other_verdicts(*found)
@@ -154,7 +154,7 @@ class Experiment:
             self.client.delete_run(self.parent.info.run_id)
             self.parent = self._create_parent()
 
-    def _describe(self, study: Study, tags: dict[str, str], metrics: dict[str, float]) -> None:
+    def _describe(self, study: AnyStudy, tags: dict[str, str], metrics: dict[str, float]) -> None:
         """Table, figure, claims and verdicts on the parent run, unless they are there."""
         folder = RESULTS / self.scale / self.study
         files = [path for name in SHOWN if (path := folder / name).is_file()]

@@ -8,18 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-from torch.nn.functional import cross_entropy
+from torch import Tensor, nn
 
 from sepablate import models
-from sepablate.data.fashion_mnist import Split
-from sepablate.models.layers import initialise
-from sepablate.training import checkpoint, recipe
-from sepablate.training.batches import Batches, scaled_to_unit
+from sepablate.models.initial import initialise
+from sepablate.training import batches, checkpoint, recipe, task
+from sepablate.training.evaluation import Setting, forward, scores
+from sepablate.training.ranks import ALONE, Ranks
 from sepablate.training.run import Run
 
-EVALUATION_BATCH = 200
 Row = tuple[int, str, float]  # step, metric, value
+SAVED = ("step", "loss_sum", "seconds", "rows", "times")
 
 
 class Interrupted(Exception):  # noqa: N818 (a request, not an error)
@@ -28,9 +27,10 @@ class Interrupted(Exception):  # noqa: N818 (a request, not an error)
 
 @dataclass
 class State:
-    """All that a run carries from one step to the next."""
+    """All that a run carries from one step to the next. network: the model, or it wrapped."""
 
     model: nn.Module
+    network: nn.Module
     average: recipe.Average
     optimiser: torch.optim.Optimizer
     step: int = 0
@@ -41,16 +41,15 @@ class State:
 
     def to_dict(self) -> dict[str, Any]:
         """Tensors and plain numbers only, for a checkpoint."""
-        state = {key: value for key, value in vars(self).items() if key not in self._modules()}
+        state = {key: getattr(self, key) for key in SAVED}
         return state | {key: module.state_dict() for key, module in self._modules().items()}
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Continue from what `to_dict` gave."""
-        for key, value in saved.items():
-            if key in self._modules():
-                self._modules()[key].load_state_dict(value)
-            else:
-                setattr(self, key, value)
+        for key in SAVED:
+            setattr(self, key, saved[key])
+        for key, module in self._modules().items():
+            module.load_state_dict(saved[key])
 
     def _modules(self) -> dict[str, Any]:
         return {"model": self.model, "average": self.average.model, "optimiser": self.optimiser}
@@ -58,86 +57,101 @@ class State:
 
 @dataclass(frozen=True)
 class Outcome:
-    """rows: the whole curve and the final metrics; correct: (N,) bool, per test image, averaged
-    weights, None if the run diverged; seconds: of training and evaluation, resumes included."""
+    """rows: the whole curve and the final metrics; scores: (N,) float64, of each test image, with
+    averaged weights, None if the run diverged; seconds: of training and evaluation, resumes
+    included."""
 
     rows: list[Row]
-    correct: torch.Tensor | None
+    scores: Tensor | None
     seconds: float
     times: list[list[int]]
 
 
 def fit(
     run: Run,
-    splits: dict[str, Split],
+    splits: dict[str, Any],
     folder: Path,
     *,
     device: str = "cpu",
+    ranks: Ranks = ALONE,
     stopping: Callable[[], bool] = lambda: False,
     progress: Callable[[State], None] = lambda state: None,
 ) -> Outcome:
     """Train `run`, continuing from the last checkpoint in `folder` if there is one.
 
     stopping is asked after each step: True saves a checkpoint and raises Interrupted.
-    progress is told the state after each step.
+    progress is told the state after each step. Of several ranks only the first calls it, and
+    writes checkpoints.
     """
-    state = start(run, device)
+    state = start(run, device, ranks)
     saved = checkpoint.load(folder)
     if saved is not None:
         state.restore(saved)
-    batches = Batches(splits["train"].first(run.scale.images), run)
+    training = splits["train"].first(run.scale.images)
+    setting = Setting(run, task.of(run.task, training.labels), device, ranks)
+    feed = batches.training(training, run, ranks)
     validation = splits["validation"].first(run.scale.validation_images)
     due = evaluation_steps(run)
     began = time.monotonic() - state.seconds
     while state.step < run.scale.steps:
-        train_step(state, batches, run, device)
+        loss = train_step(state, feed, setting)
+        told = ranks.sum(torch.tensor([loss / ranks.world, stopping()], dtype=torch.float64))
+        state.loss_sum += told[0].item()
         if not math.isfinite(state.loss_sum):
             return _diverged(state, time.monotonic() - began)
         if state.step in due:
-            follow(state, validation, run, device)
+            follow(state, validation, setting)
         state.seconds = time.monotonic() - began
-        progress(state)
-        stop = stopping()
-        if stop or state.step in due:
-            checkpoint.save(folder, state.step, state.to_dict())
+        stop = told[1].item() > 0
+        if stop:
+            ranks.same_statistics(state.model, state.average.model)
+        if ranks.leads:
+            progress(state)
+            if stop or state.step in due:
+                checkpoint.save(folder, state.step, state.to_dict())
         if stop and state.step < run.scale.steps:
             raise Interrupted
-    correct = _final(state, splits["test"].first(run.scale.test_images), run, device)
-    return Outcome(state.rows, correct, time.monotonic() - began, state.times)
+    found = _final(state, splits["test"].first(run.scale.test_images), setting)
+    return Outcome(state.rows, found, time.monotonic() - began, state.times)
 
 
-def start(run: Run, device: str = "cpu") -> State:
+def start(run: Run, device: str = "cpu", ranks: Ranks = ALONE) -> State:
     """Network, average and optimiser of a run before its first step."""
     torch.set_num_threads(run.threads)
     torch.set_flush_denormal(True)
     model = models.build(run.model, **run.options)
     initialise(model, run.seed)
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return State(model, recipe.Average(model, run), recipe.optimiser(model, run))
+    network = ranks.wrapped(model, device)
+    return State(model, network, recipe.Average(model, run), recipe.optimiser(model, run))
 
 
-def train_step(state: State, batches: Batches, run: Run, device: str) -> None:
-    """One gradient step on the batch of `state.step`."""
-    images, labels = batches.at(state.step)
-    torch.manual_seed(recipe.stream_seed(run.seed, "dropout", state.step))
+def train_step(state: State, feed: batches.Batched, setting: Setting) -> float:
+    """One gradient step on the batch of `state.step`; its mean loss over this rank's images.
+
+    The batch is taken in parts of `micro_batch` images, whose gradients add up. Each part has its
+    own batch norm and dropout, whichever rank it falls to.
+    """
+    run, ranks = setting.run, setting.ranks
+    images, labels = feed.at(state.step)
+    parts = len(labels) // (run.scale.micro_batch or len(labels))
     for group in state.optimiser.param_groups:
         group["lr"] = recipe.learning_rate(state.step, run)
     state.model.train()
-    logits = forward(state.model, images, run, device)
-    loss = cross_entropy(logits, labels.to(device))
     state.optimiser.zero_grad()
-    loss.backward()
+    total = 0.0
+    for index, part in enumerate(zip(images.chunk(parts), labels.chunk(parts), strict=True)):
+        number = (state.step * ranks.world + ranks.rank) * parts + index
+        torch.manual_seed(recipe.stream_seed(run.seed, "dropout", number))
+        with ranks.sending(state.network, index == parts - 1):
+            logits = forward(state.network, part[0], run, setting.device)
+            loss = setting.learns.loss(logits, part[1].to(setting.device))
+            (loss / parts).backward()
+        total += loss.item() / parts
     state.optimiser.step()
     state.average.update(state.step)
-    state.loss_sum += loss.item()
     state.step += 1
-
-
-def forward(model: nn.Module, images: torch.Tensor, run: Run, device: str) -> torch.Tensor:
-    """Logits (N, classes) in float32; convolutions in the run's precision, channels last."""
-    images = images.to(device, memory_format=torch.channels_last)
-    with torch.autocast(torch.device(device).type, torch.bfloat16, run.precision == "bf16"):
-        return model(images).float()
+    return total
 
 
 def evaluation_steps(run: Run) -> set[int]:
@@ -146,43 +160,39 @@ def evaluation_steps(run: Run) -> set[int]:
     return {run.scale.steps * (index + 1) // count for index in range(count)}
 
 
-def follow(state: State, validation: Split, run: Run, device: str) -> None:
+def follow(state: State, validation: Any, setting: Setting) -> None:
     """Add one point of the training curve, from raw and from averaged weights."""
     since = state.step - max((row[0] for row in state.rows), default=0)
-    raw = is_correct(state.model, validation, run, device)
-    averaged = is_correct(state.average.model, validation, run, device)
+    metric = setting.learns.metric
+    raw, averaged = _evaluated(state, validation, setting)
     state.rows += [
-        (state.step, "learning_rate", recipe.learning_rate(state.step - 1, run)),
+        (state.step, "learning_rate", recipe.learning_rate(state.step - 1, setting.run)),
         (state.step, "train/loss", state.loss_sum / since),
-        (state.step, "validation/accuracy", raw.double().mean().item()),
-        (state.step, "validation/accuracy_averaged", averaged.double().mean().item()),
+        (state.step, f"validation/{metric}", raw.mean().item()),
+        (state.step, f"validation/{metric}_averaged", averaged.mean().item()),
     ]
     state.loss_sum = 0.0
     state.times.append([state.step, time.time_ns() // 1_000_000])
 
 
-@torch.inference_mode()
-def is_correct(model: nn.Module, split: Split, run: Run, device: str) -> torch.Tensor:
-    """(N,) bool: whether the likeliest class of each image is its label."""
-    model.eval()
-    parts = [
-        forward(model, scaled_to_unit(images), run, device).argmax(1).cpu() == labels
-        for images, labels in zip(
-            split.images.split(EVALUATION_BATCH), split.labels.split(EVALUATION_BATCH), strict=True
-        )
-    ]
-    return torch.cat(parts)
-
-
-def _final(state: State, test: Split, run: Run, device: str) -> torch.Tensor:
+def _final(state: State, test: Any, setting: Setting) -> Tensor:
     """Evaluate the last step, never a chosen one, on the test images."""
-    raw = is_correct(state.model, test, run, device)
-    averaged = is_correct(state.average.model, test, run, device)
+    metric = setting.learns.metric
+    raw, averaged = _evaluated(state, test, setting)
     state.rows += [
-        (state.step, "final/test_accuracy", raw.double().mean().item()),
-        (state.step, "final/test_accuracy_averaged", averaged.double().mean().item()),
+        (state.step, f"final/test_{metric}", raw.mean().item()),
+        (state.step, f"final/test_{metric}_averaged", averaged.mean().item()),
     ]
     return averaged
+
+
+def _evaluated(state: State, split: Any, setting: Setting) -> tuple[Tensor, Tensor]:
+    """Scores with the raw and with the averaged weights."""
+    setting.ranks.same_statistics(state.model, state.average.model)
+    return (
+        scores(state.model, split, setting),
+        scores(state.average.model, split, setting),
+    )
 
 
 def _diverged(state: State, seconds: float) -> Outcome:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sepablate import study
-from sepablate.study import Study
+from sepablate.study import AnyStudy
 
 FOLLOWS = ("variant", "source_digest")  # the name, and the file of the model
 
@@ -27,7 +27,7 @@ def check(variant: str, config_of: Callable[[str], dict[str, Any]]) -> None:
 
 
 def undeclared(
-    declared: Study, left: dict[str, Any], right: dict[str, Any]
+    declared: AnyStudy, left: dict[str, Any], right: dict[str, Any]
 ) -> dict[str, tuple[Any, Any]]:
     """The fields in which two resolved configs differ and may not, with both values.
 

@@ -1,14 +1,14 @@
-"""The paper's recipe (section 4.2), compressed to the length of a run.
+"""The paper's recipes (section 4.2), compressed to the length of a run.
 
-SGD with momentum, a staircase of learning rates, L2 coupled to the gradient on convolution and
-dense kernels, and a moving average of the weights.
+SGD with momentum or RMSprop, a staircase of learning rates, L2 coupled to the gradient on
+convolution and dense kernels, and a moving average of the weights.
 """
 
 import copy
 import hashlib
 
 import torch
-from timm.optim import param_groups_weight_decay
+from timm.optim import RMSpropTF, param_groups_weight_decay
 from torch import nn
 
 from sepablate.training.run import Run
@@ -29,12 +29,35 @@ def stream_seed(*stream: object) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def optimiser(model: nn.Module, run: Run) -> torch.optim.SGD:
-    """SGD; weight decay on kernels alone, as in TensorFlow-slim: not on biases or batch norm."""
-    groups = param_groups_weight_decay(model, run.weight_decay)
-    return torch.optim.SGD(
-        groups, lr=run.recipe.learning_rate, momentum=run.recipe.momentum, fused=True
+def optimiser(model: nn.Module, run: Run) -> torch.optim.Optimizer:
+    """SGD, or RMSprop as TensorFlow has it: epsilon under the root, the rate inside the momentum.
+
+    Weight decay acts on kernels alone, as in TensorFlow-slim: not on biases or batch norm, and not
+    on depthwise kernels where the variant says so.
+    """
+    spared = [] if run.decay_depthwise else [f"{name}.weight" for name in _depthwise(model)]
+    groups = param_groups_weight_decay(model, run.weight_decay, no_weight_decay_list=spared)
+    recipe = run.recipe
+    if recipe.optimiser == "sgd":
+        return torch.optim.SGD(
+            groups, lr=recipe.learning_rate, momentum=recipe.momentum, fused=True
+        )
+    return RMSpropTF(
+        groups,
+        lr=recipe.learning_rate,
+        momentum=recipe.momentum,
+        alpha=recipe.rho,
+        eps=recipe.epsilon,
     )
+
+
+def _depthwise(model: nn.Module) -> list[str]:
+    """The names of the convolutions that act on each channel by itself."""
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1
+    ]
 
 
 def learning_rate(step: int, run: Run) -> float:

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,17 @@ from sepablate.models.cost import count, match_width
 from sepablate.scales import Recipe, Scale
 from sepablate.study import Variant
 
+TOLERANCE = 0.05  # of a parameter count to match, where whole channels are a coarse measure
 PACKAGE = Path(__file__).parents[1]
 COMPUTES = (
-    "data/fashion_mnist.py",
+    "models/initial.py",
     "models/layers.py",
     "training/batches.py",
     "training/engine.py",
+    "training/evaluation.py",
+    "training/ranks.py",
     "training/recipe.py",
+    "training/task.py",
 )
 
 
@@ -30,6 +35,7 @@ COMPUTES = (
 class Run:
     """Everything that decides a run's numbers. options: all arguments of the model's constructor.
 
+    dataset, image_size, recipe: of the variant's task at its scale.
     parameters: trainable; mult_adds: of one image's forward pass; threads: per process.
     learning_rates: the grid that the recipe's rate was chosen from, if it was.
     """
@@ -40,7 +46,12 @@ class Run:
     model: str
     options: dict[str, Any]
     weight_decay: float
+    decay_depthwise: bool
+    task: str
+    dataset: str
+    image_size: int
     scale: Scale
+    recipe_name: str
     recipe: Recipe
     precision: str
     threads: int
@@ -67,8 +78,9 @@ class Run:
         """The resolved config, flat, as it is written beside the results and into MLflow."""
         scale = {**dataclasses.asdict(self.scale), "seeds": list(self.scale.seeds)}
         # Solved for or passed on by `resolve`: the model's options tell what was really built.
-        for key in ("width", "stem_stride", "padding", "precision"):
+        for key in ("width", "widths", "stem_stride", "padding", "precision", "classes"):
             del scale[key]
+        del scale["multi_label_dataset"]  # `dataset` is the one of the run's task
         recipe = dataclasses.asdict(self.recipe)
         for key in ("dropout", "norm_epsilon", "norm_momentum"):
             del recipe[key]
@@ -80,14 +92,19 @@ class Run:
             "parameters": self.parameters,
             "mult_adds": self.mult_adds,
             "weight_decay": self.weight_decay,
+            "decay_depthwise": self.decay_depthwise,
+            "task": self.task,
             **scale,
+            "dataset": self.dataset,
+            "image_size": self.image_size,
             "steps": self.scale.steps,
+            "recipe": self.recipe_name,
             **recipe,
             "learning_rates": list(self.learning_rates),
             "precision": self.precision,
             "threads": self.threads,
-            "data_digest": data.dataset(self.scale.dataset).DIGEST,
-            "source_digest": source_digest(self.model),
+            "data_digest": data.dataset(self.dataset).digest(data.FOLDER),
+            "source_digest": source_digest(self.model, self.dataset),
             "torch": torch.__version__,
         }
 
@@ -98,14 +115,24 @@ class Run:
 
 
 def resolve(
-    variant: Variant, scale_name: str, scale: Scale, recipe: Recipe, seed: int, precision: str
+    variant: Variant,
+    scale_name: str,
+    scale: Scale,
+    recipes: Mapping[str, Recipe],
+    seed: int,
+    precision: str,
 ) -> Run:
     """Fill in what variant and scale leave to each other: width, counts, the model's options.
 
     A variant with a grid of learning rates has the recipe's until `with_learning_rate`.
 
-    Raises ValueError for an unknown model or option, or if no width gives equal parameters.
+    Raises ValueError for an unknown recipe, model or option, or if no width gives equal parameters.
     """
+    if variant.recipe not in recipes:
+        choices = ", ".join(recipes)
+        raise ValueError(f"variant {variant.name!r}: recipe {variant.recipe!r}: choose {choices}")
+    recipe = recipes[variant.recipe]
+    dataset = _dataset(variant, scale)
     options, parameters, mult_adds = _build_options(variant, scale, recipe)
     return Run(
         variant=variant.name,
@@ -114,7 +141,12 @@ def resolve(
         model=variant.model,
         options=options,
         weight_decay=variant.weight_decay,
+        decay_depthwise=variant.decay_depthwise,
+        task=variant.task,
+        dataset=dataset,
+        image_size=_image_size(variant, scale),
         scale=scale,
+        recipe_name=variant.recipe,
         recipe=recipe,
         precision=precision,
         threads=1,
@@ -124,35 +156,45 @@ def resolve(
     )
 
 
+def _dataset(variant: Variant, scale: Scale) -> str:
+    return scale.dataset if variant.task == "single_label" else scale.multi_label_dataset
+
+
+def _image_size(variant: Variant, scale: Scale) -> int:
+    return (
+        variant.image_size or data.dataset(_dataset(variant, scale)).IMAGE_SIZE or scale.image_size
+    )
+
+
 def _build_options(
     variant: Variant, scale: Scale, recipe: Recipe
 ) -> tuple[dict[str, Any], int, int]:
-    source = data.dataset(scale.dataset)
-    options = {
-        **models.defaults(variant.model),
-        "classes": source.CLASSES,
+    source, own = data.dataset(_dataset(variant, scale)), models.defaults(variant.model)
+    common = {
+        "classes": scale.classes or source.CLASSES,
         "in_channels": source.CHANNELS,
-        "width": scale.width,
+        "width": scale.widths.get(variant.model, scale.width) * variant.relative_width,
         "stem_stride": scale.stem_stride,
         "padding": scale.padding,
         "dropout": recipe.dropout,
         "norm_epsilon": recipe.norm_epsilon,
         "norm_momentum": recipe.norm_momentum,
-        **variant.options,
     }
-    if variant.same_parameters_as is not None:
-        target = _build_options(variant.same_parameters_as, scale, recipe)[1]
+    options = {**own, **{key: common[key] for key in own if key in common}, **variant.options}
+    twin = variant.same_parameters_as
+    if twin is not None and not (scale.width == 1 and twin.model != variant.model):
+        target = _build_options(twin, scale, recipe)[1]
         rest = {key: value for key, value in options.items() if key != "width"}
-        options["width"] = match_width(variant.model, target, **rest)
+        options["width"] = match_width(variant.model, target, TOLERANCE, **rest)
     with torch.device("meta"):
-        cost = count(models.build(variant.model, **options), scale.image_size)
+        cost = count(models.build(variant.model, **options), _image_size(variant, scale))
     return options, cost.parameters, cost.mult_adds
 
 
 @functools.cache
-def source_digest(model: str) -> str:
-    """A hash of the source that decides the numbers of a run of `model`."""
+def source_digest(model: str, dataset: str) -> str:
+    """A hash of the source that decides the numbers of a run of `model` on `dataset`."""
     digest = hashlib.sha256(Path(inspect.getfile(models.MODELS[model])).read_bytes())
-    for path in COMPUTES:
+    for path in (*COMPUTES, *data.dataset(dataset).SOURCES):
         digest.update((PACKAGE / path).read_bytes())
     return digest.hexdigest()[:16]

@@ -12,6 +12,7 @@ from sepablate import scales, study
 from sepablate.files import seal, write_atomically
 from sepablate.training import guard, machine, parallel, worker
 from sepablate.training.run import Run, resolve
+from sepablate.training.task import METRICS
 from sepablate.training.worker import Job
 
 RESULTS = Path("results")
@@ -75,18 +76,18 @@ def _runs(variant_name: str, scale_name: str) -> list[Run]:
 @functools.cache
 def _resolved(variant_name: str, scale_name: str) -> Run:
     """The variant's run with the scale's first seed, before the machine's precision is known."""
-    scale, recipe = scales.load(scale_name)
+    scale, recipes = scales.load(scale_name)
     variant = study.variant(variant_name)
-    return resolve(variant, scale_name, scale, recipe, scale.seeds[0], scale.precision)
+    return resolve(variant, scale_name, scale, recipes, scale.seeds[0], scale.precision)
 
 
 def validated(trials: list[Job]) -> dict[str, list[float]]:
     """Learning rate -> final validation accuracy of each trial seed; 0 for one that diverged."""
     found: dict[str, list[float]] = {}
     for job in trials:
-        last = 0.0
+        last, metric = 0.0, f",validation/{METRICS[job.run.task]}_averaged,"
         for line in (job.folder / "result.csv").read_text().splitlines():
-            if ",validation/accuracy_averaged," in line:
+            if metric in line:
                 last = float(line.rpartition(",")[2])
             elif ",final/diverged_at_step," in line:
                 last = 0.0
@@ -107,6 +108,7 @@ def _collect(jobs: list[Job], chosen: dict[str, list[float]]) -> None:
         for source, target in (
             ("result.csv", runs / f"{name}.csv"),
             ("correct.bin", runs / f"{name}.correct.bin"),
+            ("precision.bin", runs / f"{name}.precision.bin"),
             ("measured.json", measured / f"{name}.json"),
         ):
             if (job.folder / source).exists():  # a run that diverged has no correct images

@@ -22,7 +22,7 @@ from sepablate.training.run import Run
 
 FOLDER = Path(".sepablate/runs")
 DONE, FAILED, NO_SPACE, INTERRUPTED, BUSY = 0, 1, os.EX_IOERR, os.EX_TEMPFAIL, 76
-FILES = ("run.json", "curve.csv", "measured.json", "correct.bin", "result.csv")
+FILES = ("run.json", "curve.csv", "measured.json", "correct.bin", "precision.bin", "result.csv")
 HEADER = "run_key,variant,seed,step,metric,value"
 
 
@@ -99,20 +99,26 @@ def _train(job: Job, progress: Any, index: int, stop: list[int]) -> None:
 
     outcome = engine.fit(
         run,
-        data.dataset(run.scale.dataset).load(data.FOLDER),
+        data.dataset(run.dataset).load(data.FOLDER),
         job.folder,
         device=job.device,
         stopping=lambda: bool(stop) or lifeline.orphaned(),
         progress=follow,
     )
-    if outcome.correct is not None:
-        bits = np.packbits(outcome.correct.numpy()).tobytes()
-        write_atomically(job.folder / "correct.bin", bits)
+    if outcome.scores is not None:
+        write_atomically(*_scored(job, outcome.scores.numpy()))
     _write_measured(job, began, outcome.seconds, outcome.rows[-1][0], outcome.times, joules())
     write_atomically(job.folder / "result.csv", to_csv(job, outcome.rows))
     seal(job.folder, [name for name in FILES if (job.folder / name).exists()])
     checkpoint.clear(job.folder)
     progress[index] = run.scale.steps
+
+
+def _scored(job: Job, scores: np.ndarray) -> tuple[Path, bytes]:
+    """The file of the test images' scores: a bit for right or wrong, or float32 precisions."""
+    if job.run.task == "single_label":
+        return job.folder / "correct.bin", np.packbits(scores.astype(bool)).tobytes()
+    return job.folder / "precision.bin", scores.astype("<f4").tobytes()
 
 
 def to_csv(job: Job, rows: list[engine.Row]) -> str:

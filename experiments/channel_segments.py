@@ -1,0 +1,58 @@
+"""From standard to depthwise convolution, by segments of channels. Chollet 2017, section 1.2.
+
+Question   A pointwise convolution, then a spatial one on independent segments of its channels: one
+           segment is a standard convolution, one per channel the depthwise separable one. Is some
+           number in between better than both ends?
+Paper      Leaves it open: intermediate points of the spectrum may hold further advantages (1.2, 5).
+Deviates   All at the same depth; the width is solved for, so that the parameter counts agree within
+           2 %. Where the segments do not divide a layer's channels they differ by one in size; a
+           layer with fewer channels than segments has one per channel.
+"""
+
+from sepablate.study import POINTWISE_FIRST, Claim, Study
+
+SEGMENTS = (1, 2, 4, 8, 16, 32)
+
+STUDY = Study(
+    title="Segments of channels between Inception and Xception",
+    source="arXiv:1610.02357, sections 1.2 and 5",
+    baseline=POINTWISE_FIRST,
+    variants=tuple(
+        POINTWISE_FIRST.but(
+            f"segments_{count}",
+            f"{count} segment{'s' if count > 1 else ''}",
+            segments=count,
+            same_parameters_as=POINTWISE_FIRST,
+        )
+        for count in SEGMENTS
+    ),
+    claims=(
+        Claim(
+            "pointwise_first",
+            ">",
+            "segments_1",
+            metric="accuracy",
+            margin=0.005,
+            section="1.2",
+            words="one segment per channel beats a standard convolution",
+        ),
+        *(
+            Claim(
+                f"segments_{count}",
+                ">",
+                "pointwise_first",
+                metric="accuracy",
+                margin=0.005,
+                section="1.2, open question",
+                words=f"{count} segments hold a further advantage over one per channel",
+            )
+            for count in SEGMENTS[1:]
+        ),
+    ),
+    asks=("model.segments",),
+    confounds={
+        "model.width": "solved for, so that the parameter counts agree",
+        "parameters": "equal within 2 %, as near as whole channels allow",
+        "mult_adds": "equal parameters are not equal computation; the table shows both",
+    },
+)

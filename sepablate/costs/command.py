@@ -1,0 +1,48 @@
+"""The command `cost`. Nothing heavy is imported before it runs."""
+
+from typing import Annotated
+
+import typer
+
+from sepablate import scales, study
+
+
+def cost(
+    variants: Annotated[
+        list[str],
+        typer.Argument(metavar="VARIANT...", help="Variants; `sepablate list` names them."),
+    ],
+    scale: Annotated[
+        str | None, typer.Option(help="A scale of params.yaml; default: the selected one.")
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Time gradient steps on random images as well.")
+    ] = False,
+    batch: Annotated[int, typer.Option(help="Images of a measured step.")] = 8,
+    rounds: Annotated[int, typer.Option(help="Measured steps of each variant, in turns.")] = 5,
+    save: Annotated[
+        bool, typer.Option("--save", help="Write what was measured to results/<scale>/speed.csv.")
+    ] = False,
+) -> None:
+    """Count parameters, multiply-adds and activations of variants, by kind of layer.
+
+    Neither data nor training is needed.
+    """
+    name = scale or scales.current()
+    scales.load(name)
+    for variant in variants:
+        study.variant(variant)
+    for option, value in {"batch": batch, "rounds": rounds}.items():
+        if value < 1:
+            raise ValueError(f"--{option} {value}: choose a whole number, at least 1")
+    if save and not measure:
+        raise ValueError("--save keeps what was measured: choose it together with --measure")
+    from sepablate.costs import speed, table
+
+    runs = [table.resolved(variant, name) for variant in dict.fromkeys(variants)]
+    table.show(runs)
+    if measure:
+        found = speed.measure(runs, batch, rounds)
+        table.show_speed(found)
+        if save:
+            print(f"written: {speed.save(found, name)}")

@@ -1,0 +1,178 @@
+"""Images that stay in their files: what a split of a large data set holds is names and places.
+
+Nothing is kept open between two reads, so a split can be pickled, and read after a fork.
+"""
+
+import hashlib
+import io
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from rich.console import Console
+from rich.progress import track
+
+EXTENSIONS = (".jpg", ".jpeg", ".png")
+FORMATS = ("JPEG", "PNG")  # what a file holds counts, not its name; PIL's other readers stay shut
+HEADER = 1 << 16  # bytes that hold the header of nearly every image
+THREADS, CHUNK = 16, 500
+NAMED = 5  # offenders that an error names
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFiles:
+    """Images below `folder`, in arrays: a million Python objects would be copied into each worker.
+
+    files, members: (N,) bytes, the path of a file, and the name of the image in it if it is a
+    shard; offsets, sizes: (N,) int64, the image's place in the file, in bytes; labels: (N,) int64,
+    or (N, classes) uint8 of 0 and 1; classes: their names, in the order of the labels.
+    """
+
+    folder: Path
+    files: np.ndarray
+    members: np.ndarray
+    offsets: np.ndarray
+    sizes: np.ndarray
+    labels: torch.Tensor
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, part: slice | torch.Tensor) -> "ImageFiles":
+        """The images of a slice, or at these indices, in their order."""
+        places = part if isinstance(part, slice) else part.numpy()
+        return ImageFiles(
+            self.folder,
+            self.files[places],
+            self.members[places],
+            self.offsets[places],
+            self.sizes[places],
+            self.labels[part],
+            self.classes,
+        )
+
+    def first(self, count: int) -> "ImageFiles":
+        """The first `count` images and their labels."""
+        return self[:count]
+
+    def name(self, index: int) -> str:
+        """What a message calls the image: its path, or its shard's and its name in there."""
+        path = self.folder / os.fsdecode(self.files[index])
+        member = self.members[index].decode(errors="replace")
+        return f"{path}: {member}" if member else str(path)
+
+    def read(self, index: int) -> Image.Image:
+        """The decoded image in RGB, whatever its colours on disk; ValueError names a bad one."""
+        try:
+            return _opened(self._bytes(index)).convert("RGB")
+        except Exception as error:  # a damaged file makes a decoder raise nearly anything
+            raise ValueError(f"{self.name(index)}: {_reason(error)}") from None
+
+    def bad_header(self, index: int) -> str | None:
+        """What is wrong with the image as far as its header tells; None if nothing is."""
+        reason = ""
+        for limit in (HEADER, None):  # again, for a header longer than most
+            try:
+                _opened(self._bytes(index, limit))
+                return None
+            except Exception as error:
+                reason = _reason(error)
+        return f"{self.name(index)}: {reason}"
+
+    def _bytes(self, index: int, limit: int | None = None) -> bytes:
+        size = int(self.sizes[index])
+        with (self.folder / os.fsdecode(self.files[index])).open("rb") as file:
+            file.seek(int(self.offsets[index]))
+            return file.read(size if limit is None else min(size, limit))
+
+
+def _opened(content: bytes) -> Image.Image:
+    """The image with its header read; PIL refuses one of more than 178,956,970 pixels here."""
+    if not content:
+        raise ValueError("empty")
+    return Image.open(io.BytesIO(content), formats=FORMATS)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return f"no {' or '.join(FORMATS)} image"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def loose(
+    folder: Path, files: list[str], labels: torch.Tensor, classes: tuple[str, ...]
+) -> ImageFiles:
+    """Images in files of their own: paths relative to `folder`. OSError if one is not there."""
+    names = np.array([os.fsencode(each) for each in files], dtype=np.bytes_)
+    sizes = np.array([(folder / each).stat().st_size for each in files], dtype=np.int64)
+    empty, offsets = np.zeros(len(files), np.bytes_), np.zeros(len(files), np.int64)
+    return ImageFiles(folder, names, empty, offsets, sizes, labels, classes)
+
+
+def from_class_folders(folder: Path) -> ImageFiles:
+    """A folder per class, as torchvision's ImageFolder reads it: sorted names give the labels.
+
+    Raises ValueError for a class without a JPEG or PNG file.
+    """
+    from torchvision.datasets.folder import find_classes, make_dataset  # a second to import
+
+    classes, indices = find_classes(folder)
+    try:
+        samples = make_dataset(folder, indices, EXTENSIONS)
+    except FileNotFoundError as error:
+        raise ValueError(f"{folder}: {error}") from None
+    files = [os.path.relpath(path, folder) for path, _ in samples]
+    return loose(folder, files, torch.tensor([label for _, label in samples]), tuple(classes))
+
+
+def check_headers(splits: Mapping[str, ImageFiles]) -> None:
+    """Open the header of every image; ValueError names the first few that are bad, and counts.
+
+    Whether an image's body is whole shows only when it is decoded: `read` says it then.
+    """
+    console, bad = Console(stderr=True), []
+    for name, split in splits.items():
+        with ThreadPoolExecutor(THREADS) as pool:
+            starts = range(0, len(split), CHUNK)
+            results = pool.map(partial(_bad_headers, split), starts)
+            chunks = track(results, f"{name} images", len(starts), console=console, transient=True)
+            bad += [line for chunk in chunks for line in chunk]
+    if bad:
+        total = sum(map(len, splits.values()))
+        rest = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
+        raise ValueError(f"{len(bad)} of {total} images are bad: {'; '.join(bad[:NAMED])}{rest}")
+
+
+def _bad_headers(split: ImageFiles, start: int) -> list[str]:
+    indices = range(start, min(start + CHUNK, len(split)))
+    return [line for index in indices if (line := split.bad_header(index)) is not None]
+
+
+def check_classes(splits: Mapping[str, ImageFiles], classes: int) -> None:
+    """ValueError, with both numbers, unless every split has so many classes."""
+    for name, split in splits.items():
+        if len(split.classes) != classes:
+            raise ValueError(
+                f"{split.folder}: {len(split.classes)} classes in the {name} images, but {classes} "
+                "in the network"
+            )
+
+
+def digest(splits: Mapping[str, ImageFiles], *texts: bytes) -> str:
+    """16 hexadecimal digits: the names and sizes of all images, in any order, and `texts`."""
+    total = hashlib.sha256()
+    for name, split in splits.items():
+        order = np.lexsort((split.members, split.files))
+        total.update(f"{name} {len(split)} {split.classes}\n".encode())
+        for array in (split.files, split.members, split.sizes):
+            total.update(np.ascontiguousarray(array[order]).tobytes())
+    for text in texts:
+        total.update(text)
+    return total.hexdigest()[:16]

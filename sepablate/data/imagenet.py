@@ -1,0 +1,80 @@
+"""ImageNet of ILSVRC 2012, or images of your own in its layout: 1,281,167 and 50,000 images.
+
+Put them into data/imagenet/train and data/imagenet/validation: either a folder for each class (its
+place among the sorted names is the label), or WebDataset shards (*.tar of KEY.jpg and KEY.cls).
+
+The official validation images give the numbers, as in the paper: they are the split `test`. The
+split `validation`, for curves and choices, is held out of the training images: 10,000 of them, or a
+tenth if that is less. The order of each split is drawn once and for all, so that the first few
+images of a split are of all classes. What the paper left out, about 1,800 blacklisted validation
+images, is left in.
+"""
+
+from pathlib import Path
+
+import torch
+
+from sepablate.data import image_files
+from sepablate.data.image_files import ImageFiles
+from sepablate.data.shards import from_shards
+
+CLASSES = None  # the scale says it
+CHANNELS = 3
+IMAGE_SIZE = None
+SOURCES = ("data/imagenet.py", "data/image_files.py", "data/shards.py")
+TASK = "single_label"
+HELD_OUT = 10_000
+HOW_TO_GET = (
+    "ImageNet needs a registration at image-net.org; put a folder of JPEG files for each class, or "
+    "WebDataset shards (*.tar), there, and run the same command again"
+)
+
+
+def fetch(folder: Path) -> None:
+    """Check that `folder`/imagenet is there, and the header of every image.
+
+    Raises ValueError, with the way to get it, if it is not, and naming images that are bad.
+    """
+    splits = load(folder)
+    image_files.check_headers(splits)
+    counts = ", ".join(f"{len(split)} {name}" for name, split in splits.items())
+    print(f"ImageNet: {counts} images of {len(splits['test'].classes)} classes, headers checked")
+
+
+def load(folder: Path) -> dict[str, ImageFiles]:
+    """The splits train, validation (held out of the training images) and test (the official one).
+
+    Raises ValueError if a folder is missing or malformed, or if the two differ in their classes.
+    """
+    root = folder / "imagenet"
+    train, test = images(root / "train"), images(root / "validation")
+    if odd := sorted(set(train.classes) ^ set(test.classes)):
+        place = "train" if odd[0] in train.classes else "validation"
+        raise ValueError(
+            f"{root}: {len(train.classes)} classes in train and {len(test.classes)} in validation: "
+            f"{odd[0]!r} is only in {place}"
+        )
+    held_out = max(1, min(HELD_OUT, len(train) // 10))
+    return {"train": train[held_out:], "validation": train[:held_out], "test": test}
+
+
+def images(folder: Path) -> ImageFiles:
+    """The images of one folder, in class folders or shards, in an order drawn once and for all."""
+    entries = list(folder.iterdir()) if folder.is_dir() else []
+    shards = [each for each in entries if each.suffix == ".tar"]
+    classes = [each for each in entries if each.is_dir()]
+    if not shards and not classes:
+        missing = "neither class folders nor shards are in it" if entries else "missing"
+        raise ValueError(f"{folder}: {missing}; {HOW_TO_GET}")
+    if shards and classes:
+        raise ValueError(
+            f"{folder}: has shards ({shards[0].name}) and class folders ({classes[0].name}): "
+            "choose one of them"
+        )
+    found = from_shards(folder) if shards else image_files.from_class_folders(folder)
+    return found[torch.randperm(len(found), generator=torch.Generator().manual_seed(0))]
+
+
+def digest(folder: Path) -> str:
+    """16 hexadecimal digits: the names and sizes of all images."""
+    return image_files.digest(load(folder))

@@ -1,0 +1,1 @@
+"""What the papers print, one module per paper and one table per table, each with its source."""
