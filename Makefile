@@ -44,5 +44,6 @@ ui: $(STAMP) ## Browse the runs in MLflow on 127.0.0.1:5000
 	sepablate ui
 
 lock: $(STAMP) ## Regenerate requirements.lock from pyproject.toml (needs uv)
-	uv pip compile --universal --python-version 3.11 --extra test --generate-hashes --no-header \
-		--no-annotate --no-emit-index-url --no-emit-find-links --quiet -o requirements.lock pyproject.toml
+	uv pip compile --universal --python-version 3.11 --extra test --extra cluster --quiet \
+		--generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
+		-o requirements.lock pyproject.toml

@@ -55,4 +55,5 @@ STUDY = Study(
         "parameters": "equal within 2 %, as near as whole channels allow",
         "mult_adds": "equal parameters are not equal computation; the table shows both",
     },
+    against="model.segments",
 )

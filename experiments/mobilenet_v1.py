@@ -49,4 +49,5 @@ STUDY = Study(
         "parameters": "what the tables trade against accuracy",
         "mult_adds": "likewise",
     },
+    against="mult_adds",
 )

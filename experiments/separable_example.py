@@ -5,7 +5,8 @@ Question   What does it save against its twin of standard convolutions, at what 
 Paper      None: an example of ten classes and 64 x 64 x 3 pixels, without a result. Such networks
            are said to have fewer parameters, compute less and be better sometimes.
 Deviates   Grey images of 28 pixels, enlarged to 64 and repeated in three channels. Initial weights
-           are He's, not Glorot's.
+           are He's for each step, not Glorot's: without batch norm that doubles the variance of a
+           separable layer's outputs, which RMSprop's steps do not depend on.
 """
 
 from sepablate.study import Claim, Study, Variant
@@ -56,7 +57,7 @@ STUDY = Study(
     asks=("model.separable",),
     confounds={
         "model.width": "of the narrow twin, solved for",
-        "parameters": "what is saved; equal within 2 % for the narrow twin",
+        "parameters": "what is saved; equal within 3 % for the narrow twin",
         "mult_adds": "likewise",
     },
 )

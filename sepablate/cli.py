@@ -1,7 +1,5 @@
 """The command line: parse, call one function, say what happened. Imports torch only to train."""
 
-import os
-import signal
 import sys
 from typing import Annotated
 
@@ -10,6 +8,7 @@ import typer
 from sepablate import scales, study
 from sepablate.costs.command import cost
 from sepablate.evaluate.command import evaluate
+from sepablate.launch.command import train
 from sepablate.provenance import commands
 
 app = typer.Typer(
@@ -52,52 +51,11 @@ def fetch(scale: ScaleOption = None) -> None:
     from sepablate import data
 
     chosen, _ = scales.load(_scale(scale))
-    data.dataset(chosen.dataset).fetch(data.FOLDER)
+    for name in dict.fromkeys(("fashion_mnist", chosen.dataset)):  # the pipeline tracks the first
+        data.dataset(name).fetch(data.FOLDER)
 
 
-@app.command()
-def train(
-    variant: Annotated[str, typer.Argument(help="A variant; `sepablate list` names them.")],
-    scale: ScaleOption = None,
-    processes: Annotated[
-        int | None,
-        typer.Option(parser=_positive, help="Runs at a time; default: one a core or GPU."),
-    ] = None,
-    mlflow: MlflowOption = True,
-) -> None:
-    """Train all seeds of a variant that are not trained yet."""
-    study.variant(variant)
-    scale_name = _scale(scale)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        failures = _train(variant, scale_name, processes, mlflow)
-    except KeyboardInterrupt:  # parallel.Stopped is one
-        print("sepablate: stopped; the same command goes on from here", file=sys.stderr)
-        raise typer.Exit(os.EX_TEMPFAIL) from None
-    for line in failures:
-        print(f"sepablate: {line}", file=sys.stderr)
-    if failures:
-        raise typer.Exit(1)
-
-
-def _train(variant: str, scale_name: str, processes: int | None, mlflow: bool) -> list[str]:
-    """Train; a line for each run that failed."""
-    from sepablate.training import lifeline
-
-    if "DVC_STAGE" in os.environ:
-        lifeline.die_with_parent()
-    from sepablate.training import parallel
-
-    parallel.warm_up()
-    from sepablate import progress
-    from sepablate.training import stage, worker
-
-    def train_jobs(jobs: list[worker.Job]) -> parallel.Progress:
-        with progress.shown(variant, scale_name, jobs, live=mlflow) as observe:
-            return parallel.train(jobs, processes or parallel.default_processes(), observe)
-
-    done = stage.train(variant, scale_name, train_jobs)
-    return [progress.explain(name, status) for name, status in done.failures.items()]
+app.command()(train)
 
 
 @app.command()

@@ -27,8 +27,10 @@ def shown(
         yield show
 
 
-def explain(name: str, status: int) -> str:
-    """One line on why a run did not finish."""
+def explain(name: str, status: int | str) -> str:
+    """One line on why a run did not finish. status: its exit status, or the reason itself."""
+    if isinstance(status, str):
+        return f"{name}: {status}"
     if status == worker.BUSY:
         return f"{name} is being trained by another process; wait for it, then run this again"
     if status == worker.NO_SPACE:

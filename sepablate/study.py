@@ -97,6 +97,7 @@ class Study:
 
     asks: the fields of the resolved config that the question is about.
     confounds: the other fields that may differ between variants, each with its reason.
+    against: the field of the resolved config against which the figure draws the final scores.
     """
 
     title: str
@@ -106,6 +107,7 @@ class Study:
     claims: tuple[Claim, ...]
     asks: tuple[str, ...]
     confounds: Mapping[str, str] = field(default_factory=dict)
+    against: str = ""
 
     def __post_init__(self) -> None:
         names = [variant.name for variant in self.all]
@@ -183,8 +185,8 @@ def variants(folder: Path = FOLDER) -> dict[str, Variant]:
 
 
 def variant(name: str, folder: Path = FOLDER) -> Variant:
-    """The variant of that name; ValueError with the valid names."""
-    declared = variants(folder)
+    """The variant of that name, of a study or only counted; ValueError with the valid names."""
+    declared = {**variants(folder), INCEPTION_V3_2016.name: INCEPTION_V3_2016}
     if name not in declared:
         raise ValueError(f"variant {name!r} in {folder}/: choose {_list(declared)}")
     return declared[name]

@@ -16,8 +16,9 @@ from matplotlib.figure import Figure
 from test_analysis import make_runs
 
 from sepablate import study
-from sepablate.analysis import claims, curves, forest, outputs, page, results, verdicts
+from sepablate.analysis import claims, curves, forest, measures, outputs, page, verdicts
 
+ACCURACY = measures.OF_TASKS["single_label"]
 PAPER = ["xception_vs_inception", "residual_connections", "pointwise_activation"]
 CONTROLS = ["equal_weight_decay", "residual_learning_rate", "norm_between"]
 
@@ -115,7 +116,7 @@ def test_every_cell_knows_its_column(folder):
 def test_report_opens_with_what_was_done_and_names_the_other_studies(folder):
     report = (folder / "REPORT.md").read_text()
     head = report.partition("![")[0]
-    for words in ("7 networks", "6 times", "12,000 grey images of `toys`", "9 gradient steps"):
+    for words in ("7 networks", "6 times", "12,000 images of `toys`", "28 x 28 x 1", "9 gradient steps"):
         assert words in head
     assert "0.25 times as wide" in head
     assert "203 test images" in head
@@ -212,11 +213,11 @@ def test_metrics_agree_with_the_tables_and_the_verdicts(folder, names, prefix):
 
 def test_curves_against_pandas(folder):
     found = pd.read_csv(folder / "residual_connections/curves.csv")
-    assert list(found.columns) == curves.COLUMNS
+    assert list(found.columns) == curves.columns(ACCURACY)
     runs = folder / "runs"
     for name, seeds in (("xception", range(6)), ("no_residual", (0, 1, 3, 4, 5))):
         rows = pd.concat(pd.read_csv(runs / name / f"seed-{seed}.csv") for seed in seeds)
-        values = rows[rows.metric == results.CURVE].groupby("step").value
+        values = rows[rows.metric == ACCURACY.curve].groupby("step").value
         mine = found[found.variant == name].set_index("step")
         assert mine.validation_accuracy.to_dict() == pytest.approx(values.mean().to_dict())
         critical = {6: 2.5705818, 5: 2.7764451}[len(seeds)]

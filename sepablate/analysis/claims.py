@@ -30,7 +30,7 @@ class Measured:
     """The numbers of one claim. Differences are left - right, as fractions, one per seed.
 
     p: of the t-test against zero, or against the margin for a claim of equality.
-    images_low, images_high: interval over test images, for the metric "accuracy" alone.
+    images_low, images_high: interval over test images, for final scores alone.
     """
 
     study: str
@@ -97,10 +97,10 @@ def numbers(claim: Claim, differences: Array) -> dict[str, float]:
 
 
 def _interval_over_images(claim: Claim, runs: Runs, seeds: list[int]) -> Interval:
-    if claim.metric != "accuracy" or not seeds:
+    if claim.metric == "speed" or not seeds:
         return Interval(*np.full(3, math.nan))
     return statistics.interval_over_images(
-        runs.correct(claim.left, seeds), runs.correct(claim.right, seeds)
+        runs.of_images(claim.left, seeds), runs.of_images(claim.right, seeds)
     )
 
 

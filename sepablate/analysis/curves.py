@@ -1,32 +1,36 @@
-"""The training profile of a study: validation accuracy against gradient steps, over seeds."""
+"""The training profile of a study: validation score against gradient steps, over seeds."""
 
 import pandas as pd
 
 from sepablate.analysis import statistics
-from sepablate.analysis.results import CURVE, DIVERGED
+from sepablate.analysis.measures import Measure
+from sepablate.analysis.results import DIVERGED
 
-COLUMNS = ["variant", "label", "step", "n", "validation_accuracy", "low", "high"]
+
+def columns(measure: Measure) -> list[str]:
+    """Of a profile."""
+    return ["variant", "label", "step", "n", f"validation_{measure.name}", "low", "high"]
 
 
-def profile(frame: pd.DataFrame) -> pd.DataFrame:
+def profile(frame: pd.DataFrame, measure: Measure) -> pd.DataFrame:
     """One row per variant and step: n, mean and 95 % t interval, as fractions, of the whole runs.
 
     frame: as in `results.Runs`. A variant whose runs all diverged has no row.
     """
-    whole, _ = split(frame)
-    found = [pd.DataFrame(columns=COLUMNS, dtype=float)]
+    whole, _ = split(frame, measure)
+    found = [pd.DataFrame(columns=columns(measure), dtype=float)]
     for (name, label), runs in whole.groupby(["variant", "label"], sort=False):
         points = runs.pivot(index="step", columns="seed", values="value")
         mean, low, high = statistics.interval(points.to_numpy())
         rows = {"variant": name, "label": label, "step": points.index, "n": points.shape[1]}
-        rows |= {"validation_accuracy": mean, "low": low, "high": high}
+        rows |= {f"validation_{measure.name}": mean, "low": low, "high": high}
         found.append(pd.DataFrame(rows))
     return pd.concat(found[1:] or found)
 
 
-def split(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+def split(frame: pd.DataFrame, measure: Measure) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The curves of the runs that ended well, and of those that diverged."""
-    curve = frame[frame.metric == CURVE]
+    curve = frame[frame.metric == measure.curve]
     diverged = set(_runs(frame[frame.metric == DIVERGED]))
     lost = _runs(curve).isin(diverged)
     return curve[~lost], curve[lost]

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sepablate.analysis import figures, sentences
-from sepablate.analysis.figures import Look
+from sepablate.analysis.looks import STYLE, Look
 from sepablate.analysis.verdicts import Verdict
 
 # A colour and a shape for each word; the word stands beside, so neither has to be known by heart.
@@ -29,7 +29,7 @@ def draw(verdicts: Sequence[Verdict], kind: str, description: str) -> bytes:
 
     description: the run keys behind it, kept in its metadata.
     """
-    with matplotlib.style.context(["default", figures.STYLE]):
+    with matplotlib.style.context(["default", STYLE]):
         height = HEAD + ROW * max(len(verdicts), 1) + FOOT
         figure = Figure(figsize=(WIDTH, height), dpi=200)
         figure.subplots_adjust(

@@ -6,20 +6,21 @@ from typing import Any
 
 import pandas as pd
 
-from sepablate.analysis import claims
+from sepablate.analysis import claims, measures
 from sepablate.analysis.verdicts import Verdict
-
-OF_A_VARIANT = ("accuracy", "accuracy_low", "accuracy_high", "n", "parameters", "mult_adds")
 
 
 def to_json(tables: Mapping[str, pd.DataFrame], decided: Sequence[Verdict]) -> str:
-    """Study -> variant -> test accuracy, n and cost; study -> claim -> difference and verdict.
+    """Study -> variant -> final score, n and cost; study -> claim -> difference and verdict.
 
     tables: by study, as `tables.summarise` makes them. All digits, as fractions; null for nan.
     """
     found: dict[str, dict[str, Any]] = {
-        study: {row["variant"]: {key: row[key] for key in OF_A_VARIANT} for row in rows}
-        for study, rows in ((name, table.to_dict("records")) for name, table in tables.items())
+        study: {
+            row["variant"]: {key: row[key] for key in _columns(table)}
+            for row in table.to_dict("records")
+        }
+        for study, table in tables.items()
     }
     for verdict in decided:
         measured, claim = verdict.measured, verdict.measured.claim
@@ -32,3 +33,8 @@ def to_json(tables: Mapping[str, pd.DataFrame], decided: Sequence[Verdict]) -> s
             "verdict": verdict.word,
         }
     return json.dumps(claims.without_nan(found), indent=1, allow_nan=False) + "\n"
+
+
+def _columns(table: pd.DataFrame) -> list[str]:
+    score = measures.of_columns(map(str, table)).name
+    return [score, f"{score}_low", f"{score}_high", "n", "parameters", "mult_adds"]

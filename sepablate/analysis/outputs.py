@@ -9,6 +9,8 @@ from sepablate.analysis import (
     digests,
     figures,
     forest,
+    layer_figure,
+    layers,
     metrics,
     page,
     report,
@@ -18,14 +20,20 @@ from sepablate.analysis import (
 )
 from sepablate.analysis.results import RESULTS
 from sepablate.files import write_atomically
+from sepablate.study import LayerStudy
 
 
 def study_outputs(name: str, scale: str) -> None:
     """Write a study's table, curves, claims.json and figure; the same bytes each time.
 
-    Raises ValueError if the study is unknown or its runs are not whole.
+    One of layers has its table, and the figure of the times that measured.csv holds.
+
+    Raises ValueError if the study is unknown, its runs are not whole or it has no times.
     """
     each = study.load(name)
+    if isinstance(each, LayerStudy):
+        _layer_outputs(name, each.at(scale), RESULTS / scale / name)
+        return
     runs = results.read(each.all, scale)
     summary = tables.summarise(each, runs)
     labels = {variant.name: variant.label for variant in each.all}
@@ -33,10 +41,18 @@ def study_outputs(name: str, scale: str) -> None:
     folder = RESULTS / scale / name
     write_atomically(folder / "table.csv", tables.to_csv(summary))
     write_atomically(folder / "table.md", tables.to_markdown(summary))
-    write_atomically(folder / "curves.csv", tables.to_csv(curves.profile(runs.frame)))
+    write_atomically(folder / "curves.csv", tables.to_csv(curves.profile(runs.frame, runs.measure)))
     write_atomically(folder / "claims.json", claims.to_json(measured))
     for kind in ("png", "svg"):
-        write_atomically(folder / f"figure.{kind}", figures.draw(runs.frame, kind))
+        write_atomically(folder / f"figure.{kind}", figures.draw(runs, kind, each.against))
+
+
+def _layer_outputs(name: str, each: LayerStudy, folder: Path) -> None:
+    times, summary = layers.read(folder, name), layers.summarise(each)
+    write_atomically(folder / "table.csv", tables.to_csv(summary))
+    write_atomically(folder / "table.md", layers.to_markdown(summary))
+    for kind in ("png", "svg"):
+        write_atomically(folder / f"figure.{kind}", layer_figure.draw(times, kind))
 
 
 def report_outputs(studies: list[str], scale: str, name: str = "REPORT") -> None:
@@ -47,10 +63,12 @@ def report_outputs(studies: list[str], scale: str, name: str = "REPORT") -> None
 
     Raises ValueError if a study is unknown or its stage has not run.
     """
-    decided = verdicts.decide([each for study in studies for each in _measured(study, scale)])
+    decided = verdicts.decide([each for name in studies for each in _measured(name, scale)])
     folder, prefix = RESULTS / scale, "" if name == "REPORT" else f"{name.lower()}_"
     summaries = {
-        study: tables.from_csv((folder / study / "table.csv").read_text()) for study in studies
+        name: tables.from_csv((folder / name / "table.csv").read_text())
+        for name in studies
+        if study.load(name).all
     }
     keys = tables.run_keys(summaries.values())
     for kind in ("png", "svg"):
@@ -66,7 +84,8 @@ def report_outputs(studies: list[str], scale: str, name: str = "REPORT") -> None
 
 
 def _measured(name: str, scale: str) -> list[claims.Measured]:
-    study.load(name)
+    if not study.load(name).claims:
+        return []
     path: Path = RESULTS / scale / name / "claims.json"
     if not path.is_file():
         raise ValueError(f"{path}: missing; run `sepablate study {name}`")

@@ -10,14 +10,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sepablate.analysis import measures
+from sepablate.analysis.measures import Measure
 from sepablate.files import damaged
 from sepablate.study import Variant
 
 RESULTS = Path("results")
 COLUMNS = ["run_key", "variant", "seed", "step", "metric", "value"]
-ACCURACY = "final/test_accuracy_averaged"
-RAW_ACCURACY = "final/test_accuracy"
-CURVE = "validation/accuracy"
 DIVERGED = "final/diverged_at_step"
 
 
@@ -26,12 +25,14 @@ class Runs:
     """frame: one row per number: variant, label, seed, run_key, step, metric, value.
 
     configs: the resolved config of each variant, by name; seeds: the same in every variant.
+    measure: how their networks are scored.
     """
 
     frame: pd.DataFrame
     configs: dict[str, dict[str, Any]]
     seeds: list[int]
     folder: Path
+    measure: Measure
 
     @property
     def diverged(self) -> dict[tuple[str, int], int]:
@@ -42,47 +43,56 @@ class Runs:
     def scores(self, metric: str) -> pd.DataFrame:
         """One number per run: seeds x variants, nan for a run that diverged.
 
-        metric: "accuracy" (final, test images, averaged weights), "raw accuracy" (the same of the
-        raw weights), "speed" (mean of the validation accuracy over the curve, raw weights).
+        metric: the measure's name (final, test images, averaged weights), "raw" (the same of the
+        raw weights), "speed" (mean of the validation curve, raw weights). ValueError for others.
         """
-        name = {"accuracy": ACCURACY, "raw accuracy": RAW_ACCURACY, "speed": CURVE}[metric]
-        rows = self.frame[self.frame.metric == name]
+        measure = self.measure
+        rows_of = {measure.name: measure.final, "raw": measure.raw_final, "speed": measure.curve}
+        if metric not in rows_of:
+            of = f"runs of {', '.join(self.configs)}"
+            raise ValueError(f"metric {metric!r} of {of}: choose {measure.name}, speed")
+        rows = self.frame[self.frame.metric == rows_of[metric]]
         means = rows.groupby(["seed", "variant"]).value.mean()
         for variant, seed in self.diverged:
             means = means.drop((seed, variant), errors="ignore")
         return means.unstack().reindex(index=self.seeds, columns=list(self.configs))
 
-    def correct(self, variant: str, seeds: Sequence[int]) -> NDArray[np.bool_]:
-        """(seeds, test images): which images the averaged weights classified correctly."""
+    def of_images(self, variant: str, seeds: Sequence[int]) -> NDArray[np.float64]:
+        """(seeds, test images): how the averaged weights score on each image, from 0 to 1."""
         images = self.configs[variant]["test_images"]
-        return np.array([self._correct(variant, seed, images) for seed in seeds])
+        return np.array([self._of_images(variant, seed, images) for seed in seeds])
 
-    def _correct(self, variant: str, seed: int, images: int) -> NDArray[np.bool_]:
-        path = self.folder / variant / f"seed-{seed}.correct.bin"
-        packed = np.frombuffer(_content(path, variant), np.uint8)
-        if len(packed) != -(-images // 8):
-            raise ValueError(f"{path}: {len(packed)} bytes for {images} images; {_remedy(variant)}")
-        return np.unpackbits(packed, count=images).astype(bool)
+    def _of_images(self, variant: str, seed: int, images: int) -> NDArray[np.float64]:
+        """A bit for right or wrong, or float32 precisions."""
+        path = self.folder / variant / f"seed-{seed}.{self.measure.images}"
+        content, bits = _content(path, variant), path.name.endswith("correct.bin")
+        if len(content) != (-(-images // 8) if bits else 4 * images):
+            found = f"{len(content)} bytes for {images} images"
+            raise ValueError(f"{path}: {found}; {_remedy(variant)}")
+        if bits:
+            return np.unpackbits(np.frombuffer(content, np.uint8), count=images).astype(float)
+        return np.frombuffer(content, "<f4").astype(float)
 
 
 def read(variants: Sequence[Variant], scale: str) -> Runs:
     """All runs of `variants` at `scale`.
 
     Raises ValueError, with the command that helps, if runs are missing, unfinished or of another
-    training than their config says, or if the variants' seeds or evaluation steps differ.
+    training than their config says, or if the variants' tasks, seeds or evaluation steps differ.
     """
     folder = RESULTS / scale / "runs"
     configs = {each.name: config(scale, each.name) for each in variants}
     seeds = {name: sorted(map(int, each["run_keys"])) for name, each in configs.items()}
+    measure = _measure({name: each["task"] for name, each in configs.items()})
     frames = []
     for each in variants:
         for seed in seeds[each.name]:
             key = configs[each.name]["run_keys"][str(seed)]
-            run = _run(folder / each.name / f"seed-{seed}.csv", each.name, key)
+            run = _run(folder / each.name / f"seed-{seed}.csv", each.name, key, measure)
             frames.append(run.assign(label=each.label))
     frame = pd.concat(frames, ignore_index=True)
-    _check_pairing(frame, seeds)
-    return Runs(frame, configs, seeds[variants[0].name], folder)
+    _check_pairing(frame, seeds, measure)
+    return Runs(frame, configs, seeds[variants[0].name], folder, measure)
 
 
 def config(scale: str, variant: str) -> dict[str, Any]:
@@ -93,10 +103,22 @@ def config(scale: str, variant: str) -> dict[str, Any]:
     found = json.loads(_content(path, variant))
     if not found.get("run_keys"):
         raise ValueError(f"{path}: no run_keys; {_remedy(variant)}")
+    if found.get("task") not in measures.OF_TASKS:
+        raise ValueError(f"{path}: task {found.get('task')!r}; {_remedy(variant)}")
     return found
 
 
-def _run(path: Path, variant: str, key: str) -> pd.DataFrame:
+def _measure(tasks: dict[str, str]) -> Measure:
+    """Of the task that all variants share."""
+    first, *others = tasks
+    for name in others:
+        if tasks[name] != tasks[first]:
+            said = f"{name} is of task {tasks[name]}, {first} of {tasks[first]}"
+            raise ValueError(f"{said}: one study compares variants of one task")
+    return measures.OF_TASKS[tasks[first]]
+
+
+def _run(path: Path, variant: str, key: str, measure: Measure) -> pd.DataFrame:
     _content(path, variant)
     run = pd.read_csv(path, dtype=str)  # a key may look like a number
     if list(run.columns) != COLUMNS:
@@ -106,15 +128,15 @@ def _run(path: Path, variant: str, key: str) -> pd.DataFrame:
         raise ValueError(
             f"{path}: run_key {', '.join(found)}, but config.json says {key}; {_remedy(variant)}"
         )
-    if run.metric.isin([ACCURACY, DIVERGED]).sum() != 1:
+    if run.metric.isin([measure.final, DIVERGED]).sum() != 1:
         raise ValueError(f"{path}: has no final result; {_remedy(variant)}")
     return run.astype({"seed": int, "step": int, "value": float})
 
 
-def _check_pairing(frame: pd.DataFrame, seeds: dict[str, list[int]]) -> None:
+def _check_pairing(frame: pd.DataFrame, seeds: dict[str, list[int]], measure: Measure) -> None:
     first, *others = seeds
-    whole = frame[frame.metric == CURVE]
-    ended = frame[frame.metric == ACCURACY].set_index(["variant", "seed"]).index
+    whole = frame[frame.metric == measure.curve]
+    ended = frame[frame.metric == measure.final].set_index(["variant", "seed"]).index
     whole = whole[whole.set_index(["variant", "seed"]).index.isin(ended)]
     steps = {name: set(rows.step) for name, rows in whole.groupby("variant")}
     for name in others:

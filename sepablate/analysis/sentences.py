@@ -8,11 +8,12 @@ from sepablate.analysis.verdicts import Verdict
 
 METRICS = {
     "accuracy": "final test accuracy",
-    "speed": "mean validation accuracy over the curve",
+    "map_100": "final test MAP@100",
+    "speed": "mean validation score over the curve",
 }
 WORDS = {
-    "holds": "The paper's claim holds here.",
-    "contradicted": "The paper's claim is contradicted here.",
+    "holds": "The claim holds here.",
+    "contradicted": "The claim is contradicted here.",
     "equivalent": "The two are equivalent here: the difference claimed is smaller than the margin.",
     "inconclusive": "This cannot be told apart from no difference.",
 }
@@ -32,7 +33,7 @@ def scorecard(verdicts: list[Verdict]) -> str:
     rows = [
         (
             capital(each.measured.claim.words),
-            each.measured.claim.section,
+            capital(each.measured.claim.section),
             METRICS[each.measured.claim.metric],
             difference(each),
             str(len(each.measured.seeds)),
@@ -51,7 +52,7 @@ def sentence(verdict: Verdict) -> str:
         filter(
             None,
             [
-                f"*{capital(claim.words)}* (section {claim.section}).",
+                f"*{capital(claim.words)}* ({place(claim.section)}).",
                 f"At this scale (n = {len(measured.seeds)} paired seeds), the difference in "
                 f"{METRICS[claim.metric]}, {measured.left_label} minus {measured.right_label}, is "
                 f"{difference(verdict)} points (95 % interval over seeds; {_beside(verdict)}).",
@@ -60,6 +61,11 @@ def sentence(verdict: Verdict) -> str:
             ],
         )
     )
+
+
+def place(section: str) -> str:
+    """Where a claim stands: "section 4.6"; or "table 4", which needs no such word."""
+    return f"section {section}" if section[0].isdigit() else section
 
 
 def difference(verdict: Verdict) -> str:

@@ -139,15 +139,16 @@ def seeds_needed(effect: float, level: float = LEVEL, wanted: float = POWER) -> 
     return choices[found] if found < len(choices) else None
 
 
-def interval_over_images(left: NDArray[np.bool_], right: NDArray[np.bool_]) -> Interval:
-    """95 % interval of the difference in accuracy of two variants, over test images.
+def interval_over_images(left: Array, right: Array) -> Interval:
+    """95 % interval of the difference in mean score of two variants, over test images.
 
-    left, right: (seeds, images), whether each image was classified correctly, paired in both axes.
+    left, right: (seeds, images), the score of each image: 0 or 1 for its class, or its average
+    precision; paired in both axes.
     The differences are averaged over the seeds, image by image; the t interval of these (images,)
     means follows. It holds for these trained networks on further images of the same kind, while
     the interval over seeds holds for further trainings on these test images.
     """
-    return interval((left.astype(float) - right.astype(float)).mean(axis=0))
+    return interval((left - right).mean(axis=0))
 
 
 def _mean(differences: Array) -> Array:

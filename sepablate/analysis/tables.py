@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from sepablate.analysis import statistics
+from sepablate.analysis import measures, statistics
+from sepablate.analysis.measures import Measure
 from sepablate.analysis.results import Runs
 from sepablate.study import Study
 
@@ -17,23 +18,25 @@ HEADER = (
     "Mult-adds (M)",
     "Weight decay",
     "n",
-    "Test accuracy (%)",
+    "Test {measure} (%)",
     "Raw weights (%)",
     "Difference to {baseline} (points)",
 )
 
 
 def summarise(study: Study, runs: Runs) -> pd.DataFrame:
-    """One row per variant; accuracies and differences as fractions, with 95 % t intervals.
+    """One row per variant; scores and differences as fractions, with 95 % t intervals.
 
+    The columns of the scores have the measure's name in theirs: accuracy, raw_accuracy.
     n: seeds that did not diverge; pairs: those of them that the baseline has too.
     """
-    accuracy, raw = runs.scores("accuracy"), runs.scores("raw accuracy")
+    measure = runs.measure.name
+    final, raw = runs.scores(measure), runs.scores("raw")
     rows = []
     for variant in study.all:
         name, config = variant.name, runs.configs[variant.name]
-        scores = accuracy[name].dropna().to_numpy()
-        differences = (accuracy[name] - accuracy[study.baseline.name]).dropna().to_numpy()
+        scores = final[name].dropna().to_numpy()
+        differences = (final[name] - final[study.baseline.name]).dropna().to_numpy()
         rows.append(
             {
                 "variant": name,
@@ -43,8 +46,8 @@ def summarise(study: Study, runs: Runs) -> pd.DataFrame:
                 "mult_adds": config["mult_adds"],
                 "weight_decay": config["weight_decay"],
                 "n": len(scores),
-                **_interval("accuracy", scores),
-                **_interval("raw_accuracy", raw[name].dropna().to_numpy()),
+                **_interval(measure, scores),
+                **_interval(f"raw_{measure}", raw[name].dropna().to_numpy()),
                 "pairs": len(differences),
                 **_interval("difference", differences),
                 "diverged": _diverged(name, runs),
@@ -73,11 +76,17 @@ def run_keys(summaries: Iterable[pd.DataFrame]) -> str:
 
 def to_markdown(summary: pd.DataFrame) -> str:
     """Rounded, in percent and percentage points; the first row is the baseline."""
-    header = [each.format(baseline=summary.label[0]) for each in HEADER]
-    return markdown(header, [_cells(row) for row in summary.to_dict("records")])
+    measure, baseline = measures.of_columns(map(str, summary)), summary.label[0]
+    header = [each.format(baseline=baseline, measure=measure.words) for each in HEADER]
+    return markdown(header, [_cells(row, measure) for row in summary.to_dict("records")])
 
 
-def _cells(row: Mapping[Hashable, Any]) -> list[str]:
+def score(row: Mapping[Hashable, Any], measure: Measure) -> str:
+    """The final score of a row of a table, with its interval, in percent."""
+    return with_interval(*(row[f"{measure.name}{end}"] for end in ("", "_low", "_high")))
+
+
+def _cells(row: Mapping[Hashable, Any], measure: Measure) -> list[str]:
     if row["variant"] == row["baseline"]:
         difference = "–"
     else:
@@ -90,8 +99,8 @@ def _cells(row: Mapping[Hashable, Any]) -> list[str]:
         f"{row['mult_adds'] / 1e6:,.2f}",
         scientific(row["weight_decay"]),
         "; ".join(filter(None, [str(row["n"]), row["diverged"]])),
-        with_interval(row["accuracy"], row["accuracy_low"], row["accuracy_high"]),
-        percent(row["raw_accuracy"]),
+        score(row, measure),
+        percent(row[f"raw_{measure.name}"]),
         difference + (f", {row['pairs']} pairs" if row["pairs"] < row["n"] else ""),
     ]
 

@@ -37,12 +37,14 @@ def cost(
             raise ValueError(f"--{option} {value}: choose a whole number, at least 1")
     if save and not measure:
         raise ValueError("--save keeps what was measured: choose it together with --measure")
-    from sepablate.costs import speed, table
+    from sepablate.costs import table
 
     runs = [table.resolved(variant, name) for variant in dict.fromkeys(variants)]
     table.show(runs)
     if measure:
+        from sepablate.costs import speed
+
         found = speed.measure(runs, batch, rounds)
-        table.show_speed(found)
+        speed.show(found)
         if save:
             print(f"written: {speed.save(found, name)}")

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from rich.console import Console
 from torch import Tensor
 
+from sepablate.costs.table import columns
 from sepablate.files import write_atomically
+from sepablate.paper import xception as paper
 from sepablate.training import engine, machine, task, worker
 from sepablate.training.evaluation import Setting
 from sepablate.training.run import Run
@@ -129,6 +132,27 @@ def ratio(left: Speed, right: Speed) -> float:
     return statistics.median(other / own for own, other in pairs)
 
 
+def show(found: list[Speed]) -> None:
+    """Print steps per second, and how Xception's compare to Inception V3's."""
+    table = columns("variant", "steps/s", "lowest", "highest", "images/s")
+    for each in found:
+        numbers = (each.median, each.lowest, each.highest, each.median * each.batch_size)
+        table.add_row(each.variant, *(f"{number:.3g}" for number in numbers))
+    console = Console(highlight=False)
+    console.print(table)
+    console.print()
+    first = found[0]
+    hardware = first.accelerator if first.accelerator != "none" else first.processor
+    print(
+        f"{len(first.seconds)} steps of {first.batch_size} random images each, in turns; "
+        f"{first.precision}, threads: {first.threads}; {hardware}; torch {first.torch}"
+    )
+    for xception in (each for each in found if each.variant.startswith("xception")):
+        for inception in (each for each in found if each.variant.startswith("inception_v3")):
+            said = f"{xception.variant} / {inception.variant}: {ratio(xception, inception):.2f}"
+            print(f"{said} (the paper's networks: {_in_the_paper()})")
+
+
 def save(found: list[Speed], scale: str) -> Path:
     """Write results/<scale>/speed.csv: a row per variant, speeds in gradient steps per second."""
     rows = [
@@ -145,3 +169,8 @@ def save(found: list[Speed], scale: str) -> Path:
     path = RESULTS / scale / "speed.csv"
     write_atomically(path, pd.DataFrame(rows).to_csv(index=False))
     return path
+
+
+def _in_the_paper() -> str:
+    ours, theirs = (paper.TABLE_3[name].steps_per_second for name in ("Xception", "Inception V3"))
+    return f"{ours}/{theirs} = {ours / theirs:.2f}"

@@ -1,4 +1,4 @@
-"""Costs and speeds as a person reads them, at 80 columns."""
+"""Costs as a person reads them, at 80 columns."""
 
 import torch
 from rich import box
@@ -6,9 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sepablate import models, scales, study
-from sepablate.costs.speed import Speed, ratio
 from sepablate.models.cost import KINDS, Breakdown, breakdown
-from sepablate.paper import xception as paper
 from sepablate.training.run import Run, resolve
 
 
@@ -21,7 +19,7 @@ def resolved(variant: str, scale: str) -> Run:
 def show(runs: list[Run]) -> None:
     """Print a line of totals for each run, then the share of each kind of layer."""
     found = {run.variant: _broken_down(run) for run in runs}
-    totals = _table("variant", "pixels", "width", "parameters", "mult-adds", "activations")
+    totals = columns("variant", "pixels", "width", "parameters", "mult-adds", "activations")
     for run in runs:
         total = found[run.variant].total
         totals.add_row(
@@ -32,7 +30,7 @@ def show(runs: list[Run]) -> None:
             thin(total.mult_adds),
             thin(found[run.variant].activations),
         )
-    shares = _table("share (%) of", "", *KINDS)
+    shares = columns("share (%) of", "", *KINDS)
     for variant, each in found.items():
         for what in ("parameters", "mult_adds"):
             whole = getattr(each.total, what)
@@ -46,25 +44,13 @@ def show(runs: list[Run]) -> None:
         console.print()
 
 
-def show_speed(found: list[Speed]) -> None:
-    """Print steps per second, and how Xception's compare to Inception V3's."""
-    table = _table("variant", "steps/s", "lowest", "highest", "images/s")
-    for each in found:
-        numbers = (each.median, each.lowest, each.highest, each.median * each.batch_size)
-        table.add_row(each.variant, *(f"{number:.3g}" for number in numbers))
-    console = Console(highlight=False)
-    console.print(table)
-    console.print()
-    first = found[0]
-    hardware = first.accelerator if first.accelerator != "none" else first.processor
-    print(
-        f"{len(first.seconds)} steps of {first.batch_size} random images each, in turns; "
-        f"{first.precision}, threads: {first.threads}; {hardware}; torch {first.torch}"
-    )
-    for xception in (each for each in found if each.variant.startswith("xception")):
-        for inception in (each for each in found if each.variant.startswith("inception_v3")):
-            said = f"{xception.variant} / {inception.variant}: {ratio(xception, inception):.2f}"
-            print(f"{said} (the paper's networks: {_in_the_paper()})")
+def columns(first: str, *others: str) -> Table:
+    """An empty table: names on the left, numbers in the other columns."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    table.add_column(first, overflow="fold")
+    for name in others:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
 
 
 def thin(number: int) -> str:
@@ -78,16 +64,3 @@ def thin(number: int) -> str:
 def _broken_down(run: Run) -> Breakdown:
     with torch.device("meta"):
         return breakdown(models.build(run.model, **run.options), run.image_size)
-
-
-def _in_the_paper() -> str:
-    ours, theirs = (paper.TABLE_3[name].steps_per_second for name in ("Xception", "Inception V3"))
-    return f"{ours}/{theirs} = {ours / theirs:.2f}"
-
-
-def _table(first: str, *others: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    table.add_column(first, overflow="fold")
-    for name in others:
-        table.add_column(name, justify="right", no_wrap=True)
-    return table

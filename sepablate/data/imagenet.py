@@ -21,7 +21,12 @@ from sepablate.data.shards import from_shards
 CLASSES = None  # the scale says it
 CHANNELS = 3
 IMAGE_SIZE = None
-SOURCES = ("data/imagenet.py", "data/image_files.py", "data/shards.py")
+SOURCES = (
+    "data/imagenet.py",
+    "data/image_files.py",
+    "data/shards.py",
+    "training/loader.py",  # which crops and mirrors what is read from files
+)
 TASK = "single_label"
 HELD_OUT = 10_000
 HOW_TO_GET = (

@@ -63,6 +63,8 @@ def forecast(stages: list[Stage], scale: str, tell: Callable[[str], None]) -> Fo
         seconds = None if stage.state != RUNS or stage.name == "fetch" else begins[each is None]
         if seconds is not None and each and stage in left:
             seconds += training_seconds(each, costs[_network(left[stage][0])], processes)
+        if seconds is not None:
+            seconds += stage.measuring(scale)
         rows.append(Row(stage, each, seconds))
     return _added_up(rows, processes, list(costs.values()), left.values())
 
@@ -73,7 +75,7 @@ def woken(stages: list[Stage], trained: set[str | None]) -> list[Stage]:
     for stage in stages:
         if stage.reads & trained or (stage.reports and stage.pipeline in pipelines):
             stage = dataclasses.replace(stage, state=RUNS)
-        if stage.reads and stage.state == RUNS:
+        if stage.compares and stage.state == RUNS:
             pipelines.add(stage.pipeline)
         found.append(stage)
     return found
@@ -82,7 +84,7 @@ def woken(stages: list[Stage], trained: set[str | None]) -> list[Stage]:
 def _beginnings(running: list[Stage]) -> tuple[float, float]:
     """Seconds before a stage trains, and before one analyses; 0 if no stage does."""
     trains = any(stage.variant for stage in running)
-    analyses = any(stage.reads or stage.reports for stage in running)
+    analyses = any(stage.compares or stage.reports for stage in running)
     return (
         calibration.begin(calibration.BEGIN_TRAINING) if trains else 0.0,
         calibration.begin(calibration.BEGIN_ANALYSIS) if analyses else 0.0,

@@ -42,6 +42,16 @@ class Stage:
         return {variant.name for variant in study.load(self._short).all}
 
     @property
+    def compares(self) -> bool:
+        """Whether it is the stage of a study."""
+        return self._short in study.names()
+
+    def measuring(self, scale: str) -> float:
+        """The seconds that it may spend on timing layers, unless it has kept the times."""
+        declared = study.load(self._short) if self.compares else None
+        return declared.at(scale).seconds if isinstance(declared, study.LayerStudy) else 0.0
+
+    @property
     def reports(self) -> bool:
         """Whether it decides the verdicts of its pipeline's studies."""
         return self._short == "report"

@@ -28,6 +28,7 @@ class Live:
         self._unfinished = "KILLED"
         self._closing = threading.Event()
         self._may_warn = threading.Semaphore(1)
+        self._abandoned = False  # the thread may still wait for an answer that nobody wants
         self._thread = threading.Thread(target=self._follow, name="mlflow", daemon=True)
         self._idle = given_up()
         if not self._idle:
@@ -42,6 +43,7 @@ class Live:
         self._thread.join(PATIENCE)
         if self._thread.is_alive():
             self._warn(f"no answer in {PATIENCE:.0f} s")
+            self._abandoned = True
 
     def __enter__(self) -> "Live":
         return self
@@ -56,15 +58,17 @@ class Live:
 
     def _follow(self) -> None:
         closing = False
-        while not closing:
+        while not (closing or self._abandoned):
             self._closing.wait(self._period)
             closing = self._closing.is_set()
             try:
                 self._look(closing)
-                reached()
+                if not self._abandoned:
+                    reached()
             except Exception as error:  # whatever MLflow does, training goes on
                 self._experiments = []
-                self._warn(error)
+                if not self._abandoned:
+                    self._warn(error)
 
     def _look(self, closing: bool) -> None:
         """Log what is new. Nothing is asked of MLflow before a run has begun."""

@@ -14,8 +14,8 @@ x / 127.5 - 1.
 # - Its distributed sampler for evaluation repeats images where the ranks do not divide them.
 # - Its data sets pass over an unreadable image and give the next one, with a warning.
 
+import os
 import random
-import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -148,7 +148,7 @@ def in_order(images: Dataset[Batch], places: Iterable[list[Any]], workers: int) 
         images,
         batch_sampler=places,
         num_workers=workers,
-        worker_init_fn=_leave_signals_to_the_trainer,
+        worker_init_fn=_leave_the_group,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # or it draws from the global one
     )
@@ -162,7 +162,9 @@ def in_order(images: Dataset[Batch], places: Iterable[list[Any]], workers: int) 
             raise ValueError(str(error).rpartition("ValueError: ")[2].strip()) from None
 
 
-def _leave_signals_to_the_trainer(_: int) -> None:
-    """Whatever ends a whole group of processes, the trainer still has its checkpoint to write."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _leave_the_group(_: int) -> None:
+    """A signal to the trainer's whole group must not take the workers away before the trainer.
+
+    They end when it tells them to, or five seconds after it is gone.
+    """
+    os.setpgid(0, 0)

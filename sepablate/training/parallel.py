@@ -11,14 +11,15 @@ from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any
 
-from sepablate.training import machine, worker
+from sepablate.training import lifeline, machine, worker
 from sepablate.training.worker import Job
 
 POLL = 0.1  # seconds between looks at the processes
+STOPPED = (worker.INTERRUPTED, -signal.SIGTERM, -signal.SIGKILL)  # how a worker obeys
 
 
 class Stopped(KeyboardInterrupt):
-    """The user asked to stop; every running run has left a checkpoint."""
+    """The user asked to stop, or DVC is gone; the same command goes on from the checkpoints."""
 
 
 @dataclass
@@ -27,7 +28,7 @@ class Progress:
 
     steps: list[int]
     finished: int = 0
-    failures: dict[str, int] = field(default_factory=dict)  # run -> exit status
+    failures: dict[str, int | str] = field(default_factory=dict)  # run -> exit status, or reason
 
 
 def warm_up() -> ForkServerContext:
@@ -49,8 +50,9 @@ def train(
 ) -> Progress:
     """Train every job that is not finished, `processes` at a time; the others are left as they are.
 
-    Raises Stopped after SIGINT or SIGTERM, when every process has left a checkpoint. A run that
-    fails is named in the returned progress, and does not stop the others.
+    Raises Stopped after SIGINT or SIGTERM, when every process has left a checkpoint; without one,
+    at once, if DVC is gone. A run that fails is named in the returned progress, and does not stop
+    the others.
     """
     context = warm_up()
     shared = context.Array("q", len(jobs), lock=False)
@@ -60,7 +62,7 @@ def train(
     waiting = [index for index, job in enumerate(jobs) if not job.finished]
     progress.finished = len(jobs) - len(waiting)
     running: dict[int, ForkServerProcess] = {}
-    with _stop_requests() as stops:
+    with stop_requests() as stops:
         while waiting or running:
             while waiting and len(running) < processes and not stops:
                 index = waiting.pop(0)
@@ -68,7 +70,7 @@ def train(
             if stops:
                 waiting.clear()
                 for process in running.values():
-                    process.terminate()
+                    process.kill() if lifeline.orphaned() else process.terminate()
             time.sleep(POLL)
             _collect(jobs, running, progress, stopping=bool(stops))
             progress.steps = list(shared)
@@ -110,12 +112,12 @@ def _collect(
         status = process.exitcode or 0
         if status == worker.DONE:
             progress.finished += 1
-        elif not (stopping and status in (worker.INTERRUPTED, -signal.SIGTERM)):
+        elif not (stopping and status in STOPPED):
             progress.failures[f"{jobs[index].run.variant} seed {jobs[index].run.seed}"] = status
 
 
 @contextlib.contextmanager
-def _stop_requests() -> Iterator[list[int]]:
+def stop_requests() -> Iterator[list[int]]:
     """A list that fills when the user asks to stop."""
     stops: list[int] = []
     before = {

@@ -40,6 +40,28 @@ def train(variant_name: str, scale_name: str, train_jobs: Train) -> parallel.Pro
     return progress
 
 
+def train_only(
+    variant_name: str, scale_name: str, key: str, train_jobs: Train
+) -> parallel.Progress:
+    """Train one run of a variant, by its key, and write nothing to results/."""
+    check(variant_name, scale_name)
+    known = {job.key: job for job in known_jobs(variant_name, scale_name)}
+    if key not in known:
+        raise ValueError(
+            f"run {key!r} of {variant_name} at scale {scale_name}: choose {', '.join(known)}; keys "
+            f"follow the code, the data, the precision and torch"
+        )
+    return train_jobs([known[key]])
+
+
+def known_jobs(variant_name: str, scale_name: str) -> list[Job]:
+    """The runs that choose a learning rate, if any; once they are finished, those of each seed."""
+    trials = trial_jobs(variant_name, scale_name)
+    if not all(job.finished for job in trials):
+        return trials
+    return [*trials, *seed_jobs(variant_name, scale_name, validated(trials))]
+
+
 def check(variant_name: str, scale_name: str) -> None:
     """Raise ValueError for what is unknown, out of range or confounded, before any training."""
     guard.check(variant_name, lambda name: _resolved(name, scale_name).config)

@@ -2,13 +2,16 @@
 
 import ctypes
 import fcntl
+import functools
 import json
+import operator
 import os
 import resource
 import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ import numpy as np
 from sepablate import data
 from sepablate.files import SEAL, NoSpace, damaged, is_whole, seal, write_atomically
 from sepablate.training import checkpoint, engine, lifeline, machine
+from sepablate.training.ranks import ALONE, Ranks
 from sepablate.training.run import Run
 
 FOLDER = Path(".sepablate/runs")
@@ -35,6 +39,7 @@ class Job:
     key: str
     device: str
     commit: str
+    processes: int = 1  # that train it together
 
     @property
     def folder(self) -> Path:
@@ -62,46 +67,68 @@ def work(job: Job, progress: Any, index: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent passes it on as SIGTERM
     signal.signal(signal.SIGTERM, lambda number, frame: stop.append(number))
     keep_freed_memory()
+    tell = functools.partial(operator.setitem, progress, index)
+    status = attempt(job, lambda: train(job, tell, stop))
+    if status != DONE:
+        raise SystemExit(status)
+
+
+def attempt(job: Job, train_it: Callable[[], None]) -> int:
+    """Hold the lock of `job` and train it, unless it is finished: one of the statuses above."""
     job.folder.mkdir(parents=True, exist_ok=True)
     with (job.folder / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not job.finished:
                 _clear(job.folder)
-                _train(job, progress, index, stop)
+                train_it()
         except BlockingIOError:
-            raise SystemExit(BUSY) from None
+            return BUSY
         except engine.Interrupted:
-            raise SystemExit(INTERRUPTED) from None
+            return INTERRUPTED
         except NoSpace as error:
             print(f"sepablate: {error}", file=sys.stderr, flush=True)
-            raise SystemExit(NO_SPACE) from None
-        except Exception as error:
+            return NO_SPACE
+        except Exception:
             write_atomically(job.folder / "error.txt", traceback.format_exc())
-            raise SystemExit(FAILED) from error
+            return FAILED
+    return DONE
 
 
-def _train(job: Job, progress: Any, index: int, stop: list[int]) -> None:
+def train(
+    job: Job,
+    tell: Callable[[int], None],
+    stop: list[int],
+    ranks: Ranks = ALONE,
+    begins: Callable[[], None] = lambda: None,
+) -> None:
+    """Train `job` and write its files; the first of `ranks` calls this.
+
+    tell: told the steps done; stop: fills when it shall stop; begins: called before the first step.
+    """
     run = job.run
     described = {**run.config, "label": job.label, "seed": run.seed, "run_key": job.key}
     write_atomically(job.folder / "run.json", json.dumps(described, indent=1))
     began = time.time_ns() // 1_000_000
     due = engine.evaluation_steps(run)
     resumed = bool(checkpoint.newest_step(job.folder))  # what it used before, nobody knows
-    joules = machine.energy_meter(job.device) if not resumed else lambda: None
+    measurable = not resumed and job.processes == 1
+    joules = machine.energy_meter(job.device) if measurable else lambda: None
 
     def follow(state: engine.State) -> None:
-        progress[index] = state.step
+        tell(state.step)
         energy = joules()
         if state.step in due:
             _write_measured(job, began, state.seconds, state.step, state.times, energy)
             write_atomically(job.folder / "curve.csv", to_csv(job, state.rows))
 
+    begins()
     outcome = engine.fit(
         run,
         data.dataset(run.dataset).load(data.FOLDER),
         job.folder,
         device=job.device,
+        ranks=ranks,
         stopping=lambda: bool(stop) or lifeline.orphaned(),
         progress=follow,
     )
@@ -111,7 +138,7 @@ def _train(job: Job, progress: Any, index: int, stop: list[int]) -> None:
     write_atomically(job.folder / "result.csv", to_csv(job, outcome.rows))
     seal(job.folder, [name for name in FILES if (job.folder / name).exists()])
     checkpoint.clear(job.folder)
-    progress[index] = run.scale.steps
+    tell(run.scale.steps)
 
 
 def _scored(job: Job, scores: np.ndarray) -> tuple[Path, bytes]:
@@ -137,7 +164,8 @@ def _write_measured(
     """What differs between two identical runs, kept out of the files that must not.
 
     energy_joules: of the processor packages or the accelerator while the run went on, with all
-    that ran beside it; null if the machine does not tell, or the run was interrupted.
+    that ran beside it; null if the machine does not tell, the run was interrupted, or several
+    processes trained it.
     """
     measured = {
         "run_key": job.key,
@@ -147,6 +175,7 @@ def _write_measured(
         "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
         "energy_joules": joules,
         "evaluations": times,
+        "processes": job.processes,
         "hardware": machine.hardware(),
         "versions": machine.versions(),
         "commit": job.commit,

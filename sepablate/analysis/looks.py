@@ -1,0 +1,111 @@
+"""How every figure looks, and every variant in them.
+
+Okabe and Ito's colours, which colour-blind readers can tell apart, and a line style and a marker of
+its own for every variant, so that a figure also reads in black and white. Variants that differ in a
+number are shades from light to dark.
+"""
+
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+
+class Look(NamedTuple):
+    """How a variant is drawn, in every figure."""
+
+    colour: str
+    line: Any
+    marker: str
+
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+LINES: tuple[Any, ...] = (
+    "-",
+    (0, (5, 1.5)),
+    (0, (1, 1)),
+    (0, (5, 1, 1, 1)),
+    (0, (8, 2)),
+    (0, (3, 1, 1, 1, 1, 1)),
+    (0, (2.5, 1)),
+)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+LOOKS = tuple(
+    Look(colour, LINES[(i + turn) % 7], MARKERS[(i + turn) % 7])
+    for turn in range(7)
+    for i, colour in enumerate(COLOURS)
+)
+
+
+def _shades(*shades: tuple[str, str]) -> dict[str, Look]:
+    """A look for each variant of a series: its own colour, line and marker."""
+    return {name: Look(colour, LINES[i], MARKERS[i]) for i, (name, colour) in enumerate(shades)}
+
+
+KNOWN = {
+    "xception": LOOKS[0],
+    "inception_v3": LOOKS[1],
+    "no_residual": LOOKS[2],
+    "no_residual_wide": LOOKS[3],
+    "relu_between": LOOKS[4],
+    "elu_between": LOOKS[5],
+    "none_after": LOOKS[6],
+    "xception_multilabel": LOOKS[0],
+    "inception_v3_multilabel": LOOKS[1],
+    "xception_multilabel_fc": LOOKS[5],
+    "inception_v3_multilabel_fc": LOOKS[4],
+    "separable_example": LOOKS[0],
+    "example_standard": LOOKS[1],
+    "example_standard_narrow": LOOKS[4],
+    "mobilenet_standard": LOOKS[1],
+    "mobilenet_shallow": LOOKS[2],
+    **_shades(
+        ("mobilenet_v1", "#08306B"),
+        ("mobilenet_075", "#1F6FB4"),
+        ("mobilenet_050", "#58A6D8"),
+        ("mobilenet_025", "#9CCBE8"),
+    ),
+    **_shades(
+        ("pointwise_first", "#000000"),
+        ("segments_32", "#46327E"),
+        ("segments_16", "#365C8D"),
+        ("segments_8", "#277F8E"),
+        ("segments_4", "#1FA187"),
+        ("segments_2", "#6CCD5A"),
+        ("segments_1", "#C2CF22"),
+    ),
+}
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 8,
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "grid.color": "#E5E5E5",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "legend.handlelength": 3.2,
+    "lines.linewidth": 1.3,
+    "svg.hashsalt": "sepablate",
+}
+
+
+def looks(variants: Sequence[str]) -> dict[str, Look]:
+    """The look of each variant of a figure, no two alike.
+
+    A variant that KNOWN does not list gets the look that a hash of its name points at, or the next
+    one whose colour, line and marker are the least used in this figure.
+    """
+    chosen = {name: KNOWN[name] for name in variants if name in KNOWN}
+    for name in variants:
+        if name not in chosen:
+            start = zlib.crc32(name.encode()) % len(LOOKS)
+            free = [each for each in LOOKS[start:] + LOOKS[:start] if each not in chosen.values()]
+            if not free:
+                raise ValueError(f"{len(variants)} variants in a figure: at most {len(LOOKS)}")
+            used = Counter(part for look in chosen.values() for part in look)
+            chosen[name] = min(free, key=lambda look: [used[part] for part in look])
+    return chosen

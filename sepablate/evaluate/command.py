@@ -1,0 +1,26 @@
+"""The command `evaluate`. Nothing heavy is imported before it runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="xception, inception_v3 or mobilenet_v1.")],
+    weights: Annotated[
+        Path | None, typer.Option(help="timm's weights for it: .safetensors, .pth or .pt.")
+    ] = None,
+    data: Annotated[Path, typer.Option(help="A folder with validation/, as ImageNet's.")] = Path(
+        "data/imagenet"
+    ),
+    batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 64,
+    mean_std: Annotated[
+        str, typer.Option(help="half, imagenet, or timm: what timm says of these weights.")
+    ] = "timm",
+) -> None:
+    """Measure the top-1 and top-5 accuracy of published weights in our network."""
+    from sepablate.evaluate import published
+
+    for line in published.evaluate(model, weights, data, batch, mean_std):
+        print(line)
