@@ -21,9 +21,8 @@ MOBILENET = Variant(
 
 
 def claim(left: str, right: str, table: int, words: str) -> Claim:
-    return Claim(
-        left, ">", right, metric="accuracy", margin=0.005, section=f"table {table}", words=words
-    )
+    section = f"MobileNets, table {table}"
+    return Claim(left, ">", right, metric="accuracy", margin=0.005, section=section, words=words)
 
 
 STUDY = Study(

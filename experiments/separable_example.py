@@ -41,7 +41,7 @@ STUDY = Study(
             "example_standard",
             metric="accuracy",
             margin=0.02,
-            section="example",
+            section="Keras' example",
             words="the separable network is as accurate as its twin of nine times the cost",
         ),
         Claim(
@@ -50,7 +50,7 @@ STUDY = Study(
             "example_standard_narrow",
             metric="accuracy",
             margin=0.005,
-            section="open question",
+            section="Keras' example, open question",
             words="at the same number of parameters the separable network is more accurate",
         ),
     ),

@@ -164,7 +164,7 @@ def list_() -> None:
         declared = study.load(name)
         print(f"{name}: {declared.title}")
         for variant in declared.all:
-            print(f"    {variant.name:18} {variant.label}")
+            print(f"    {variant.name:27} {variant.label}")
 
 
 app.command()(commands.trace)

@@ -1,0 +1,44 @@
+"""What a study is: variants to compare and the claims that a paper makes about them.
+
+Data only. This package imports neither torch nor anything else of sepablate, so that a study file
+loads in milliseconds and never decides how it is trained.
+"""
+
+from sepablate.study.comparison import Claim, Study
+from sepablate.study.declared import (
+    FOLDER,
+    AnyStudy,
+    load,
+    names,
+    studies_with,
+    variant,
+    variants,
+)
+from sepablate.study.layer_study import LayerStudy
+from sepablate.study.variant import (
+    INCEPTION_V3,
+    INCEPTION_V3_2016,
+    POINTWISE_FIRST,
+    XCEPTION,
+    Variant,
+    check_name,
+)
+
+__all__ = [
+    "FOLDER",
+    "INCEPTION_V3",
+    "INCEPTION_V3_2016",
+    "POINTWISE_FIRST",
+    "XCEPTION",
+    "AnyStudy",
+    "Claim",
+    "LayerStudy",
+    "Study",
+    "Variant",
+    "check_name",
+    "load",
+    "names",
+    "studies_with",
+    "variant",
+    "variants",
+]

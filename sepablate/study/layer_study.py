@@ -1,0 +1,62 @@
+"""A study that trains nothing: what single layers cost."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+from sepablate.study.comparison import Claim
+from sepablate.study.variant import Variant
+
+
+@dataclass(frozen=True)
+class LayerStudy:
+    """Standard against separable convolutions: what a layer costs on paper and in time, untrained.
+
+    kernels: sizes in pixels; widths: channels in and out; map_size: pixels; batch: images;
+    repeats: timings of each layer; seconds: no further round of timings begins after so long.
+    smaller: the fields that are other at a scale, by its name.
+    """
+
+    title: str
+    source: str
+    kernels: tuple[int, ...]
+    widths: tuple[int, ...]
+    map_size: int
+    batch: int
+    repeats: int
+    seconds: float
+    smaller: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    # It trains nothing: whoever walks over the studies finds no variants and no claims here.
+    all: ClassVar[tuple[Variant, ...]] = ()
+    variants: ClassVar[tuple[Variant, ...]] = ()
+    claims: ClassVar[tuple[Claim, ...]] = ()
+    asks: ClassVar[tuple[str, ...]] = ()
+    confounds: ClassVar[Mapping[str, str]] = MappingProxyType({})
+
+    def __post_init__(self) -> None:
+        for name in ("kernels", "widths"):
+            sizes = getattr(self, name)
+            if not isinstance(sizes, tuple) or not sizes or sorted({*sizes}) != list(sizes):
+                raise ValueError(f"{name} {sizes!r}: choose a tuple of rising numbers")
+        sizes = (*self.kernels, *self.widths, self.map_size, self.batch)
+        if not all(isinstance(size, int) and size >= 1 for size in sizes):
+            raise ValueError(f"sizes {sizes!r}: choose whole numbers, at least 1")
+        if not all(kernel % 2 for kernel in self.kernels):
+            raise ValueError(f"kernels {self.kernels!r}: choose odd sizes, which keep the map's")
+        if self.repeats < 3 or not self.seconds > 0:
+            chosen = f"repeats {self.repeats!r}, seconds {self.seconds!r}"
+            raise ValueError(f"{chosen}: choose at least 3 repeats and more than 0 seconds")
+        for scale in self.smaller:
+            self.at(scale)
+        object.__setattr__(self, "smaller", MappingProxyType(dict(self.smaller)))
+
+    def at(self, scale: str) -> "LayerStudy":
+        """The study as it is run at that scale."""
+        return dataclasses.replace(self, smaller={}, **self.smaller.get(scale, {}))
+
+    def pairs_with(self, _: str) -> set[tuple[str, str]]:
+        """None: no variants are compared."""
+        return set()
