@@ -40,4 +40,5 @@ OF_TASKS = {
 
 def of_columns(columns: Iterable[str]) -> Measure:
     """The measure of a table that has these columns."""
-    return next(each for each in OF_TASKS.values() if each.name in columns)
+    found = set(columns)
+    return next(each for each in OF_TASKS.values() if each.name in found)

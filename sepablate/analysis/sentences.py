@@ -17,6 +17,7 @@ WORDS = {
     "equivalent": "The two are equivalent here: the difference claimed is smaller than the margin.",
     "inconclusive": "This cannot be told apart from no difference.",
 }
+EQUALITY_OPEN = "The difference is shown neither to be within the margin nor to be beyond it."
 SCORECARD = (
     "Claim",
     "Section",
@@ -111,7 +112,8 @@ def _word(verdict: Verdict) -> str:
         return WORDS[verdict.word] + _caveats(verdict)
     if verdict.p_adjusted < LEVEL or verdict.within_margin:
         return "No verdict, because of the divergence."
-    return f"{WORDS['inconclusive']} {_power(verdict)}"
+    equality = verdict.measured.claim.comparison == "="
+    return f"{EQUALITY_OPEN if equality else WORDS['inconclusive']} {_power(verdict)}"
 
 
 def _caveats(verdict: Verdict) -> str:

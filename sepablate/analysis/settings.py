@@ -12,55 +12,58 @@ from sepablate.study import Study
 Config = Mapping[str, Any]
 PER_RUN = {"variant", "label", "run_keys", "source_digest"}
 OF_RMSPROP = {"rho", "epsilon"}
-SAME_TRAINING = (
-    "images",
-    "dataset",
-    "model.classes",
-    "image_size",
-    "model.in_channels",
-    "steps",
-    "batch_size",
-    "epochs",
-    "validation_images",
-    "test_images",
-)
+OF_THE_IMAGES = ("dataset", "model.classes", "image_size", "model.in_channels")
 
 
 def trained(studies: Mapping[str, Study], configs: Mapping[str, Config]) -> str:
-    """What was trained, on what and for how long; one line for each way of training."""
-    ways: dict[tuple[Any, ...], list[Study]] = {}
+    """What was trained, on what and for how long; a line for each kind of images and networks.
+
+    All runs of a scale have as many images, seeds and gradient steps.
+    """
+    kinds: dict[tuple[Any, ...], list[Study]] = {}
     for each in studies.values():
         first = configs[each.baseline.name]
-        way = (*(first[key] for key in SAME_TRAINING), first["model"])
-        ways.setdefault(way, []).append(each)
-    seeds = next(iter(configs.values()))["seeds"]
-    head = (
-        f"{len(configs)} networks were trained from scratch, each {len(seeds)} times "
-        f"(seeds {text(seeds)})"
+        kind = (*(first[key] for key in OF_THE_IMAGES), first["model"])
+        kinds.setdefault(kind, []).append(each)
+    first = next(iter(configs.values()))
+    alike = len(kinds) == 1
+    parts = [
+        f"{len(configs)} networks were trained from scratch, each {len(first['seeds'])} times "
+        f"(seeds {text(first['seeds'])}), on {first['images']:,} images"
+        f"{_images(first) if alike else ''}: {first['steps']:,} gradient steps, each on "
+        f"{first['batch_size']} images (epochs: {text(first['epochs'])}).",
+        *([_networks(list(studies.values()), configs)] if alike else []),
+        f"The curves are measured on {first['validation_images']:,} images that are not trained "
+        f"on; the final scores on {first['test_images']:,} test "
+        "images, once, after the last step.",
+    ]
+    lines = [_line(each, configs) for each in kinds.values()]
+    return " ".join(parts) + "\n" + ("" if alike else "\n" + "".join(lines))
+
+
+def _line(studies: list[Study], configs: Mapping[str, Config]) -> str:
+    titles = "; ".join(f"*{each.title}*" for each in studies)
+    images = _images(configs[studies[0].baseline.name])
+    return f"- {titles}: images{images}. {_networks(studies, configs)}\n"
+
+
+def _images(config: Config) -> str:
+    size, channels = config["image_size"], config["model.in_channels"]
+    return (
+        f" of `{config['dataset']}` in {config['model.classes']} classes, given as "
+        f"{size} x {size} x {channels}"
     )
-    lines = [_way(alike, configs) for alike in ways.values()]
-    if len(lines) == 1:
-        return f"{head}, {lines[0]}\n"
-    titles = ["; ".join(f"*{each.title}*" for each in alike) for alike in ways.values()]
-    pairs = zip(titles, lines, strict=True)
-    return f"{head}:\n\n" + "".join(f"- {title}: {line}\n" for title, line in pairs)
 
 
-def _way(studies: list[Study], configs: Mapping[str, Config]) -> str:
-    """Of studies whose runs are trained alike; the first one's baseline gives the width."""
+def _networks(studies: list[Study], configs: Mapping[str, Config]) -> str:
+    """Sizes; the width is that of the first study's baseline."""
     baseline = studies[0].baseline
     first = configs[baseline.name]
     sizes = [configs[variant.name]["parameters"] for each in studies for variant in each.all]
     wide = f"{first['model.width']:g} times" if first["model.width"] != 1 else "just"
     return (
-        f"on {first['images']:,} images of `{first['dataset']}` in {first['model.classes']} "
-        f"classes, given as {first['image_size']} x {first['image_size']} x "
-        f"{first['model.in_channels']}: {first['steps']:,} gradient steps, each on "
-        f"{first['batch_size']} images (epochs: {text(first['epochs'])}). {baseline.label} is "
-        f"{wide} as wide as published and has {first['parameters']:,} parameters; the networks "
-        f"have {min(sizes):,} to {max(sizes):,}. The curves are measured on "
-        f"{first['validation_images']:,} images that are not trained on; the final scores on "
-        f"{first['test_images']:,} test images, once, after the last step."
+        f"{baseline.label} is {wide} as wide as published and has {first['parameters']:,} "
+        f"parameters; the networks have {min(sizes):,} to {max(sizes):,}."
     )
 
 

@@ -121,15 +121,18 @@ def load(name: str, path: Path | None) -> nn.Module:
         raise ValueError(f"--weights: {given}; download timm's weights, for example from {place}")
     try:
         state = load_state_dict(str(path), device="cpu", weights_only=True)
-        # Files older than PyTorch 0.4.1 do not count batches, which evaluation does not need.
-        counts = {_counter(key): torch.tensor(0) for key in state if key.endswith("running_var")}
+    except Exception as error:  # of what is no checkpoint the readers raise nearly anything
+        raise ValueError(
+            f"{path}: no file of weights alone, as .safetensors or .pth ({type(error).__name__})"
+        ) from None
+    # Files older than PyTorch 0.4.1 do not count batches, which evaluation does not need.
+    counts = {_counter(key): torch.tensor(0) for key in state if key.endswith("running_var")}
+    try:
         ours = from_timm(name, counts | state)
         classes = len(ours["classifier.dense.bias"])
         model = build(name, classes=classes, **NETWORKS[name].options)
         model.load_state_dict(ours)
-    except (
-        Exception
-    ) as error:  # a file that is no checkpoint makes the readers raise nearly anything
+    except (ValueError, RuntimeError) as error:  # other names, other shapes
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"{path}: not the weights of {NETWORKS[name].timm}: {reason}") from None
     return model.eval()

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from sepablate import scales
 from sepablate.training import cluster_task, lifeline
 
 TORCHRUN = "TORCHELASTIC_RUN_ID"
@@ -35,7 +36,7 @@ def train(
         lifeline.die_with_parent()
     stage = functools.partial(_stage, variant, scale, only, mlflow)
     if by_torchrun:
-        return _together(stage)
+        return _together(scale, stage)
     if cluster:
         from sepablate.training import cluster as machines
 
@@ -54,7 +55,7 @@ def untrained(variant: str, scale: str) -> list[str]:
     return [job.key for job in stage.known_jobs(variant, scale) if not job.finished]
 
 
-def _together(stage: Callable[[Any], list[str]]) -> list[str]:
+def _together(scale: str, stage: Callable[[Any], list[str]]) -> list[str]:
     """The stage on all processes of torchrun, which all exit with the same status."""
     from sepablate.training import distributed
 
@@ -63,6 +64,7 @@ def _together(stage: Callable[[Any], list[str]]) -> list[str]:
         sys.exit(team.follow())
     status = 1
     try:
+        distributed.check(scale, scales.load(scale)[0], team.ranks.world)
         failures = stage(team.train)
         status = 1 if failures else 0
         return failures

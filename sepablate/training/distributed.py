@@ -42,10 +42,9 @@ class Team:
     ) -> parallel.Progress:
         """Train every job that is not finished, one after the other, on all processes together.
 
-        For the leading process. Raises ValueError if the processes do not divide a batch, Stopped
-        after SIGINT or SIGTERM to any process. After a run that fails in its midst no other begins.
+        For the leading process. Raises Stopped after SIGINT or SIGTERM to any process. After a run
+        that fails in its midst no other begins.
         """
-        check(jobs[0].run.scale_name, jobs[0].run.scale, self.ranks.world)
         done = [job.finished for job in jobs]
         steps = [job.run.scale.steps * whole for job, whole in zip(jobs, done, strict=True)]
         progress = parallel.Progress(steps, sum(done))
