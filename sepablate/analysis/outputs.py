@@ -71,15 +71,15 @@ def report_outputs(studies: list[str], scale: str, name: str = "REPORT") -> None
         if study.load(name).all
     }
     keys = tables.run_keys(summaries.values())
-    for kind in ("png", "svg"):
-        write_atomically(folder / f"{prefix}scorecard.{kind}", forest.draw(decided, kind, keys))
+    own = [f"{name}.md", f"{name.lower()}.html", f"{prefix}metrics.json", f"{prefix}verdicts.json"]
+    for kind in ("png", "svg") if decided else ():
+        own.append(f"{prefix}scorecard.{kind}")
+        write_atomically(folder / own[-1], forest.draw(decided, kind, keys))
     text = report.write(studies, scale, decided, f"{prefix}scorecard.png")
     write_atomically(folder / f"{prefix}metrics.json", metrics.to_json(summaries, decided))
     write_atomically(folder / f"{prefix}verdicts.json", claims.to_json(decided))
     write_atomically(folder / f"{name}.md", text)
     write_atomically(folder / f"{name.lower()}.html", page.to_html(text, folder))
-    own = [f"{name}.md", f"{name.lower()}.html", f"{prefix}metrics.json", f"{prefix}verdicts.json"]
-    own += [f"{prefix}scorecard.{kind}" for kind in ("png", "svg")]
     digests.write(folder / f"{prefix}digests.json", name, studies, own)
 
 

@@ -24,14 +24,13 @@ adjusted p below 0.05), and else is *inconclusive*. The whole rule is in
 
 
 def write(studies: list[str], scale: str, decided: list[Verdict], scorecard: str) -> str:
-    """The report on `studies`, from what their stages wrote; scorecard: its forest plot's name.
-
-    Raises ValueError if none of them trains networks.
-    """
+    """The report on `studies`, from what their stages wrote; scorecard: its forest plot's name."""
     loaded = {name: study.load(name) for name in studies}
     training = {name: each for name, each in loaded.items() if isinstance(each, Study)}
     if not training:
-        raise ValueError(f"report on {', '.join(studies)}: choose a study that trains as well")
+        title = f"# What was measured without training, at scale `{scale}`\n"
+        parts = [_study(name, each, scale, {}, []) for name, each in loaded.items()]
+        return "\n".join([title, *parts])
     configs = {
         variant.name: config(scale, variant.name)
         for each in loaded.values()
