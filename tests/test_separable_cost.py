@@ -178,8 +178,15 @@ def test_report_shows_table_figure_and_sentences(project: Path) -> None:
     assert "n = 3" in section
     metrics = json.loads((project / "results/smoke/metrics.json").read_text())
     assert list(metrics) == ["residual_connections"]
-    with pytest.raises(ValueError, match=r"report on separable_cost: choose a study that trains"):
-        outputs.report_outputs([NAME], "smoke")
+
+
+def test_report_without_training_has_no_scorecard(project: Path) -> None:
+    results = project / "results/smoke"
+    outputs.report_outputs([NAME], "smoke", "COSTS")
+    assert f"]({NAME}/figure.png)" in (results / "COSTS.md").read_text()
+    listed = json.loads((results / "costs_digests.json").read_text())["files"]
+    assert {f"{NAME}/table.csv", "COSTS.md", "costs.html"} <= set(listed)
+    assert not list(results.glob("costs_scorecard*"))
 
 
 def wrong() -> list[str]:
