@@ -1,9 +1,16 @@
 """Data sets: fetched, verified and loaded. One file per data set."""
 
+import functools
 from pathlib import Path
 from types import ModuleType
 
-from sepablate.data import fashion_mnist, garment_scenes, imagenet, labelled_images
+from sepablate.data import (
+    fashion_mnist,
+    garment_scenes,
+    image_files,
+    imagenet,
+    labelled_images,
+)
 
 FOLDER = Path("data")
 DATASETS: dict[str, ModuleType] = {
@@ -23,3 +30,19 @@ def dataset(name: str) -> ModuleType:
     if name not in DATASETS:
         raise ValueError(f"data set {name!r}: choose {', '.join(DATASETS)}")
     return DATASETS[name]
+
+
+def digest(name: str) -> str:
+    """A hash of what the data set holds; files of images are listed once."""
+    return _digest(name, FOLDER.absolute())
+
+
+@functools.cache
+def _digest(name: str, folder: Path) -> str:
+    return dataset(name).digest(folder)
+
+
+def check_classes(name: str, classes: int) -> None:
+    """ValueError unless the data set has so many classes; for those whose files decide it."""
+    if dataset(name).CLASSES is None:
+        image_files.check_classes(dataset(name).load(FOLDER), classes)

@@ -24,7 +24,7 @@ from sepablate.scales import Scale
 from sepablate.training import checkpoint, engine, lifeline, parallel, ranks, worker
 from sepablate.training.worker import Job
 
-PATIENCE = timedelta(hours=1)  # with another process: one may list a million files, say
+PATIENCE = timedelta(minutes=30)  # with another process: one may list a million files, say
 STOPPED = worker.INTERRUPTED
 SHARED_WITHIN = 60.0  # seconds until what one machine has written is seen on the others
 

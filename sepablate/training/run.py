@@ -103,7 +103,7 @@ class Run:
             "learning_rates": list(self.learning_rates),
             "precision": self.precision,
             "threads": self.threads,
-            "data_digest": data.dataset(self.dataset).digest(data.FOLDER),
+            "data_digest": data.digest(self.dataset),
             "source_digest": source_digest(self.model, self.dataset),
             "torch": torch.__version__,
         }

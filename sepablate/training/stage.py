@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sepablate import scales, study
+from sepablate import data, scales, study
 from sepablate.files import seal, write_atomically
 from sepablate.training import guard, machine, parallel, worker
 from sepablate.training.run import Run, resolve
@@ -64,6 +64,8 @@ def known_jobs(variant_name: str, scale_name: str) -> list[Job]:
 
 def check(variant_name: str, scale_name: str) -> None:
     """Raise ValueError for what is unknown, out of range or confounded, before any training."""
+    run = _resolved(variant_name, scale_name)
+    data.check_classes(run.dataset, run.options["classes"])
     guard.check(variant_name, lambda name: _resolved(name, scale_name).config)
 
 
