@@ -1,5 +1,6 @@
 """From run folders to tables, figures, verdicts and the report, on small made-up runs."""
 
+import itertools
 import json
 import math
 import shutil
@@ -8,13 +9,29 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
+from scipy import stats
 
 from sepablate import study
-from sepablate.analysis import claims, looks, measures, outputs, results, tables
+from sepablate.analysis import (
+    claims,
+    curves,
+    labels,
+    looks,
+    measures,
+    outputs,
+    results,
+    series,
+    tables,
+)
 from sepablate.analysis.claims import Divergence
 from sepablate.paper import xception as paper
 
 STUDIES = [name for name in study.names() if study.load(name).all]
+MAIN = ["xception_vs_inception", "residual_connections", "pointwise_activation"]
+MANY = "xception_vs_inception_multilabel"
 FINAL = {"xception": 0.87, "no_residual": 0.80, "relu_between": 0.869}
 STEPS = (3, 6, 9)
 IMAGES = 203
@@ -40,7 +57,12 @@ def make_runs(name, seeds=range(6), diverged=()):
     config = {"parameters": 1000, "weight_decay": 1e-5, "batch_size": 64}
     config |= {"mult_adds": int(2_500_000 * declared.relative_width**2)}
     config |= {"test_images": IMAGES, "seeds": list(seeds), "label": name, "run_keys": keys}
-    config |= {"dataset": "toys", "images": 12_000, "image_size": 28, "validation_images": 250}
+    config |= {
+        "dataset": "toys" if declared.task == "single_label" else "heaps",
+        "images": 12_000,
+        "image_size": 28,
+        "validation_images": 250,
+    }
     config |= {"steps": 9, "epochs": 0.5, "model.width": 0.25, "model.classes": 10}
     config |= {"model": declared.model, "model.in_channels": 1, "task": declared.task}
     config |= {"model.segments": declared.options.get("segments", 0), "rho": 0.9}
@@ -113,14 +135,57 @@ def test_claims_against_the_files(project):
     assert math.isnan(speed.images_low)
 
 
+def test_many_labels_are_scored_by_their_precision(project):
+    make_runs("inception_v3_multilabel", diverged=[2])
+    outputs.study_outputs(MANY, "tiny")
+    table = pd.read_csv(f"results/tiny/{MANY}/table.csv").set_index("variant")
+    own = final("xception_multilabel", "final/test_map_100_averaged")
+    theirs = final("inception_v3_multilabel", "final/test_map_100_averaged")
+    assert table.map_100["xception_multilabel"] == pytest.approx(own.mean())
+    assert table.raw_map_100["xception_multilabel"] == pytest.approx(own.mean() - 0.01)
+    assert not [column for column in table if "accuracy" in column]
+    assert "Test MAP@100 (%)" in Path(f"results/tiny/{MANY}/table.md").read_text()
+    curve = pd.read_csv(f"results/tiny/{MANY}/curves.csv")
+    assert list(curve.columns) == curves.columns(measures.OF_TASKS["multi_label"])
+    assert curve.validation_map_100.between(0.6, 0.9).all()
+    first, *_ = claims.from_json(Path(f"results/tiny/{MANY}/claims.json").read_text())
+    assert first.differences == pytest.approx((own - theirs).dropna().tolist())
+    runs, seeds = Path("results/tiny/runs"), (0, 1, 3, 4, 5)
+    left, right = (
+        np.stack([np.fromfile(runs / name / f"seed-{k}.precision.bin", "<f4") for k in seeds])
+        for name in ("xception_multilabel", "inception_v3_multilabel")
+    )
+    images = (left.astype(float) - right).mean(0)
+    expected = stats.t.interval(0.95, IMAGES - 1, images.mean(), stats.sem(images))
+    assert (first.images_low, first.images_high) == pytest.approx(expected)
+
+
+def test_a_study_of_two_tasks_is_refused(project):
+    path = Path("results/tiny/runs/no_residual/config.json")
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "task": "multi_label"}))
+    with pytest.raises(ValueError, match="no_residual is of task multi_label, xception of single"):
+        outputs.study_outputs("residual_connections", "tiny")
+    path.write_text(json.dumps({**config, "task": "two_labels"}))
+    with pytest.raises(ValueError, match="task 'two_labels'; run `sepablate train no_residual`"):
+        outputs.study_outputs("residual_connections", "tiny")
+
+
+def test_a_claim_on_the_other_task_s_score_is_refused(project):
+    runs = results.read(study.load(MANY).all, "tiny")
+    assert set(runs.scores("speed").columns) == {each.name for each in study.load(MANY).all}
+    with pytest.raises(ValueError, match=r"metric 'accuracy' of runs of .*: choose map_100, speed"):
+        runs.scores("accuracy")
+
+
 def test_report_names_every_claim_and_divergence(project):
     make_runs("no_residual", diverged=[2])
-    for name in STUDIES:
+    for name in MAIN:
         outputs.study_outputs(name, "tiny")
-    outputs.report_outputs(STUDIES, "tiny")
+    outputs.report_outputs(MAIN, "tiny")
     report = Path("results/tiny/REPORT.md").read_text()
     decided = json.loads(Path("results/tiny/verdicts.json").read_text())
-    declared = [claim for name in STUDIES for claim in study.load(name).claims]
+    declared = [claim for name in MAIN for claim in study.load(name).claims]
     assert len(decided) == len(declared)
     assert all(claim.words[1:] in report for claim in declared)
     assert "Seed 2 of No shortcuts diverged at step 5" in report
@@ -167,6 +232,13 @@ def test_broken_runs_are_refused_with_the_command_that_helps(project, damage, me
     assert "\n" not in str(caught.value)
 
 
+def test_a_precision_file_of_another_length_is_refused(project):
+    path = Path("results/tiny/runs/xception_multilabel/seed-1.precision.bin")
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(ValueError, match=r"precision.bin: 808 bytes for 203 images; run `sepab"):
+        outputs.study_outputs(MANY, "tiny")
+
+
 def swap(runs, old, new):
     path = runs / "elu_between/seed-3.csv"
     path.write_text(path.read_text().replace(old, new))
@@ -193,11 +265,82 @@ def test_a_variant_looks_the_same_in_every_figure_and_no_two_look_alike_in_one()
     everywhere = {}
     for name in STUDIES:
         found = looks.looks([variant.name for variant in study.load(name).all])
-        assert len({look.colour for look in found.values()}) == len(found)
+        for part in zip(*found.values(), strict=True):
+            assert len(set(part)) == len(found), (name, part)
         for variant, look in found.items():
             assert everywhere.setdefault(variant, look) == look
     many = looks.looks([f"unknown_{index}" for index in range(40)])
     assert len(set(many.values())) == 40
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v1", "channel_segments"])
+def test_final_scores_against_a_field_of_the_config(project, name):
+    each = study.load(name)
+    make_runs(each.variants[0].name, diverged=[4])
+    runs = results.read(each.all, "tiny")
+    places = series.positions(runs.configs, each.against)
+    axis = Figure(figsize=(3, 3.6)).subplots()
+    assert series.scores_against(runs.frame, runs.measure, each.against, places, axis) is axis
+    assert axis.get_xscale() == "log"
+    strokes, intervals, means = axis.lines[::3], axis.lines[1::3], axis.lines[2::3]
+    for variant, *drawn in zip(each.all, strokes, intervals, means, strict=True):
+        values = 100 * final(variant.name)
+        assert sorted(drawn[0].get_ydata()) == pytest.approx(sorted(values))
+        expected = stats.t.interval(0.95, len(values) - 1, values.mean(), values.sem())
+        assert list(drawn[1].get_ydata()) == pytest.approx(expected)
+        assert list(drawn[2].get_ydata()) == pytest.approx([values.mean()])
+        assert {x for line in drawn for x in line.get_xdata()} == {places[variant.name]}
+    assert "6 seeds" in axis.get_title()
+
+
+def test_no_segments_stand_beyond_the_most_and_are_named(project):
+    each = study.load("channel_segments")
+    runs = results.read(each.all, "tiny")
+    places = series.positions(runs.configs, each.against)
+    assert [places[f"segments_{count}"] for count in (1, 2, 32)] == [1, 2, 32]
+    assert places["pointwise_first"] > 2 * 32
+    axis = Figure().subplots()
+    series.scores_against(runs.frame, runs.measure, each.against, places, axis)
+    axis.get_figure().draw_without_rendering()
+    ticks = [label.get_text().replace("\n", " ") for label in axis.get_xticklabels()]
+    assert ticks == ["1", "2", "4", "8", "16", "32", "one per channel"]
+
+
+def test_against_wants_a_positive_number_of_every_variant():
+    for number, said in (
+        (None, "no number"),
+        ("x", "no number"),
+        (0, "log axis"),
+        (-1, "log axis"),
+    ):
+        with pytest.raises(ValueError, match=f"against 'mult_adds'.* b.*{said}"):
+            series.positions({"a": {"mult_adds": 5}, "b": {"mult_adds": number}}, "mult_adds")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_names_of_points_cover_nothing(seed):
+    draw = np.random.default_rng(seed)
+    axis = Figure(figsize=(4, 4)).subplots()
+    axis.set(xlim=(0, 1), ylim=(0, 1))
+    places = draw.permutation(9)[:5]  # of a grid
+    points = [
+        labels.Point(f"point {k}", "black", x, y, y - 0.02, y + 0.02)
+        for k, (x, y) in enumerate((0.2 + 0.3 * (at % 3), 0.2 + 0.3 * (at // 3)) for at in places)
+    ]
+    points += [points[0]._replace(name="near", x=points[0].x + 0.02)]
+    labels.beside(points, axis)
+    axis.get_figure().draw_without_rendering()
+    boxes = [Text.get_window_extent(text) for text in axis.texts]
+    assert [text.get_text() for text in axis.texts] == [point.name for point in points]
+    for one, other in itertools.combinations(boxes, 2):
+        assert Bbox.intersection(one, other) is None
+    for point, box in itertools.product(points, boxes):
+        assert not box.contains(*axis.transData.transform((point.x, point.y)))
+
+
+def test_networks_of_both_tasks_share_their_colour():
+    for name in ("xception", "inception_v3"):
+        assert looks.KNOWN[f"{name}_multilabel"] == looks.KNOWN[name]
 
 
 def test_markdown_and_published_numbers():

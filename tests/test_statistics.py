@@ -113,11 +113,28 @@ def test_nothing_is_said_without_a_spread(d):
 
 def test_interval_over_images_is_the_t_interval_of_the_mean_images():
     draw = np.random.default_rng(6)
-    left, right = draw.random((2, 3, 400)) < np.array([0.9, 0.85])[:, None, None]
+    left, right = (draw.random((2, 3, 400)) < np.array([0.9, 0.85])[:, None, None]).astype(float)
     mean, low, high = statistics.interval_over_images(left, right)
     means = left.mean(0) - right.mean(0)
     assert mean == pytest.approx(left.mean() - right.mean(), **CLOSE)
     assert (low, high) == pytest.approx(DescrStatsW(means).tconfint_mean(), **CLOSE)
+
+
+def test_interval_over_images_of_zeros_and_ones_is_what_it_always_was():
+    """The numbers of the rule that took only right and wrong."""
+    draw = np.random.default_rng(8)
+    left, right = draw.random((2, 6, 1000)) < np.array([0.8, 0.79])[:, None, None]
+    found = statistics.interval_over_images(left.astype(float), right.astype(float))
+    golden = [0.014666666666666668, 0.0005837992533225048, 0.02874953408001083]
+    assert list(map(float, found)) == pytest.approx(golden, rel=1e-12)
+
+
+def test_interval_over_images_of_precisions():
+    draw = np.random.default_rng(9)
+    left, right = draw.random((2, 4, 300))
+    _, low, high = statistics.interval_over_images(left, right)
+    expected = DescrStatsW((left - right).mean(0)).tconfint_mean()
+    assert (low, high) == pytest.approx(expected, **CLOSE)
 
 
 @pytest.mark.parametrize("n", [3, 6, 10])

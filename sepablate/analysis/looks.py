@@ -37,9 +37,12 @@ LOOKS = tuple(
 )
 
 
-def _shades(*shades: tuple[str, str]) -> dict[str, Look]:
-    """A look for each variant of a series: its own colour, line and marker."""
-    return {name: Look(colour, LINES[i], MARKERS[i]) for i, (name, colour) in enumerate(shades)}
+def _shades(first: int, *shades: tuple[str, str]) -> dict[str, Look]:
+    """A look for each variant of a series: its own colour, lines and markers from `first` on."""
+    return {
+        name: Look(colour, LINES[i % 7], MARKERS[i % 7])
+        for i, (name, colour) in enumerate(shades, first)
+    }
 
 
 KNOWN = {
@@ -60,19 +63,21 @@ KNOWN = {
     "mobilenet_standard": LOOKS[1],
     "mobilenet_shallow": LOOKS[2],
     **_shades(
+        3,
         ("mobilenet_v1", "#08306B"),
         ("mobilenet_075", "#1F6FB4"),
         ("mobilenet_050", "#58A6D8"),
-        ("mobilenet_025", "#9CCBE8"),
+        ("mobilenet_025", "#8DC3E6"),
     ),
     **_shades(
-        ("pointwise_first", "#000000"),
-        ("segments_32", "#46327E"),
-        ("segments_16", "#365C8D"),
-        ("segments_8", "#277F8E"),
-        ("segments_4", "#1FA187"),
-        ("segments_2", "#6CCD5A"),
+        0,
         ("segments_1", "#C2CF22"),
+        ("segments_2", "#6CCD5A"),
+        ("segments_4", "#1FA187"),
+        ("segments_8", "#277F8E"),
+        ("segments_16", "#365C8D"),
+        ("segments_32", "#46327E"),
+        ("pointwise_first", "#000000"),
     ),
 }
 STYLE = {

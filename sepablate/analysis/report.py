@@ -64,8 +64,8 @@ def _elsewhere(loaded: dict[str, AnyStudy]) -> str:
     others = [study.load(name).title for name in study.names() if name not in loaded]
     return (
         f"Not in this report: {_titles(others)}. `make repro` writes the paper's own comparisons "
-        "to `REPORT.md`, and `make repro-all` the controls that the paper lacks to `CONTROLS.md` "
-        "and further studies to `FURTHER.md` beside it.\n"
+        "to `REPORT.md` and what layers cost to `COSTS.md`, `make repro-all` the controls that the "
+        "paper lacks to `CONTROLS.md` and further studies to `FURTHER.md`, beside each other.\n"
         if others
         else ""
     )

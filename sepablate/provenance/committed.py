@@ -15,7 +15,6 @@ from sepablate.analysis import tables
 from sepablate.analysis.results import RESULTS
 
 EXACT = ("parameters", "mult_adds", "weight_decay", "n", "pairs")
-ESTIMATES = ("accuracy", "raw_accuracy", "difference")
 BITS, WITHIN, NOT = "bit for bit", "within the committed 95 % interval", "not reproduced"
 
 
@@ -68,10 +67,10 @@ def _compare(committed: pd.DataFrame, here: pd.DataFrame) -> Iterator[tuple[str,
     rows = {row["variant"]: row for row in here.to_dict("records")}
     for old in committed.to_dict("records"):
         new: dict[Any, Any] = rows.get(old["variant"], {})
-        for column in (*EXACT, *ESTIMATES):
-            if column in old:
-                told = f"{new.get(column, 'nothing')} for the committed {old[column]}"
-                yield _word(column, old, new), f"{old['variant']} {column}: {told}"
+        estimates = [column for column in map(str, old) if f"{column}_low" in old]
+        for column in [*(each for each in EXACT if each in old), *estimates]:
+            told = f"{new.get(column, 'nothing')} for the committed {old[column]}"
+            yield _word(column, old, new), f"{old['variant']} {column}: {told}"
 
 
 def _word(column: str, old: dict[Any, Any], new: dict[Any, Any]) -> str:
