@@ -1,9 +1,10 @@
 """What a crash, a full disk or a failing one leaves behind: found, and repaired where that is safe.
 
-Repairing deletes no result. A broken dvc.lock is put aside; `dvc repro` makes a new one and takes
-every finished run up by its key, so that nothing is trained again.
+Repairing deletes no result, but damaged copies in DVC's cache. A broken dvc.lock is put aside; `dvc
+repro` makes a new one and takes every finished run up by its key, so that nothing is trained again.
 """
 
+import hashlib
 import importlib.metadata
 import json
 import re
@@ -19,6 +20,8 @@ from sepablate.data import fetch
 from sepablate.files import damaged, is_whole
 
 LOCKS = (Path("dvc.lock"), Path("experiments/dvc.lock"))
+CACHE = Path(".dvc/cache/files/md5")
+CACHED = re.compile(r"([0-9a-f]{30})(\.dir)?")  # the rest of the MD5, after the folder's two digits
 RWLOCK = Path(".dvc/tmp/rwlock")  # DVC's note of who reads and writes what
 REQUIREMENTS = Path("requirements.lock")
 RUNS = Path(".sepablate/runs")
@@ -35,7 +38,14 @@ class Finding:
 
 def examine(repair: bool = False) -> list[Finding]:
     """All that is wrong in the current folder; with `repair`, less of it afterwards."""
-    checks = (_locks(repair), _data(), _runs(), _leftovers(repair), _versions())
+    checks = (
+        _locks(repair),
+        _data(),
+        _runs(),
+        _cache(repair),
+        _leftovers(repair),
+        _versions(),
+    )
     return [finding for check in checks for finding in check]
 
 
@@ -72,6 +82,8 @@ def _is_json(path: Path) -> bool:
 def _data() -> Iterator[Finding]:
     """Files that are there and wrong; one that is missing will be fetched."""
     for module in data.DATASETS.values():
+        if not hasattr(module, "SOURCE"):
+            continue  # made of another one, or of the user's own images
         for folder in data.FOLDER.glob("*/"):
             for name in module.SOURCE.expected:
                 try:
@@ -86,6 +98,21 @@ def _runs() -> Iterator[Finding]:
     for folder in sorted(folders):
         for name in damaged(folder):
             yield Finding(f"{folder / name}: damaged; `dvc repro` or `sepablate train` renews it")
+
+
+def _cache(repair: bool) -> Iterator[Finding]:
+    """Files in DVC's cache that are not what their names say: DVC does not look again."""
+    for path in sorted(CACHE.glob("??/*")):
+        name = CACHED.fullmatch(path.name)
+        if name is None:
+            continue  # DVC's own temporary file
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "md5").hexdigest()
+        if found != path.parent.name + name[1]:
+            if repair:
+                path.unlink()
+            said = ", deleted; `dvc repro` makes it again where it is needed" if repair else HINT
+            yield Finding(f"{path}: damaged in DVC's cache{said}", repair)
 
 
 def _leftovers(repair: bool) -> Iterator[Finding]:

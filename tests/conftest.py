@@ -1,22 +1,35 @@
-"""What tests share: the real data, and a copy of the project to run real commands in."""
+"""What tests share: the real data, and copies of the project to run real commands in."""
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from sepablate.data import fashion_mnist
 
 ROOT = Path(__file__).parents[1]
-Command = Callable[..., subprocess.CompletedProcess[str]]
+PARTS = ("sepablate", "experiments", ".dvc", "dvc.yaml", "params.yaml", ".dvcignore", "README.md")
+TINY = {"images": 96, "batch_size": 16, "validation_images": 20, "test_images": 30}
+STUDY = "xception_vs_inception"
+TRAIN = ("train", "xception", "--no-mlflow")
+PATIENCE = 1800  # seconds after which something hangs, also on a machine that is busy
 
 os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.fixture(autouse=True)
+def denormals() -> Iterator[None]:
+    """A training flushes them for its whole process, where hypothesis then draws no floats."""
+    yield
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")
@@ -29,36 +42,104 @@ def data_folder() -> Path:
 @pytest.fixture
 def project(tmp_path: Path, data_folder: Path) -> Path:
     """A copy of the project with the data in place, without results, runs or a git history."""
-    kept = (
-        "sepablate",
-        "experiments",
-        ".dvc",
-        "dvc.yaml",
-        "params.yaml",
-        ".dvcignore",
-        "README.md",
-    )
-    for name in kept:
-        if (ROOT / name).is_dir():
-            skip = shutil.ignore_patterns("__pycache__", "cache", "tmp", "dvc.lock")
-            shutil.copytree(ROOT / name, tmp_path / name, ignore=skip)
-        else:
-            shutil.copy(ROOT / name, tmp_path / name)
-    target = tmp_path / "data" / "fashion-mnist"
-    target.mkdir(parents=True)
-    for name in fashion_mnist.SOURCE.expected:
-        shutil.copy(data_folder / "fashion-mnist" / name, target / name)
+    return copy_project(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, data_folder: Path) -> Path:
+    """A project in which Xception is trained, undisturbed; look, do not touch.
+
+    Tiny, in fp32, three seeds, by two processes.
+    """
+
+    def make(folder: Path) -> None:
+        edit_params(copy_project(folder, [STUDY]), **TINY, epochs=2, evaluations=6, seeds=[0, 1, 2])
+        done = sepablate(folder, *TRAIN, "--processes", "2")
+        assert done.returncode == 0, done.stderr
+
+    return made_once(tmp_path_factory, "finished", make)
+
+
+@pytest.fixture
+def half(tmp_path: Path, finished: Path) -> Path:
+    """A project like `finished` in which nothing is trained yet."""
+    copy_project(tmp_path, [STUDY])
+    shutil.copy(finished / "params.yaml", tmp_path)
     return tmp_path
 
 
+@pytest.fixture
+def whole(half: Path, finished: Path) -> Path:
+    """A copy of `finished`."""
+    for name in ("results", ".sepablate"):
+        shutil.copytree(finished / name, half / name)
+    return half
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow takes seconds to create one; tests get copies."""
+
+    def make(folder: Path) -> None:
+        code = "from sepablate.tracking import store; store.connect()"
+        path = {**os.environ, "PYTHONPATH": str(ROOT)}
+        path.pop("MLFLOW_TRACKING_URI", None)
+        subprocess.run([sys.executable, "-c", code], cwd=folder, env=path, check=True)
+
+    (database,) = made_once(tmp_path_factory, "mlflow", make).iterdir()
+    return database
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that `make` fills, once for all processes of this test session."""
+    base = factory.getbasetemp()
+    root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with (root / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (root / name).exists():
+            shutil.rmtree(root / f"{name}-half", ignore_errors=True)
+            (root / f"{name}-half").mkdir()
+            make(root / f"{name}-half")
+            (root / f"{name}-half").rename(root / name)
+    return root / name
+
+
+def copy_project(target: Path, studies: Iterable[str] = ()) -> Path:
+    """The sources, the pipeline and the data, which is linked: nothing writes into a file.
+
+    studies: only these, as a training resolves every variant that it is compared with.
+    """
+    skip = shutil.ignore_patterns("__pycache__", "cache", "tmp", "dvc.lock")
+    for name in PARTS:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, target / name, ignore=skip)
+        else:
+            shutil.copy(ROOT / name, target / name)
+    for path in (target / "experiments").glob("*.py"):
+        if studies and path.stem not in studies:
+            path.unlink()
+    folder = target / "data" / "fashion-mnist"
+    folder.mkdir(parents=True)
+    for name in fashion_mnist.SOURCE.expected:
+        link_or_copy(ROOT / "data/fashion-mnist" / name, folder / name)
+    return target
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copy(source, target)
+
+
 def edit_params(project: Path, **changes: object) -> None:
-    """Change fields of the smoke scale, or of the recipe, and select smoke."""
+    """Change fields of the smoke scale, or of the recipe, and select smoke, in fp32 by default."""
     path = project / "params.yaml"
     params = yaml.safe_load(path.read_text())
     params["scale"] = "smoke"
-    for key, value in changes.items():
-        place = params["recipe"] if key in params["recipe"] else params["scales"]["smoke"]
-        place[key] = value
+    recipe, smoke = params["recipes"]["imagenet"], params["scales"]["smoke"]
+    for key, value in {"precision": "fp32", **changes}.items():
+        (recipe if key in recipe else smoke)[key] = value
     path.write_text(yaml.safe_dump(params))
 
 
@@ -75,8 +156,18 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
+def results(project: Path, variant: str = "xception") -> dict[str, bytes]:
+    """What must be the same bytes each time."""
+    return contents(project / "results/smoke/runs" / variant)
+
+
+def checkpoints(project: Path) -> list[Path]:
+    return list((project / ".sepablate/runs").glob("*/checkpoint-*.pt"))
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    """Look again and again; fail only where something hangs."""
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.05)

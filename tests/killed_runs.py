@@ -19,9 +19,9 @@ from sepablate.training.run import resolve
 
 def job() -> worker.Job:
     """The first run of Xception at smoke scale."""
-    scale, recipe = scales.load("smoke")
+    scale, recipes = scales.load("smoke")
     precision = machine.precision(scale.precision, worker.FOLDER.parent)
-    run = resolve(study.variant("xception"), "smoke", scale, recipe, 0, precision)
+    run = resolve(study.variant("xception"), "smoke", scale, recipes, 0, precision)
     module = data.dataset(scale.dataset)
     module.load = functools.cache(module.load)  # type: ignore[attr-defined]
     module.load(data.FOLDER)

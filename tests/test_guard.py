@@ -25,9 +25,9 @@ PAIRS = [
 
 @pytest.fixture(scope="module")
 def configs() -> dict[str, dict[str, Any]]:
-    scale, recipe = scales.load("smoke", ROOT / "params.yaml")
+    scale, recipes = scales.load("smoke", ROOT / "params.yaml")
     return {
-        name: resolve(variant, "smoke", scale, recipe, 0, "fp32").config
+        name: resolve(variant, "smoke", scale, recipes, 0, "fp32").config
         for name, variant in study.variants(FOLDER).items()
     }
 

@@ -1,16 +1,15 @@
 """The whole pipeline at smoke scale, through real DVC, read back with MLflow's own client."""
 
 import json
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import contents, edit_params
+from conftest import contents, edit_params, sepablate
 from mlflow import MlflowClient
+from processes import dvc, interrupt
 
 from sepablate import scales, study
 
@@ -18,56 +17,80 @@ pytestmark = pytest.mark.slow
 STUDIES = ("pointwise_activation", "residual_connections", "xception_vs_inception")
 
 
-def dvc(project: Path, *arguments: str) -> str:
-    """Run real DVC in the project, this environment's Python first on the path."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments],
-        cwd=project,
-        env={**os.environ, "PATH": path},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
 def stages_run(output: str) -> list[str]:
     return re.findall(r"Running stage '(.*?)'", output)
 
 
 def test_smoke_pipeline_from_nothing_to_report(project: Path) -> None:
+    """Planned, interrupted, run, planned again, run again, edited."""
     subprocess.run(["git", "init", "-q"], cwd=project, check=True)
-    edit_params(project)
-    first = dvc(project, "repro")
+    edit_params(project, precision="auto")
     loaded = [study.load(name, project / "experiments") for name in STUDIES]
     variants = {variant.name for each in loaded for variant in each.all}
-    expected = ["fetch", *(f"train@{name}" for name in variants), *STUDIES, "report"]
-    assert sorted(stages_run(first)) == sorted(expected)
+    before = kept(project)
+    rows = plan(project)
+    assert rows.pop("fetch")[0] == "runs"
+    assert rows == {f"train@{name}": ["runs", "0", "0", "2"] for name in variants}
+    assert kept(project) == before
+
+    assert stages_run(dvc(project, "repro", "train@xception")) == ["fetch", "train@xception"]
+    interrupt(project, "no_residual")
+    rows = plan(project)
+    assert rows["train@xception"] == ["unchanged", "2", "0", "0"]
+    state, ready, half, to_do = rows["train@no_residual"]
+    assert (state, ready) == ("runs", "0")
+    assert int(half) >= 1
+    assert int(half) + int(to_do) == 2
+
+    rest = stages_run(dvc(project, "repro"))
+    expected = [*(f"train@{name}" for name in variants - {"xception"}), *STUDIES, "report"]
+    assert sorted(rest) == sorted(expected)
     results = project / "results/smoke"
     check_results(project, results)
     check_mlflow(project)
     check_metrics_and_plots(project)
+    everything = f"all {len(expected) + 2} stages are up to date"
+    assert sepablate(project, "plan").stdout == f"smoke: nothing to do, {everything}\n"
+    again = dvc(project, "repro")
+    assert stages_run(again) == []
+    assert "Data and pipelines are up to date" in again
 
-    assert stages_run(dvc(project, "repro")) == []
-    assert "Data and pipelines are up to date" in dvc(project, "repro")
-
-    # The code of a figure redraws; it retrains nothing.
-    before = contents(results)
+    # The code of a figure redraws, to the same bytes; it retrains nothing.
+    drawn = contents(results)
     figures = project / "sepablate/analysis/figures.py"
     figures.write_text(figures.read_text() + "\n# an edit\n")
-    ran = stages_run(dvc(project, "repro"))
-    assert sorted(ran) == sorted([*STUDIES, "report"])
-    assert contents(results) == before
+    would = stages_run(dvc(project, "repro", "--dry"))
+    assert sorted(would) == sorted([*STUDIES, "report"])
+    assert stages_run(dvc(project, "repro", "residual_connections")) == ["residual_connections"]
+    assert contents(results) == drawn
 
     # One more seed trains that seed alone.
     runs = project / ".sepablate/runs"
-    kept = {path: path.stat().st_mtime_ns for path in runs.glob("*/result.csv")}
-    edit_params(project, seeds=[0, 1, 2])
-    ran = stages_run(dvc(project, "repro", "train@xception"))
-    assert ran == ["train@xception"]
-    assert len(list(runs.glob("*/result.csv"))) == len(kept) + 1
-    assert all(path.stat().st_mtime_ns == stamp for path, stamp in kept.items())
+    stamps = {path: path.stat().st_mtime_ns for path in runs.glob("*/result.csv")}
+    edit_params(project, precision="auto", seeds=[0, 1, 2])
+    assert stages_run(dvc(project, "repro", "train@xception")) == ["train@xception"]
+    assert len(list(runs.glob("*/result.csv"))) == len(stamps) + 1
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
+
+
+def kept(project: Path) -> dict[str, bytes]:
+    """All that a plan must leave alone: DVC has a folder for what is temporary."""
+    free = (".sepablate/", ".dvc/tmp/", ".git/", ".dvc/cache/")
+    return {
+        name: content
+        for name, content in contents(project).items()
+        if not name.startswith(free) and "__pycache__" not in name
+    }
+
+
+def plan(project: Path) -> dict[str, list[str]]:
+    """The cells of each stage that fetches or trains, without the time."""
+    done = sepablate(project, "plan")
+    assert done.returncode == 0, done.stderr
+    assert all(f"\n{name} " in done.stdout for name in ("time", "memory", "disk"))
+    rows = (line.split() for line in done.stdout.splitlines())
+    found = {row[0]: row[1:] for row in rows if row and row[0].startswith(("fetch", "train@"))}
+    return {name: row[:4] for name, row in found.items() if not name.endswith(":")}
 
 
 def check_results(project: Path, results: Path) -> None:

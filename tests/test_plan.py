@@ -1,17 +1,13 @@
 """The plan: what DVC says it would run, the runs behind it, and how their times add up."""
 
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
-from conftest import ROOT, contents, edit_params, sepablate
-from test_pipeline import dvc
+from conftest import ROOT, edit_params
 
 from sepablate import scales, study
 from sepablate.planning import forecast, pipeline, work
@@ -107,77 +103,8 @@ def test_a_folder_that_is_no_project_is_one_line(
         pipeline.ask("smoke", False)
 
 
-@pytest.mark.slow
-def test_plan_follows_a_pipeline_from_nothing_to_the_end(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    subprocess.run(["git", "init", "-q"], cwd=project, check=True)
-    edit_params(project, epochs=4, seeds=[0, 1])
-    only_two_variants(project)
-    before = kept(project)
-    assert table(project) == {
-        "fetch": ["runs", "?"],
-        "train@xception": ["runs", "0", "0", "2"],
-        "train@no_residual": ["runs", "0", "0", "2"],
-    }
-    assert kept(project) == before
-
-    dvc(project, "repro", "train@xception")
-    interrupt(project, "no_residual")
-    found = table(project)
-    assert found["train@xception"] == ["unchanged", "2", "0", "0"]
-    state, finished, half, to_do = found["train@no_residual"]
-    assert (state, finished) == ("runs", "0")
-    assert int(half) >= 1
-    assert int(half) + int(to_do) == 2
-
-    dvc(project, "repro")
-    done = sepablate(project, "plan")
-    assert done.stdout == "smoke: nothing to do, all 3 stages are up to date\n"
-    monkeypatch.chdir(project)
+def test_another_scale_than_the_selected_one_runs_everything(smoke: Path) -> None:
+    subprocess.run(["git", "init", "-q"], cwd=smoke, check=True)
     at_laptop = pipeline.ask("laptop", False)
-    assert [each.state for each in at_laptop] == [RUNS, RUNS, RUNS]
-
-
-def only_two_variants(project: Path) -> None:
-    path = project / "dvc.yaml"
-    stages = yaml.safe_load(path.read_text())["stages"]
-    stages["train"]["foreach"] = {
-        "xception": "xception_vs_inception",
-        "no_residual": "residual_connections",
-    }
-    shorter = {"stages": {name: stages[name] for name in ("fetch", "train")}}
-    path.write_text(yaml.safe_dump(shorter, sort_keys=False))
-
-
-def kept(project: Path) -> dict[str, bytes]:
-    """All that a plan must leave alone: DVC has a folder for what is temporary."""
-    free = (".sepablate/", ".dvc/tmp/", ".git/", ".dvc/cache/")
-    return {
-        name: content
-        for name, content in contents(project).items()
-        if not name.startswith(free) and "__pycache__" not in name
-    }
-
-
-def table(project: Path) -> dict[str, list[str]]:
-    """The cells of each stage, a train stage's without the time."""
-    done = sepablate(project, "plan")
-    assert done.returncode == 0, done.stderr
-    assert all(f"\n{name} " in done.stdout for name in ("time", "memory", "disk"))
-    rows = (line.split() for line in done.stdout.splitlines())
-    found = {row[0]: row[1:] for row in rows if row and row[0].startswith(("fetch", "train@"))}
-    return {name: row[:4] for name, row in found.items() if not name.endswith(":")}
-
-
-def interrupt(project: Path, variant: str) -> None:
-    """Train a variant until there is a checkpoint."""
-    runs = project / ".sepablate/runs"
-    command = [sys.executable, "-m", "sepablate", "train", variant, "--no-mlflow"]
-    process = subprocess.Popen(command, cwd=project, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not list(runs.glob("*/checkpoint-*.pt")):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait() == os.EX_TEMPFAIL
+    assert len(at_laptop) > 10
+    assert {each.state for each in at_laptop} == {RUNS}

@@ -73,8 +73,8 @@ from sepablate import data, scales, study
 from sepablate.training import engine
 from sepablate.training.run import resolve
 
-scale, recipe = scales.load("smoke")
-run = resolve(study.variant("xception"), "smoke", scale, recipe, 0, "fp32")
+scale, recipes = scales.load("smoke")
+run = resolve(study.variant("xception"), "smoke", scale, recipes, 0, "fp32")
 splits, found = data.dataset(scale.dataset).load(data.FOLDER), []
 try:
     engine.fit(run, splits, Path("state"), stopping=lambda: True)

@@ -1,35 +1,34 @@
-"""One run: its recipe, its data, its checkpoints; and the same bytes whatever happens to it."""
+"""One run: its recipe, its batches, its checkpoints, its key."""
 
 import dataclasses
+import functools
 import itertools
 import json
-import math
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, contents, edit_params, sepablate, wait_for
+from conftest import ROOT, TINY
 from torch.optim.swa_utils import AveragedModel
 
 from sepablate import scales, study
 from sepablate.data import fashion_mnist
-from sepablate.training import checkpoint, engine, machine, recipe
+from sepablate.training import checkpoint, engine, machine, recipe, task
 from sepablate.training.batches import Batches
+from sepablate.training.evaluation import Setting
 from sepablate.training.run import Run, resolve
 
-TINY = {"images": 96, "batch_size": 16, "validation_images": 20, "test_images": 30}
 
-
+@functools.cache
 def tiny(variant: str = "xception", seed: int = 0, **changes: object) -> Run:
     scale, settings = scales.load("smoke", ROOT / "params.yaml")
     scale = dataclasses.replace(scale, **(TINY | {"evaluations": 3} | changes))  # type: ignore[arg-type]
     declared = study.variant(variant, ROOT / "experiments")
     return resolve(declared, "smoke", scale, settings, seed, "fp32")
+
+
+def setting(run: Run, batches: Batches) -> Setting:
+    return Setting(run, task.of(run.task, batches.labels), "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +90,7 @@ def test_average_equals_torch_s(splits: dict[str, fashion_mnist.Split]) -> None:
     oracle.n_averaged.fill_(1)  # so that its first update blends, as ours does
     for _ in range(run.scale.steps):
         next_update = next(updates)
-        engine.train_step(state, batches, run, "cpu")
+        engine.train_step(state, batches, setting(run, batches))
         oracle.update_parameters(state.model)
     ours, theirs = state.average.model.state_dict(), oracle.module.state_dict()
     for name, tensor in ours.items():
@@ -105,7 +104,7 @@ def test_first_step_equals_a_plain_loop(splits: dict[str, fashion_mnist.Split]) 
     state, batches = engine.start(run), Batches(splits["train"].first(96), run)
     twin = engine.start(run).model
     plain = torch.optim.SGD(twin.parameters(), lr=0.045, momentum=0.9)
-    engine.train_step(state, batches, run, "cpu")
+    engine.train_step(state, batches, setting(run, batches))
     images, labels = batches.at(0)
     torch.manual_seed(recipe.stream_seed(0, "dropout", 0))
     torch.nn.functional.cross_entropy(twin.train()(images), labels).backward()
@@ -175,9 +174,9 @@ def test_resume_is_exact_at_every_step(
             halts += 1
     assert halts == run.scale.steps - 1
     assert pieces.rows == whole.rows
-    assert whole.correct is not None
-    assert pieces.correct is not None
-    assert torch.equal(pieces.correct, whole.correct)
+    assert whole.scores is not None
+    assert pieces.scores is not None
+    assert torch.equal(pieces.scores, whole.scores)
 
 
 def test_a_damaged_checkpoint_is_found_and_the_one_before_it_used(tmp_path: Path) -> None:
@@ -210,7 +209,7 @@ def test_a_diverged_run_stops_and_says_where(
     step, metric, value = outcome.rows[-1]
     assert metric == "final/diverged_at_step"
     assert value == step < run.scale.steps
-    assert outcome.correct is None
+    assert outcome.scores is None
 
 
 def test_run_key_changes_with_everything_that_changes_numbers() -> None:
@@ -240,127 +239,3 @@ def test_precision_check_measures_and_remembers(tmp_path: Path) -> None:
     found = machine.precision("auto", tmp_path)
     (known,) = json.loads((tmp_path / "precision.json").read_text()).values()
     assert found == known
-
-
-@pytest.mark.slow
-def test_same_bytes_with_one_two_and_three_processes(project: Path) -> None:
-    edit_params(project, **TINY, seeds=[3, 1, 2])
-    seen = []
-    for processes in ("1", "2", "3"):
-        arguments = ("train", "relu_between", "--processes", processes, "--no-mlflow")
-        done = sepablate(project, *arguments)
-        assert done.returncode == 0, done.stderr
-        seen.append(contents(project / "results/smoke/runs"))
-        (project / ".sepablate/runs").rename(project / f"runs-{processes}")
-    assert seen[0] == seen[1] == seen[2]
-    assert {name for name in seen[0] if name.endswith(".csv")} == {
-        f"relu_between/seed-{seed}.csv" for seed in (1, 2, 3)
-    }
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_interrupted_training_goes_on_to_the_same_bytes(project: Path, number: int) -> None:
-    edit_params(project, epochs=4, seeds=[0, 1])
-    command = [sys.executable, "-m", "sepablate", "train", "xception", "--no-mlflow"]
-    process = subprocess.Popen(command, cwd=project, stderr=subprocess.PIPE, text=True)
-    runs = project / ".sepablate/runs"
-    wait_for(lambda: list(runs.glob("*/checkpoint-*.pt")))
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=30)
-    if number != signal.SIGKILL:
-        assert process.returncode == 75, errors
-        assert errors.strip().splitlines()[-1].endswith("the same command goes on from here")
-    wait_for(lambda: not trainers(project))  # none is left behind
-    assert not (project / "results/smoke/runs/xception").exists()
-    assert list(runs.glob("*/checkpoint-*.pt"))
-
-    assert sepablate(project, "train", "xception", "--no-mlflow").returncode == 0
-    resumed = contents(project / "results/smoke/runs")
-    assert not list(runs.glob("*/checkpoint-*.pt"))
-    runs.rename(project / "kept")
-    assert sepablate(project, "train", "xception", "--no-mlflow").returncode == 0
-    assert contents(project / "results/smoke/runs") == resumed
-
-
-@pytest.mark.slow
-def test_a_finished_run_is_not_trained_twice_and_a_new_seed_alone_is_trained(
-    project: Path,
-) -> None:
-    edit_params(project, **TINY, seeds=[0])
-    assert sepablate(project, "train", "xception", "--no-mlflow").returncode == 0
-    results = list((project / ".sepablate/runs").glob("*/result.csv"))
-    stamps = {path: path.stat().st_mtime_ns for path in results}
-    edit_params(project, seeds=[0, 7])
-    done = sepablate(project, "train", "xception", "--no-mlflow")
-    assert "1 of 2 runs are on disk already" in done.stdout
-    assert len(list((project / ".sepablate/runs").glob("*/result.csv"))) == 2
-    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
-    frame = pd.read_csv(project / "results/smoke/runs/xception/seed-7.csv")
-    assert set(frame.columns) == {"run_key", "variant", "seed", "step", "metric", "value"}
-    accuracy = frame[frame.metric == "final/test_accuracy_averaged"].value.item()
-    bits = (project / "results/smoke/runs/xception/seed-7.correct.bin").read_bytes()
-    assert sum(byte.bit_count() for byte in bits) == math.floor(accuracy * 30 + 0.5)
-
-
-@pytest.mark.slow
-def test_a_crashed_run_does_not_take_the_others_with_it(project: Path) -> None:
-    edit_params(project, **TINY, seeds=[0, 1, 2])
-    engine_source = project / "sepablate/training/engine.py"
-    broken = "    state = start(run, device)\n    if run.seed == 1:\n        raise RuntimeError\n"
-    engine_source.write_text(
-        engine_source.read_text().replace("    state = start(run, device)\n", broken)
-    )
-    done = sepablate(project, "train", "xception", "--no-mlflow")
-    assert done.returncode == 1
-    assert "xception seed 1 failed" in done.stderr
-    assert len(list((project / ".sepablate/runs").glob("*/result.csv"))) == 2
-    assert not (project / "results/smoke/runs").exists()
-
-
-@pytest.mark.slow
-def test_the_same_command_twice_at_once_trains_once(project: Path) -> None:
-    edit_params(project, epochs=4, seeds=[0])
-    command = [sys.executable, "-m", "sepablate", "train", "xception", "--no-mlflow"]
-    first = subprocess.Popen(command, cwd=project, stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: list((project / ".sepablate/runs").glob("*/run.json")))
-    stopped = trainers(project)  # as if the first were slow
-    for process in stopped:
-        os.kill(process, signal.SIGSTOP)
-    second = subprocess.run(command, cwd=project, capture_output=True, text=True)
-    for process in stopped:
-        os.kill(process, signal.SIGCONT)
-    _, errors = first.communicate()
-    assert (first.returncode, second.returncode) == (0, 1), errors + second.stderr
-    assert "xception seed 0 is being trained by another process" in second.stderr
-
-
-@pytest.mark.slow
-def test_a_learning_rate_is_chosen_on_validation_images(project: Path) -> None:
-    edit_params(project, **TINY, seeds=[0, 1, 2], epochs=3)
-    done = sepablate(project, "train", "no_residual_tuned", "--no-mlflow")
-    assert done.returncode == 0, done.stderr
-    runs = project / "results/smoke/runs/no_residual_tuned"
-    config = json.loads((runs / "config.json").read_text())
-    trials = config["learning_rate_trials"]
-    assert [float(rate) for rate in trials] == config["learning_rates"]
-    assert all(len(accuracies) == 2 for accuracies in trials.values())
-    best = max(trials, key=lambda rate: sum(trials[rate]))
-    assert config["learning_rate"] == float(best)
-    for seed in (0, 1):  # the trial at the chosen rate is the run itself
-        frame = pd.read_csv(runs / f"seed-{seed}.csv")
-        curve = frame[frame.metric == "validation/accuracy_averaged"].value
-        assert curve.iloc[-1] == trials[best][seed]
-    assert len(list((project / ".sepablate/runs").glob("*/result.csv"))) == 4 * 2 + 1
-
-
-def trainers(project: Path) -> list[int]:
-    """Processes whose working folder is the project: the trainer's, and what it left behind."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            if path.joinpath("cwd").readlink() == project and int(path.name) != os.getpid():
-                found.append(int(path.name))
-        except OSError:
-            continue
-    return found

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sepablate import data, scales, study
-from sepablate.files import seal, write_atomically
+from sepablate.files import locked, seal, write_atomically
 from sepablate.training import guard, machine, parallel, worker
 from sepablate.training.run import Run, resolve
 from sepablate.training.task import METRICS
@@ -36,7 +36,9 @@ def train(variant_name: str, scale_name: str, train_jobs: Train) -> parallel.Pro
     jobs = seed_jobs(variant_name, scale_name, chosen)
     progress = train_jobs(jobs)
     if not progress.failures:
-        _collect(jobs, chosen)
+        lock = worker.FOLDER.parent / f"collect-{scale_name}-{variant_name}.lock"
+        with locked(lock):  # who trained the same at the same time collects the same
+            _collect(jobs, chosen)
     return progress
 
 
