@@ -72,7 +72,6 @@ def test_a_cluster_trains_the_same_bytes_even_if_it_loses_a_worker(
     assert "3/3 runs" in output
     assert results(half) == results(finished)
     assert not list((half / ".sepablate").glob("cluster-*"))
-    assert sepablate(half, *TRAIN, "--keys").stdout.split() == []
     refused = sepablate(half, *TRAIN, "--only", "0" * 16)
     assert refused.returncode == 2
     assert refused.stderr.startswith(f"sepablate: run {'0' * 16!r} of xception at scale smoke: ")
