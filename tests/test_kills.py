@@ -202,9 +202,23 @@ def test_the_same_command_twice_at_once_trains_once(half: Path, finished: Path) 
 def test_two_that_collect_at_the_same_moment_leave_whole_results(
     whole: Path, finished: Path
 ) -> None:
+    """The first is held in the middle of a file; the second waits, or would delete it."""
     shutil.rmtree(whole / "results")
-    both = [start(whole, "sepablate", *TRAIN, slow=True) for _ in range(2)]
-    assert [ended(process)[0] for process in both] == [0, 0]
+    first = start(whole, "sepablate", *TRAIN, slow=True)
+
+    def held() -> bool:
+        os.killpg(first.pid, signal.SIGSTOP)
+        if list((whole / "results").rglob(".*.tmp")):
+            return True
+        os.killpg(first.pid, signal.SIGCONT)
+        return False
+
+    wait_for(held)
+    second = start(whole, "sepablate", *TRAIN)
+    lock = whole / ".sepablate/collect.lock"
+    wait_for(lambda: second.poll() == 0 or any(lock in opened(pid) for pid in living(second.pid)))
+    os.killpg(first.pid, signal.SIGCONT)
+    assert [ended(process)[0] for process in (first, second)] == [0, 0]
     assert is_whole(whole / "results/smoke/runs/xception")
     assert results(whole) == results(finished)
     assert not list((whole / "results").rglob(".*.tmp"))

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import contents, edit_params, sepablate
+import yaml
+from conftest import ROOT, TINY, contents, edit_params, sepablate
 from mlflow import MlflowClient
 from processes import dvc, interrupt
 
@@ -72,6 +73,30 @@ def test_smoke_pipeline_from_nothing_to_report(project: Path) -> None:
     assert stages_run(dvc(project, "repro", "train@xception")) == ["train@xception"]
     assert len(list(runs.glob("*/result.csv"))) == len(stamps) + 1
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
+
+
+def test_a_study_is_one_file_and_its_name_in_the_pipeline(project: Path) -> None:
+    """The README's example: listed, planned and run."""
+    subprocess.run(["git", "init", "-q"], cwd=project, check=True)
+    edit_params(project, **TINY, evaluations=2)
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (project / "experiments/smooth_step.py").write_text(code)
+    path = project / "dvc.yaml"
+    pipeline = yaml.safe_load(path.read_text())
+    stages = pipeline["stages"]
+    stages["train"]["foreach"]["smooth"] = "smooth_step"
+    like = yaml.safe_dump(stages["xception_vs_inception"])
+    named = like.replace("runs/inception_v3", "runs/smooth")
+    stages["smooth_step"] = yaml.safe_load(named.replace("xception_vs_inception", "smooth_step"))
+    path.write_text(yaml.safe_dump(pipeline))
+    assert "\nsmooth_step: " in sepablate(project, "list").stdout
+    assert plan(project)["train@smooth"] == ["runs", "0", "0", "2"]
+    ran = stages_run(dvc(project, "repro", "smooth_step"))
+    assert sorted(ran) == ["fetch", "smooth_step", "train@smooth", "train@xception"]
+    folder = project / "results/smoke/smooth_step"
+    assert list(pd.read_csv(folder / "table.csv").variant) == ["xception", "smooth"]
+    assert len(json.loads((folder / "claims.json").read_text())) == 1
+    assert (folder / "figure.svg").exists()
 
 
 def kept(project: Path) -> dict[str, bytes]:

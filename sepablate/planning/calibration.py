@@ -116,6 +116,7 @@ def _measure(job: Job, asked: float) -> Cost:
     ready = time.monotonic() - asked
     step_seconds = _timed(step, STEPS, run.scale.steps)
     batch_seconds = _timed(evaluate, IMAGES, run.scale.test_images // len(few.labels))
+    worker.FOLDER.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=worker.FOLDER.parent, prefix="plan-") as folder:
         write = _timed(lambda: checkpoint.save(Path(folder), 0, state.to_dict()), 0, 1)
         size = sum(path.stat().st_size for path in Path(folder).iterdir())
