@@ -148,6 +148,8 @@ def in_order(images: Dataset[Batch], places: Iterable[list[Any]], workers: int) 
         images,
         batch_sampler=places,
         num_workers=workers,
+        # A trainer beside others would start them from nothing, torch and all, at each evaluation.
+        multiprocessing_context="fork" if workers else None,
         worker_init_fn=_leave_the_group,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # or it draws from the global one
