@@ -215,7 +215,7 @@ def test_two_that_collect_at_the_same_moment_leave_whole_results(
 
     wait_for(held)
     second = start(whole, "sepablate", *TRAIN)
-    lock = whole / ".sepablate/collect.lock"
+    lock = whole / ".sepablate/collect-smoke-xception.lock"
     wait_for(lambda: second.poll() == 0 or any(lock in opened(pid) for pid in living(second.pid)))
     os.killpg(first.pid, signal.SIGCONT)
     assert [ended(process)[0] for process in (first, second)] == [0, 0]

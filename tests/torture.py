@@ -30,6 +30,7 @@ KINDS = {
     "flip": "a bit flipped in a checkpoint, a result, its seal, a collected file or DVC's cache",
     "run": "SIGKILL of a single run, no pipeline around it, in its steps, evaluations and writes",
 }
+AIMS = ("any time", "any time", "training", "MLflow", "DVC")
 WEIGHTS = {"all": 8, "dvc": 3, "one": 3, "write": 3, "stop": 1, "cut": 1, "flip": 1}
 LONGEST = 9.0  # seconds before a disturbance; more on a machine that is slow
 
@@ -71,9 +72,7 @@ class Torture:
             self.pipeline.writes.unlink(missing_ok=True)
             self.round[kind] += hits
             return status == 0
-        try:
-            process.wait(self.draw.uniform(0.3, self.longest))
-        except subprocess.TimeoutExpired:
+        if self.pipeline.reached(process, self.draw.choice(AIMS), self.longest):
             place, kept = self.pipeline.disturb(process, kind)
             self.round[kind] += 1
             self.places[place] += 1

@@ -80,6 +80,20 @@ class Pipeline:
                 start_new_session=True,
             )
 
+    def reached(self, process: subprocess.Popen[bytes], aim: str, longest: float) -> bool:
+        """Wait for a random instant of what is aimed at; False if the pipeline ended before."""
+        journal, project = self.project / "mlflow.db-journal", self.project
+        begins, spread = {
+            "any time": (lambda: True, longest),
+            "training": (lambda: bool(holders(project, process.pid)), 1.5),
+            "MLflow": (journal.exists, 0.0),
+            "DVC": (lambda: b"lock file" in self.output.read_bytes(), 0.1),
+        }[aim]
+        while process.poll() is None and not begins():
+            time.sleep(0.001 if aim == "MLflow" else 0.03)  # a journal is short-lived
+        time.sleep(self.draw.uniform(0, spread))
+        return process.poll() is None
+
     def disturb(self, process: subprocess.Popen[bytes], kind: str) -> tuple[str, bool]:
         """Send the signal: where it hit, and whether the promise about DVC's end was kept."""
         if kind == "all":

@@ -72,6 +72,8 @@ def train(
                 for process in running.values():
                     process.kill() if lifeline.orphaned() else process.terminate()
             time.sleep(POLL)
+            if lifeline.orphaned() and not stops:
+                stops.append(signal.SIGTERM)
             _collect(jobs, running, progress, stopping=bool(stops))
             progress.steps = list(shared)
             observe(progress)
