@@ -8,7 +8,7 @@ import typer
 from sepablate import scales, study
 from sepablate.costs.command import cost
 from sepablate.evaluate.command import evaluate
-from sepablate.launch.command import train
+from sepablate.launch.command import positive, train
 from sepablate.provenance import commands
 
 app = typer.Typer(
@@ -23,13 +23,6 @@ ScaleOption = Annotated[
 ]
 
 MlflowOption = Annotated[bool, typer.Option(help="Show the runs in MLflow as well.")]
-
-
-def _positive(text: str) -> int:
-    """A whole number of at least 1."""
-    if not str(text).isdecimal() or int(text) < 1:
-        raise typer.BadParameter(f"{text!r}: choose a whole number, at least 1")
-    return int(text)
 
 
 def command_names() -> list[str]:
@@ -135,7 +128,7 @@ def _publish(scale: str, names: list[str], asked: bool = False) -> bool:
 
 
 @app.command()
-def ui(port: Annotated[int, typer.Option(parser=_positive, help="On 127.0.0.1.")] = 5000) -> None:
+def ui(port: Annotated[int, typer.Option(parser=positive, help="On 127.0.0.1.")] = 5000) -> None:
     """Browse the runs in MLflow's user interface, on this machine only."""
     from sepablate import tracking
 

@@ -9,18 +9,19 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT, contents, edit_params
+from conftest import ROOT, STUDY, TINY, contents, edit_params
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sepablate import scales, study
 from sepablate.training import checkpoint
 
-TINY = {"images": 96, "batch_size": 16, "validation_images": 20, "test_images": 30}
 SOURCES = [
     *sorted((ROOT / "sepablate").rglob("*.py")),
     *sorted((ROOT / "experiments").glob("*.py")),
@@ -123,27 +124,26 @@ sys.addaudithook(hook)
 COMMANDS = (
     ("train", "xception", "--no-mlflow"),
     ("train", "inception_v3", "--no-mlflow"),
-    ("study", "xception_vs_inception", "--no-mlflow"),
-    ("report", "xception_vs_inception", "--no-mlflow"),
+    ("study", STUDY, "--no-mlflow"),
+    ("report", STUDY, "--no-mlflow"),
 )
 
 
 @pytest.mark.slow
 def test_two_people_get_the_same_bytes_and_none_of_the_other(
-    project: Path, tmp_path_factory: pytest.TempPathFactory
+    half: Path, finished: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """From nothing to a report, in two folders: no connection, no difference, nothing of yours."""
-    edit_params(project, **TINY, seeds=[0, 1], precision="fp32")
-    projects = [project, tmp_path_factory.mktemp("another") / "copy"]
-    shutil.copytree(project, projects[1])
-    logs = [watched(each.parent / f"{each.name}-home") for each in projects]
+    """From nothing to a report, in two folders: no connection, no difference, nothing of yours.
+
+    The second person has trained Xception already: in `finished`, which nobody watched.
+    """
+    project, copy = half, tmp_path_factory.mktemp("another") / "copy"
+    shutil.copytree(finished, copy)
+    logs = [watched(each.parent / f"{each.name}-home") for each in (project, copy)]
     environments = [personal(log) for log in logs]
-    for command in COMMANDS:
-        running = [
-            subprocess.Popen([sys.executable, "-m", "sepablate", *command], cwd=each, env=own)
-            for each, own in zip(projects, environments, strict=True)
-        ]
-        assert [process.wait() for process in running] == [0, 0]
+    own = zip((project, copy), environments, (COMMANDS, COMMANDS[1:]), strict=True)
+    with ThreadPoolExecutor() as both:
+        assert all(both.map(lambda each: succeeds(*each), own))
     assert not [log.read_text() for log in logs if log.exists()]
     probe = "import socket\ntry: socket.create_connection(('127.0.0.1', 9), 1)\nexcept OSError: 0"
     subprocess.run([sys.executable, "-c", probe], env=environments[0], check=True)
@@ -163,11 +163,22 @@ def test_two_people_get_the_same_bytes_and_none_of_the_other(
     told = in_mlflow(project / "mlflow.db")
     assert "inception_v3" in told
     assert not [each for each in yours if each in told]
-    for each in projects:
+    for each in (project, copy):
         shutil.rmtree(each / "results/smoke/measured")
-    ours, theirs = (contents(each / "results") for each in projects)
+    ours, theirs = (contents(each / "results") for each in (project, copy))
     assert ours == theirs
     assert {name.rpartition(".")[2] for name in ours} >= {"csv", "md", "json", "svg", "png"}
+
+
+def succeeds(project: Path, environment: dict[str, str], commands: tuple[Any, ...]) -> bool:
+    """Whether these commands, one after the other, all do."""
+    return all(
+        subprocess.run(
+            [sys.executable, "-m", "sepablate", *each], cwd=project, env=environment
+        ).returncode
+        == 0
+        for each in commands
+    )
 
 
 def watched(home: Path) -> Path:

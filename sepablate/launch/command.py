@@ -11,13 +11,21 @@ from sepablate import scales, study
 from sepablate.launch import runs
 
 
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    if not str(text).isdecimal() or int(text) < 1:
+        raise typer.BadParameter(f"{text!r}: choose a whole number, at least 1")
+    return int(text)
+
+
 def train(
     variant: Annotated[str, typer.Argument(help="A variant; `sepablate list` names them.")],
     scale: Annotated[
         str | None, typer.Option(help="A scale of params.yaml; default: the selected one.")
     ] = None,
     processes: Annotated[
-        int | None, typer.Option(help="Runs at a time; default: one a core or GPU.")
+        int | None,
+        typer.Option(parser=positive, help="Runs at a time; default: one a core or GPU."),
     ] = None,
     mlflow: Annotated[bool, typer.Option(help="Show the runs in MLflow as well.")] = True,
     cluster: Annotated[
@@ -44,8 +52,6 @@ def train(
     study.variant(variant)
     scale = scale or scales.current()
     scales.load(scale)
-    if processes is not None and processes < 1:
-        raise ValueError(f"--processes {processes}: choose a whole number, at least 1")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if keys:
