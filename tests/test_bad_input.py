@@ -28,6 +28,7 @@ GOOD = (ROOT / "experiments/residual_connections.py").read_text()
         (lambda text: text.replace('"no_residual"', '"../no_residual"', 1), None, "../no"),
         (lambda text: text.replace('"no_residual"', '"-x"', 1), None, "-x"),
         (lambda text: text[: text.rindex(")")], None, "never closed"),
+        (lambda text: text.replace("residual=False", "residual=[False]", 1), None, "[False]"),
         (lambda text: text.replace("margin=", "margins="), None, "margins"),
     ],
 )

@@ -215,7 +215,6 @@ def test_a_run_that_another_trainer_has_is_left_to_it(
 ) -> None:
     edit_params(project, **TINY | {"seeds": [0, 1]})
     monkeypatch.chdir(project)
-    stage._resolved.cache_clear()
     first, second = stage.known_jobs("xception", "smoke")
     first.folder.mkdir(parents=True)
     with (first.folder / "lock").open("w") as lock:

@@ -94,6 +94,7 @@ def _kind(module: nn.Module) -> str:
     raise TypeError(f"no kind of layer for a {type(module).__name__}")
 
 
+@cache
 def match_width(
     name: str, target_parameters: int, tolerance: float = 0.01, **options: Any
 ) -> float:

@@ -44,6 +44,11 @@ class Variant:
             raise ValueError(
                 f"variant {self.name!r}: task {self.task!r}: choose {', '.join(TASKS)}"
             )
+        for option, value in self.options.items():
+            if not isinstance(value, str | int | float):
+                raise ValueError(
+                    f"variant {self.name!r}: {option}: {value!r}: choose a string, number or bool"
+                )
         object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
 
     def but(self, name: str, label: str, **changes: object) -> "Variant":

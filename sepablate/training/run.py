@@ -13,7 +13,7 @@ import torch
 
 from sepablate import data, models
 from sepablate.keys import run_key
-from sepablate.models.cost import count, match_width
+from sepablate.models.cost import Cost, count, match_width
 from sepablate.scales import Recipe, Scale
 from sepablate.study import Variant
 
@@ -186,9 +186,14 @@ def _build_options(
         target = _build_options(twin, scale, recipe)[1]
         rest = {key: value for key, value in options.items() if key != "width"}
         options["width"] = match_width(variant.model, target, TOLERANCE, **rest)
-    with torch.device("meta"):
-        cost = count(models.build(variant.model, **options), _image_size(variant, scale))
+    cost = _cost(variant.model, _image_size(variant, scale), **options)
     return options, cost.parameters, cost.mult_adds
+
+
+@functools.cache
+def _cost(model: str, image_size: int, **options: Any) -> Cost:
+    with torch.device("meta"):
+        return count(models.build(model, **options), image_size)
 
 
 @functools.cache

@@ -1,6 +1,5 @@
 """All seeds of one variant, and the files that a finished variant leaves in results/."""
 
-import functools
 import json
 import shutil
 import statistics
@@ -99,7 +98,6 @@ def _runs(variant_name: str, scale_name: str) -> list[Run]:
     return [first.with_seed(seed) for seed in scale.seeds]
 
 
-@functools.cache
 def _resolved(variant_name: str, scale_name: str) -> Run:
     """The variant's run with the scale's first seed, before the machine's precision is known."""
     scale, recipes = scales.load(scale_name)
