@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from sepablate import scales, study
+from sepablate.bench.command import bench
 from sepablate.costs.command import cost
 from sepablate.evaluate.command import evaluate
 from sepablate.launch.command import positive, train
@@ -164,3 +165,4 @@ app.command()(commands.trace)
 app.command()(commands.verify)
 app.command()(cost)
 app.command()(evaluate)
+app.command()(bench)

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from sepablate import study
-from sepablate.training import parallel, worker
-from sepablate.training.worker import Job
+from sepablate.training import parallel
+from sepablate.training.job import BUSY, FOLDER, NO_SPACE, Job
 
 LINE_EVERY = 15.0  # seconds between lines without a terminal
 
@@ -31,13 +31,13 @@ def explain(name: str, status: int | str) -> str:
     """One line on why a run did not finish. status: its exit status, or the reason itself."""
     if isinstance(status, str):
         return f"{name}: {status}"
-    if status == worker.BUSY:
+    if status == BUSY:
         return f"{name} is being trained by another process; wait for it, then run this again"
-    if status == worker.NO_SPACE:
+    if status == NO_SPACE:
         return f"{name} has no room on the disk; make some, and the same command goes on"
     if status < 0:
         return f"{name} was ended by {signal.Signals(-status).name}; the same command resumes it"
-    return f"{name} failed: see error.txt in its folder in {worker.FOLDER}"
+    return f"{name} failed: see error.txt in its folder in {FOLDER}"
 
 
 @contextlib.contextmanager

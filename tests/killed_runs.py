@@ -14,13 +14,14 @@ import time
 
 from sepablate import data, scales, study
 from sepablate.training import machine, parallel, worker
+from sepablate.training.job import FOLDER, Job
 from sepablate.training.run import resolve
 
 
-def job() -> worker.Job:
+def job() -> Job:
     """The first run of Xception at smoke scale."""
     scale, recipes = scales.load("smoke")
-    precision = machine.precision(scale.precision, worker.FOLDER.parent)
+    precision = machine.precision(scale.precision, FOLDER.parent)
     run = resolve(study.variant("xception"), "smoke", scale, recipes, 0, precision)
     module = data.dataset(scale.dataset)
     module.load = functools.cache(module.load)  # type: ignore[attr-defined]
@@ -28,7 +29,7 @@ def job() -> worker.Job:
     return parallel.jobs_for([run], "Xception")[0]
 
 
-def killed(run: worker.Job, after: float) -> bool:
+def killed(run: Job, after: float) -> bool:
     """Train in a fork and kill it, unless it ends before that."""
     child = os.fork()
     if not child:
@@ -47,7 +48,7 @@ def killed(run: worker.Job, after: float) -> bool:
     return True
 
 
-def result(run: worker.Job) -> list[bytes]:
+def result(run: Job) -> list[bytes]:
     """What must be the same each time; empty if the run is not whole."""
     names = ("result.csv", "curve.csv", "correct.bin", "run.json") if run.finished else ()
     return [(run.folder / name).read_bytes() for name in names]

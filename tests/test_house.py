@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "analysis": {"files", "paper", "study"},
     "tracking": {"files", "study"},
     "progress": {"study", "tracking", "training"},
+    "bench": {"analysis", "data", "files", "models", "scales", "study", "training"},
     "costs": {"files", "models", "paper", "scales", "study", "training"},
     "launch": {"progress", "scales", "study", "training"},
     "layer_cost": {"files", "study", "training"},
@@ -40,6 +41,7 @@ MAY_IMPORT = {
     "provenance": {"analysis", "keys", "scales", "study", "tracking"},
     "cli": {
         "analysis",
+        "bench",
         "costs",
         "data",
         "doctor",

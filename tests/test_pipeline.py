@@ -24,31 +24,33 @@ def stages_run(output: str) -> list[str]:
 
 
 def test_smoke_pipeline_from_nothing_to_report(project: Path) -> None:
-    """Planned, interrupted, run, planned again, run again, edited."""
+    """Interrupted, planned, run, planned again, run again, edited."""
     subprocess.run(["git", "init", "-q"], cwd=project, check=True)
     edit_params(project, precision="auto")
     loaded = [study.load(name, project / "experiments") for name in STUDIES]
     variants = {variant.name for each in loaded for variant in each.all}
-    before = kept(project)
-    rows = plan(project)
-    assert rows.pop("fetch")[0] == "runs"
-    assert rows == {f"train@{name}": ["runs", "0", "0", "2"] for name in variants}
-    assert kept(project) == before
-
-    assert stages_run(dvc(project, "repro", "train@xception")) == ["fetch", "train@xception"]
+    said = dvc(project, "repro", "train@xception")
+    assert stages_run(said) == ["fetch", "train@xception"]
     interrupt(project, "no_residual")
     rows = plan(project)
-    assert rows["train@xception"] == ["unchanged", "2", "0", "0"]
-    state, ready, half, to_do = rows["train@no_residual"]
+    assert rows.pop("fetch")[0] == "unchanged"
+    assert rows.pop("train@xception") == ["unchanged", "2", "0", "0"]
+    state, ready, half, to_do = rows.pop("train@no_residual")
     assert (state, ready) == ("runs", "0")
     assert int(half) >= 1
     assert int(half) + int(to_do) == 2
+    others = variants - {"xception", "no_residual"}
+    assert rows == {f"train@{name}": ["runs", "0", "0", "2"] for name in others}
 
-    rest = stages_run(dvc(project, "repro"))
+    rest = stages_run(later := dvc(project, "repro"))
     expected = [*(f"train@{name}" for name in variants - {"xception"}), *REDRAWN]
     assert sorted(rest) == sorted(expected)
     results = project / "results/smoke"
     check_results(project, results)
+    if (
+        "`publish` fills the gap" in said + later
+    ):  # no stage waits long for MLflow on a busy machine
+        assert sepablate(project, "publish").returncode == 0
     check_mlflow(project)
     check_metrics_and_plots(project)
     everything = f"all {len(expected) + 2} stages are up to date"
@@ -90,7 +92,11 @@ def test_a_study_is_one_file_and_its_name_in_the_pipeline(project: Path) -> None
     stages["smooth_step"] = yaml.safe_load(named.replace("xception_vs_inception", "smooth_step"))
     path.write_text(yaml.safe_dump(pipeline))
     assert "\nsmooth_step: " in sepablate(project, "list").stdout
-    assert plan(project)["train@smooth"] == ["runs", "0", "0", "2"]
+    before = kept(project)
+    rows = plan(project)
+    assert rows["fetch"][0] == "runs"
+    assert rows["train@smooth"] == ["runs", "0", "0", "2"]
+    assert kept(project) == before
     ran = stages_run(dvc(project, "repro", "smooth_step"))
     assert sorted(ran) == ["fetch", "smooth_step", "train@smooth", "train@xception"]
     folder = project / "results/smoke/smooth_step"

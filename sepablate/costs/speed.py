@@ -14,8 +14,9 @@ from torch import Tensor
 from sepablate.costs.table import columns
 from sepablate.files import write_atomically
 from sepablate.paper import xception as paper
-from sepablate.training import engine, machine, task, worker
+from sepablate.training import engine, machine, task
 from sepablate.training.evaluation import Setting
+from sepablate.training.job import FOLDER
 from sepablate.training.run import Run
 
 RESULTS = Path("results")
@@ -85,7 +86,7 @@ class Stepper:
     def __init__(self, run: Run, batch_size: int, device: str) -> None:
         scale = dataclasses.replace(run.scale, batch_size=batch_size, micro_batch=0)
         self.run = dataclasses.replace(run, scale=scale).with_precision(
-            machine.precision(run.scale.precision, worker.FOLDER.parent)
+            machine.precision(run.scale.precision, FOLDER.parent)
         )
         self.device = device
         self.noise = Noise(self.run, batch_size)

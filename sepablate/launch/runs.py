@@ -81,9 +81,10 @@ def _together(scale: str, stage: Callable[[Any], list[str]]) -> list[str]:
 def _stage(variant: str, scale: str, only: str | None, mlflow: bool, train_with: Any) -> list[str]:
     """All runs, or one. train_with: a function of jobs and of what observes their progress."""
     from sepablate import progress
-    from sepablate.training import parallel, stage, worker
+    from sepablate.training import parallel, stage
+    from sepablate.training.job import Job
 
-    def train_jobs(jobs: list[worker.Job]) -> parallel.Progress:
+    def train_jobs(jobs: list[Job]) -> parallel.Progress:
         with progress.shown(variant, scale, jobs, live=mlflow) as observe:
             return train_with(jobs, observe)
 

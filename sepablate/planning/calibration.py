@@ -26,8 +26,8 @@ from sepablate.training import (
     task,
     worker,
 )
+from sepablate.training.job import FOLDER, Job
 from sepablate.training.run import Run
-from sepablate.training.worker import Job
 
 STEPS, IMAGES = 2.5, 0.8  # seconds spent on gradient steps, and on evaluating images
 WARM_UP = 2  # steps: the first ones choose algorithms
@@ -116,8 +116,8 @@ def _measure(job: Job, asked: float) -> Cost:
     ready = time.monotonic() - asked
     step_seconds = _timed(step, STEPS, run.scale.steps)
     batch_seconds = _timed(evaluate, IMAGES, run.scale.test_images // len(few.labels))
-    worker.FOLDER.parent.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=worker.FOLDER.parent, prefix="plan-") as folder:
+    FOLDER.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=FOLDER.parent, prefix="plan-") as folder:
         write = _timed(lambda: checkpoint.save(Path(folder), 0, state.to_dict()), 0, 1)
         size = sum(path.stat().st_size for path in Path(folder).iterdir())
     return Cost(

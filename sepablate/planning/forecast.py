@@ -14,7 +14,7 @@ from sepablate.planning.calibration import Cost
 from sepablate.planning.pipeline import RUNS, Stage
 from sepablate.planning.work import Work
 from sepablate.training import checkpoint, parallel, worker
-from sepablate.training.worker import Job
+from sepablate.training.job import Job
 
 COPIES = 3  # of a result: in .sepablate, in results, in DVC's cache
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from sepablate.training import checkpoint, stage
-from sepablate.training.worker import Job
+from sepablate.training.job import Job
 
 
 @dataclass(frozen=True)

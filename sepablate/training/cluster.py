@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from sepablate.files import write_atomically
-from sepablate.training import checkpoint, cluster_task, parallel, worker
-from sepablate.training.worker import Job
+from sepablate.training import checkpoint, cluster_task, parallel
+from sepablate.training.job import FOLDER, Job
 
 POLL = 0.5  # seconds between looks at the tasks
 TIMEOUT = 10  # seconds to reach the scheduler
@@ -98,7 +98,7 @@ def _client(address: str) -> Iterator[Any]:
 @contextmanager
 def _token() -> Iterator[Path]:
     """A file in .sepablate/ that a machine finds only if it shares the folder."""
-    path = (worker.FOLDER.parent / f"cluster-{secrets.token_hex(8)}").absolute()
+    path = (FOLDER.parent / f"cluster-{secrets.token_hex(8)}").absolute()
     write_atomically(path, "")
     try:
         yield path

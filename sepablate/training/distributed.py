@@ -22,10 +22,10 @@ from torch import distributed
 from sepablate import data
 from sepablate.scales import Scale
 from sepablate.training import checkpoint, engine, lifeline, parallel, ranks, worker
-from sepablate.training.worker import Job
+from sepablate.training.job import DONE, INTERRUPTED, Job
 
 PATIENCE = timedelta(minutes=30)  # with another process: one may list a million files, say
-STOPPED = worker.INTERRUPTED
+STOPPED = INTERRUPTED
 SHARED_WITHIN = 60.0  # seconds until what one machine has written is seen on the others
 
 
@@ -59,7 +59,7 @@ class Team:
                     continue
                 if stops or (status := self._lead(job, partial(tell, index), stops)) == STOPPED:
                     raise parallel.Stopped
-                if status == worker.DONE:
+                if status == DONE:
                     progress.finished += 1
                 else:
                     progress.failures[f"{job.run.variant} seed {job.run.seed}"] = status
@@ -76,7 +76,7 @@ class Team:
 
         train = partial(worker.train, job, tell, stops, self.ranks, begin)
         status = worker.attempt(job, train)
-        if status in (worker.DONE, STOPPED):
+        if status in (DONE, STOPPED):
             self.parted = False
         return status
 

@@ -11,11 +11,11 @@ from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any
 
-from sepablate.training import lifeline, machine, worker
-from sepablate.training.worker import Job
+from sepablate.training import lifeline, machine
+from sepablate.training.job import DONE, INTERRUPTED, Job
 
 POLL = 0.1  # seconds between looks at the processes
-STOPPED = (worker.INTERRUPTED, -signal.SIGTERM, -signal.SIGKILL)  # how a worker obeys
+STOPPED = (INTERRUPTED, -signal.SIGTERM, -signal.SIGKILL)  # how a worker obeys
 
 
 class Stopped(KeyboardInterrupt):
@@ -98,9 +98,15 @@ def default_processes() -> int:
 
 
 def _start(context: ForkServerContext, job: Job, shared: Any, index: int) -> ForkServerProcess:
-    process = context.Process(target=worker.work, args=(job, shared, index), name=job.key)
+    process = context.Process(target=_work, args=(job, shared, index), name=job.key)
     process.start()
     return process
+
+
+def _work(job: Job, progress: Any, index: int) -> None:
+    from sepablate.training import worker  # only a worker trains
+
+    worker.work(job, progress, index)
 
 
 def _collect(
@@ -112,7 +118,7 @@ def _collect(
             continue
         del running[index]
         status = process.exitcode or 0
-        if status == worker.DONE:
+        if status == DONE:
             progress.finished += 1
         elif not (stopping and status in STOPPED):
             progress.failures[f"{jobs[index].run.variant} seed {jobs[index].run.seed}"] = status

@@ -9,10 +9,10 @@ from typing import Any
 
 from sepablate import data, scales, study
 from sepablate.files import locked, seal, write_atomically
-from sepablate.training import guard, machine, parallel, worker
+from sepablate.training import guard, machine, parallel
+from sepablate.training.job import FOLDER, Job
 from sepablate.training.run import Run, resolve
 from sepablate.training.task import METRICS
-from sepablate.training.worker import Job
 
 RESULTS = Path("results")
 TRIAL_SEEDS = 2  # of the variant's seeds, to choose a learning rate with
@@ -35,7 +35,7 @@ def train(variant_name: str, scale_name: str, train_jobs: Train) -> parallel.Pro
     jobs = seed_jobs(variant_name, scale_name, chosen)
     progress = train_jobs(jobs)
     if not progress.failures:
-        lock = worker.FOLDER.parent / f"collect-{scale_name}-{variant_name}.lock"
+        lock = FOLDER.parent / f"collect-{scale_name}-{variant_name}.lock"
         with locked(lock):  # who trained the same at the same time collects the same
             _collect(jobs, chosen)
     return progress
@@ -93,7 +93,7 @@ def seed_jobs(variant_name: str, scale_name: str, chosen: dict[str, list[float]]
 def _runs(variant_name: str, scale_name: str) -> list[Run]:
     scale, _ = scales.load(scale_name)
     first = _resolved(variant_name, scale_name).with_precision(
-        machine.precision(scale.precision, worker.FOLDER.parent)
+        machine.precision(scale.precision, FOLDER.parent)
     )
     return [first.with_seed(seed) for seed in scale.seeds]
 

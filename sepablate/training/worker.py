@@ -5,56 +5,25 @@ import fcntl
 import functools
 import json
 import operator
-import os
 import resource
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sepablate import data
-from sepablate.files import SEAL, NoSpace, damaged, is_whole, seal, write_atomically
+from sepablate.files import SEAL, NoSpace, damaged, seal, write_atomically
 from sepablate.training import checkpoint, engine, lifeline, machine
+from sepablate.training.job import BUSY, DONE, FAILED, INTERRUPTED, NO_SPACE, Job
 from sepablate.training.ranks import ALONE, Ranks
-from sepablate.training.run import Run
 
-FOLDER = Path(".sepablate/runs")
-DONE, FAILED, NO_SPACE, INTERRUPTED, BUSY = 0, 1, os.EX_IOERR, os.EX_TEMPFAIL, 76
 FILES = ("run.json", "curve.csv", "measured.json", "correct.bin", "precision.bin", "result.csv")
 HEADER = "run_key,variant,seed,step,metric,value"
-
-
-@dataclass(frozen=True)
-class Job:
-    """A run and how its files call it."""
-
-    run: Run
-    label: str
-    key: str
-    device: str
-    commit: str
-    processes: int = 1  # that train it together
-
-    @property
-    def folder(self) -> Path:
-        """Where the run keeps its state until, and after, it is finished."""
-        return FOLDER / self.key
-
-    @property
-    def finished(self) -> bool:
-        """Whether the run's result is on disk, and every byte of it as it was written."""
-        return is_whole(self.folder)
-
-    @property
-    def damaged(self) -> list[str]:
-        """The files of a finished run that are no longer as they were written."""
-        return damaged(self.folder)
 
 
 def work(job: Job, progress: Any, index: int) -> None:

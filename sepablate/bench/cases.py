@@ -1,0 +1,123 @@
+"""What every contender trains alike: networks, batches, and how often it is timed."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sepablate import data, scales, study
+from sepablate.data.fashion_mnist import Split
+from sepablate.training.batches import Batched, training
+from sepablate.training.run import Run, resolve
+
+TUNED = "timm, channels_last, bf16"
+BEST = f"{TUNED}, from memory"  # what a peer is at its best, without a minute of compiling
+SMALL = (
+    "sepablate",
+    "timm",
+    "timm, channels_last",
+    "timm, bf16",
+    TUNED,
+    f"{TUNED}, compiled",
+    BEST,
+    "Keras on torch",
+    "Keras on JAX",
+)
+LARGE = ("sepablate", "timm", "timm, channels_last", TUNED, "Keras on torch", "Keras on JAX")
+TINY = ("sepablate", "bare loop", "Lightning", "Keras on torch", "Keras on JAX")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One network on one budget.
+
+    batch, image_size: images a step, and their pixels; 0 for the scale's. turn: steps before the
+    next contender's turn; rounds: turns of each. starts: how often the time to the first step is
+    taken. noise: one batch of random images, whose loading is no part of the time.
+    """
+
+    name: str
+    title: str
+    variant: str
+    scale: str
+    contenders: tuple[str, ...]
+    turn: int
+    rounds: int
+    batch: int = 0
+    starts: int = 1
+    noise: bool = False
+    image_size: int = 0
+
+    def run(self) -> Run:
+        """The suite's run, long enough never to end; all cores for a large network."""
+        scale, recipes = scales.load(self.scale)
+        size = self.batch or scale.batch_size
+        scale = dataclasses.replace(
+            scale,
+            batch_size=size,
+            micro_batch=0,
+            epochs=1000.0,
+            evaluations=1,
+            precision="fp32" if self.name == "tiny" else "auto",
+        )
+        found = resolve(study.variant(self.variant), self.scale, scale, recipes, 0, "fp32")
+        cores = torch.get_num_threads()
+        return dataclasses.replace(
+            found,
+            threads=cores if self.noise else 1,
+            image_size=self.image_size or found.image_size,
+        )
+
+    def split(self) -> Split:
+        """Training images (N, H, W) of Fashion-MNIST, or one batch of noise."""
+        run = self.run()
+        if not self.noise:
+            return data.dataset("fashion_mnist").load(data.FOLDER)["train"].first(run.scale.images)
+        draw = torch.Generator().manual_seed(0)
+        size, pixels = run.scale.batch_size, run.image_size
+        images = torch.randint(256, (size, pixels, pixels), generator=draw, dtype=torch.uint8)
+        return Split(images, torch.randint(10, (size,), generator=draw))
+
+    def feed(self) -> Batched:
+        """The suite's batches, or the same one each time."""
+        run = self.run()
+        return Same(self.split(), run) if self.noise else training(self.split(), run)
+
+
+class Same:
+    """One batch for all steps: images (N, C, H, W) in [-1, 1] and labels."""
+
+    def __init__(self, split: Split, run: Run) -> None:
+        images = split.images.unsqueeze(1).float().div_(127.5).sub_(1)
+        self.batch = (
+            images.expand(-1, run.options["in_channels"], -1, -1).contiguous(),
+            split.labels,
+        )
+
+    def at(self, step: int) -> tuple[Tensor, Tensor]:
+        """The batch."""
+        return self.batch
+
+
+CASES = (
+    Case("small", "Xception, 28 px, 0.35 M", "xception", "laptop", SMALL, 10, 9, starts=2),
+    Case(
+        "tiny",
+        "Small separable network",
+        "separable_example",
+        "smoke",
+        TINY,
+        400,
+        7,
+        batch=2,
+        image_size=32,
+    ),
+    Case("xception", "Xception, 299 px", "xception", "paper", LARGE, 1, 5, 4, noise=True),
+    Case(
+        "inception_v3", "Inception V3, 299 px", "inception_v3", "paper", LARGE, 1, 5, 4, noise=True
+    ),
+    Case(
+        "mobilenet_v1", "MobileNet v1, 224 px", "mobilenet_v1", "paper", LARGE, 1, 5, 8, noise=True
+    ),
+)

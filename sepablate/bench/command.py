@@ -1,0 +1,112 @@
+"""The command `bench`. Nothing heavy is imported before it runs."""
+
+import datetime
+import re
+import time
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated, Any
+
+import typer
+
+WHOLE = ("suite", "accuracy")
+Rows = list[tuple[str, str, str, int, float]]  # case, contender, metric, turn, value
+
+
+def bench(
+    only: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[CASE]...", help="These cases alone, shown and not written."),
+    ] = None,
+) -> None:
+    """Time the suite beside its peers: `make bench` installs them.
+
+    The cases are small, tiny, xception, inception_v3, mobilenet_v1, suite and accuracy: about 15
+    minutes on two cores, on which nothing else should run.
+    """
+    import pandas as pd
+    from rich.console import Console
+
+    from sepablate.bench import report
+    from sepablate.bench.cases import CASES
+
+    choices = [*(case.name for case in CASES), *WHOLE]
+    for name in only or []:
+        if name not in choices:
+            raise ValueError(f"case {name!r}: choose {', '.join(choices)}")
+    console, began, rows = Console(stderr=True, highlight=False), time.monotonic(), Rows()
+    with console.status("") as status:
+
+        def tell(what: str) -> None:
+            if what.endswith("\n"):
+                console.print(what.strip())
+            status.update(f"{time.monotonic() - began:5.0f} s  {what.strip()}")
+
+        for name in only or choices:
+            rows += _rows(name, tell)
+            console.print(f"{name}: done after {time.monotonic() - began:.0f} s")
+    columns = ("case", "contender", "metric", "turn", "value")
+    frame = pd.DataFrame(rows, columns=columns)
+    if only:
+        print(report.table(frame))
+        return
+    print(f"written: {report.write(frame, _machine(), _name())}")
+
+
+def _rows(name: str, tell: Any) -> Rows:
+    from sepablate.bench import measure, whole
+    from sepablate.bench.cases import CASES
+
+    if name == "suite":
+        found = whole.wall_clock(tell)
+        return [
+            (name, contender, "seconds", turn, seconds)
+            for contender, taken in found.items()
+            for turn, seconds in enumerate(taken)
+        ]
+    if name == "accuracy":
+        frame = whole.accuracies(tell)
+        return [
+            (name, contender, "accuracy", int(seed), float(value))
+            for contender, column in (("sepablate", "sepablate"), ("plain fp32 loop", "plain"))
+            for seed, value in zip(frame.seed, frame[column], strict=True)
+        ]
+    (case,) = (case for case in CASES if case.name == name)
+    rows: Rows = []
+    for each in measure.measure(case, tell):
+        several = {"first_step": each.first_step, "seconds": each.seconds}
+        several |= {"memory": [each.memory], "difference": [each.difference]}
+        rows += [
+            (name, each.contender, metric, turn, value)
+            for metric, values in several.items()
+            for turn, value in enumerate(values)
+        ]
+    return rows
+
+
+def _machine() -> dict[str, Any]:
+    """Hardware, versions and the date, as they stand beside every number."""
+    packages = {}
+    for name in ("torch", "timm", "keras", "jax", "lightning"):
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = ""
+    from sepablate.training import machine
+
+    date = datetime.date.today().isoformat()
+    return {
+        **machine.hardware(),
+        **machine.versions(),
+        **packages,
+        "date": date,
+        "commit": machine.commit(),
+    }
+
+
+def _name() -> str:
+    """The processor and its cores, as a file name."""
+    from sepablate.training import machine
+
+    hardware = machine.hardware()
+    words = re.sub(r"\((?:R|TM)\)|CPU|Processor|@.*", " ", hardware["processor"]).lower()
+    return f"{'-'.join(re.findall(r'[a-z0-9.]+', words))}-{hardware['cores']}-cores"

@@ -1,0 +1,63 @@
+"""Lightning's Trainer around the same network, batches, optimiser and average."""
+
+import logging
+import warnings
+from collections.abc import Callable
+
+import lightning
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, IterableDataset
+
+from sepablate.bench import loops
+from sepablate.bench.cases import Case
+from sepablate.training import engine
+
+
+class Lightning(loops.Bare):
+    """As quiet as its options make it: no logger, checkpoint, progress bar or summary."""
+
+    def train(self, after_step: Callable[[], None]) -> None:
+        warnings.simplefilter("ignore")
+        logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+        trainer = lightning.Trainer(
+            accelerator="cpu",
+            max_steps=-1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(Module(self, after_step), DataLoader(Batches(self.case), batch_size=None))
+
+
+class Module(lightning.LightningModule):
+    """What Lightning asks a user to write."""
+
+    def __init__(self, bare: loops.Bare, after_step: Callable[[], None]) -> None:
+        super().__init__()
+        state = engine.start(bare.run)
+        self.network, self.after_step = state.model, after_step
+        self.kept = state.optimiser, state.average
+
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        images = batch[0].to(memory_format=torch.channels_last)
+        return cross_entropy(self.network(images), batch[1])
+
+    def on_train_batch_end(self, outputs: object, batch: object, index: int) -> None:
+        self.kept[1].update(index)
+        self.after_step()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return self.kept[0]
+
+
+class Batches(IterableDataset[tuple[Tensor, Tensor]]):
+    """The suite's batches, for ever."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        return loops.endless(self.case)

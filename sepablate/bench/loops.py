@@ -1,0 +1,125 @@
+"""PyTorch loops as a user writes them, from the plainest to the best tuned."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from sepablate.bench import published
+from sepablate.bench.cases import Case
+from sepablate.data.fashion_mnist import Split
+from sepablate.training import engine
+from sepablate.training.run import Run
+
+
+class Timm:
+    """timm's model; `name` tells which of channels_last, bf16 and compiled, and what feeds it."""
+
+    def __init__(self, case: Case, name: str) -> None:
+        self.case, self.name, self.run = case, name, case.run()
+        torch.manual_seed(0)
+        self.network: Any = published.network(self.run)
+        if "channels_last" in name:
+            self.network = self.network.to(memory_format=torch.channels_last)
+
+    def outputs(self, weights: dict[str, Tensor], images: Tensor) -> Tensor:
+        self.network.load_state_dict(weights)
+        with torch.inference_mode():
+            return self.forward(self.network.eval(), images)
+
+    def train(self, after_step: Callable[[], None]) -> None:
+        network = self.network.train()
+        self.average = ModelEmaV3(network, decay=0.95)
+        optimiser = torch.optim.SGD(
+            network.parameters(),
+            lr=self.run.recipe.learning_rate,
+            momentum=self.run.recipe.momentum,
+            weight_decay=self.run.weight_decay,
+        )
+        called: Any = torch.compile(network) if "compiled" in self.name else network
+        total = 0.0
+        for images, labels in self._batches():
+            optimiser.zero_grad()
+            loss = cross_entropy(self.forward(called, images), labels)
+            loss.backward()
+            optimiser.step()
+            self.average.update(network)
+            total += loss.item()
+            after_step()
+
+    def forward(self, network: nn.Module, images: Tensor) -> Tensor:
+        if "channels_last" in self.name:
+            images = images.to(memory_format=torch.channels_last)
+        with self._precision():
+            return network(images).float()
+
+    def _precision(self) -> AbstractContextManager[None]:
+        return torch.autocast("cpu", torch.bfloat16, enabled="bf16" in self.name)
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        if self.case.noise or "from memory" in self.name:
+            yield from endless(self.case)
+        images = Augmented(self.case.split(), self.run)
+        loader = DataLoader(images, self.run.scale.batch_size, shuffle=True, drop_last=True)
+        while True:
+            yield from loader
+
+
+class Augmented(Dataset[tuple[Tensor, int]]):
+    """One image at a time: shifted, mirrored, to floats in [-1, 1]."""
+
+    def __init__(self, split: Split, run: Run) -> None:
+        self.split = split
+        size = split.images.shape[-1]
+        self.transform = v2.Compose(
+            [
+                v2.RandomCrop(size, padding=run.recipe.shift),
+                v2.RandomHorizontalFlip(),
+                v2.ToDtype(torch.float32, scale=True),
+                v2.Normalize([0.5], [0.5]),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image = self.transform(self.split.images[index].unsqueeze(0))
+        return image, int(self.split.labels[index])
+
+
+class Bare:
+    """The suite's network, batches, optimiser and average in the fewest lines that train them."""
+
+    def __init__(self, case: Case) -> None:
+        self.case, self.run = case, case.run()
+
+    def outputs(self, weights: dict[str, Tensor], images: Tensor) -> Tensor:
+        model = engine.start(self.run).model
+        model.load_state_dict(weights)
+        with torch.inference_mode():
+            return model.eval()(images)
+
+    def train(self, after_step: Callable[[], None]) -> None:
+        state = engine.start(self.run)
+        network, optimiser, average = state.model.train(), state.optimiser, state.average
+        for step, (images, labels) in enumerate(endless(self.case)):
+            optimiser.zero_grad()
+            images = images.to(memory_format=torch.channels_last)
+            cross_entropy(network(images), labels).backward()
+            optimiser.step()
+            average.update(step)
+            after_step()
+
+
+def endless(case: Case) -> Iterator[tuple[Tensor, Tensor]]:
+    feed, step = case.feed(), 0
+    while True:
+        yield feed.at(step)
+        step += 1

@@ -1,0 +1,175 @@
+"""The benchmark as a table and a figure, from its CSV file alone."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib.style
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from sepablate.analysis import figures, statistics
+from sepablate.analysis.looks import COLOURS, STYLE
+from sepablate.bench.cases import BEST, CASES
+from sepablate.files import write_atomically
+
+FOLDER = Path("results/bench")
+README = Path("README.md")
+BEGIN, END = "<!-- benchmark -->\n", "<!-- /benchmark -->\n"
+OURS = "sepablate"
+MARGIN = 1.0  # percentage points: a difference in accuracy that a user would not mind
+TITLES = {case.name: case.title for case in CASES}
+KEYS = ("case", "contender")
+
+
+def write(rows: pd.DataFrame, machine: dict[str, Any], name: str) -> Path:
+    """Write <name>.csv, .md and .png, and put the table into the README.
+
+    rows: case, contender, metric, turn, value. machine: what it was measured on, and when.
+    """
+    path = FOLDER / f"{name}.csv"
+    for key, value in machine.items():
+        rows[key] = value
+    write_atomically(path, rows.to_csv(index=False))
+    frame = pd.read_csv(path)
+    write_atomically(path.with_suffix(".png"), draw(frame))
+    readme = README.read_text()
+    before, _, rest = readme.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    write_atomically(README, before + BEGIN + section(frame, name) + END + after)
+    return path
+
+
+def section(frame: pd.DataFrame, name: str) -> str:
+    """The README's table, figure and sentence on the machine."""
+    first = frame.iloc[0]
+    versions = ", ".join(f"{key} {first[key]}" for key in VERSIONS if str(first[key]) != "nan")
+    told = (
+        f"{first.processor}, {first.cores} cores, {first.date}; {versions}. Medians [lowest, "
+        f"highest] over turns; a ratio is of two neighbouring turns."
+    )
+    return f"{told}\n\n{table(frame)}\n![Step times]({FOLDER}/{name}.png)\n\n"
+
+
+VERSIONS = ("python", "torch", "timm", "keras", "jax", "lightning")
+
+
+def table(frame: pd.DataFrame) -> str:
+    """Seconds of a step, of the first step and of the suite, and memory, beside ours."""
+    lines = [
+        "| | ms a step | times ours | first step (s) | memory (GiB) |",
+        "|---|---|---|---|---|",
+    ]
+    for case, part in frame[frame.metric == "seconds"].groupby("case", sort=False):
+        lines.append(f"| **{TITLES[str(case)]}** | | | | |")
+        for contender in part.contender.unique():
+            seconds = values(frame, str(case), contender, "seconds")
+            ratio = seconds / values(frame, str(case), OURS, "seconds")
+            start = values(frame, str(case), contender, "first_step")
+            memory = values(frame, str(case), contender, "memory")[0] / 2**30
+            lines.append(
+                f"| {contender} | {spread(1000 * seconds)} | {spread(ratio)} | {spread(start)} | "
+                f"{memory:.2f} |"
+            )
+    return "\n".join([*lines, "", *sentences(frame), ""])
+
+
+def sentences(frame: pd.DataFrame) -> list[str]:
+    """What the table has no column for."""
+    found = []
+    wall = frame[frame.case == "suite"]
+    if len(wall):
+        ours, theirs = (values(frame, "suite", name, "seconds") for name in (OURS, BEST))
+        found.append(
+            f"* Four seeds of a variant: {spread(ours)} s as a stage, {spread(theirs)} s in the "
+            f"best single loop ({BEST}), one after another: {spread(theirs / ours)} times."
+        )
+    if "tiny" in set(frame.case):
+        bare = values(frame, "tiny", "bare loop", "seconds")
+        over = {
+            name: spread(1e6 * (values(frame, "tiny", name, "seconds") - bare))
+            for name in frame[
+                (frame.case == "tiny") & (frame.metric == "seconds")
+            ].contender.unique()
+            if name != "bare loop"
+        }
+        told = ", ".join(f"{name} {each}" for name, each in over.items())
+        found.append(f"* Microseconds a step over a bare loop, on the smallest network: {told}.")
+    if "accuracy" in set(frame.case):
+        ours, plain = (
+            100 * values(frame, "accuracy", name, "accuracy") for name in (OURS, "plain fp32 loop")
+        )
+        mean, low, high = statistics.interval(ours - plain)
+        p = float(statistics.equivalence(ours - plain, MARGIN))
+        found.append(
+            f"* Test accuracy, ours less that of a plain fp32 loop on the same {len(ours)} seeds: "
+            f"{mean:+.2f} [{low:+.2f}, {high:+.2f}] points, 95 % interval; equivalence within "
+            f"±{MARGIN:g}: p = {p:.2g}."
+        )
+    return found
+
+
+def values(frame: pd.DataFrame, case: str, contender: str, metric: str) -> np.ndarray:
+    """The numbers of one contender, by turn."""
+    rows = frame[(frame.case == case) & (frame.contender == contender) & (frame.metric == metric)]
+    return rows.sort_values("turn").value.to_numpy()
+
+
+def spread(numbers: np.ndarray) -> str:
+    """Median [lowest, highest], to three digits."""
+    low, middle, high = (_three(each) for each in np.quantile(numbers, (0, 0.5, 1)))
+    return f"{middle} [{low}, {high}]" if len(numbers) > 1 else middle
+
+
+def _three(number: float) -> str:
+    return f"{number:.0f}" if abs(number) >= 100 else f"{number:.3g}"
+
+
+def draw(frame: pd.DataFrame) -> bytes:
+    """A panel a case: how many times our seconds a step takes, median and range; png."""
+    steps = frame[frame.metric == "seconds"]
+    names = [name for name in TITLES if name in set(steps.case)]
+    counts = [steps[steps.case == name].contender.nunique() for name in names]
+    with matplotlib.style.context(["default", STYLE]):
+        figure = Figure(figsize=(7, 0.7 + 0.28 * sum(counts)), dpi=200, layout="constrained")
+        panels = figure.subplots(
+            len(names), 1, sharex=True, squeeze=False, height_ratios=[n + 1 for n in counts]
+        )[:, 0]
+        for name, axis in zip(names, panels, strict=True):
+            ours = values(frame, name, OURS, "seconds")
+            contenders = list(steps[steps.case == name].contender.unique())
+            for place, contender in enumerate(contenders):
+                ratio = values(frame, name, contender, "seconds") / ours
+                low, middle, high = np.quantile(ratio, (0, 0.5, 1))
+                axis.errorbar(
+                    middle,
+                    place,
+                    xerr=[[middle - low], [high - middle]],
+                    marker="o" if contender == OURS else "D",
+                    markersize=4.5,
+                    color=COLOURS[0] if contender == OURS else COLOURS[1],
+                )
+                axis.annotate(
+                    f"{middle:.2f}",
+                    (high, place),
+                    (6, 0),
+                    textcoords="offset points",
+                    va="center",
+                    fontsize=7,
+                )
+            axis.set_yticks(range(len(contenders)), contenders, fontsize=8)
+            axis.set_ylim(len(contenders) - 0.4, -0.6)
+            axis.set_xscale("log")
+            axis.axvline(1, color="#666666", linewidth=0.8)
+            axis.set_title(TITLES[name], fontsize=9, loc="left")
+            axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axis.xaxis.set_minor_formatter(NullFormatter())
+            axis.margins(x=0.12)
+        first = frame.iloc[0]
+        panels[-1].set_xlabel(
+            "Time of a step, sepablate = 1; median and range over turns\n"
+            f"{first.processor}, {first.cores} cores, {first.date}",
+            fontsize=8,
+        )
+        return figures.render(figure, "png", f"benchmark, commit {first.commit}")

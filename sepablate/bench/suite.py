@@ -1,0 +1,34 @@
+"""The suite as a contender: its engine, as a worker runs it."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sepablate.bench.cases import Case
+from sepablate.models.weights import from_timm
+from sepablate.training import engine, machine
+from sepablate.training.evaluation import forward
+from sepablate.training.job import FOLDER
+
+
+class Suite:
+    """`engine.fit` on the case's run."""
+
+    def __init__(self, case: Case) -> None:
+        self.case, run = case, case.run()
+        self.run = run.with_precision(machine.precision(run.scale.precision, FOLDER.parent))
+
+    def outputs(self, weights: dict[str, Tensor], images: Tensor) -> Tensor:
+        model = engine.start(self.run).model
+        known = self.run.model in ("xception", "inception_v3", "mobilenet_v1")
+        model.load_state_dict(from_timm(self.run.model, weights) if known else weights)
+        with torch.inference_mode():
+            return forward(model.eval(), images, self.run, "cpu")
+
+    def train(self, after_step: Callable[[], None]) -> None:
+        splits = dict.fromkeys(("train", "validation", "test"), self.case.split())
+        with tempfile.TemporaryDirectory() as folder:
+            engine.fit(self.run, splits, Path(folder), progress=lambda state: after_step())
