@@ -9,7 +9,8 @@ from sepablate import scales, study
 from sepablate.bench.command import bench
 from sepablate.costs.command import cost
 from sepablate.evaluate.command import evaluate
-from sepablate.launch.command import positive, train
+from sepablate.launch.command import train
+from sepablate.options import positive
 from sepablate.provenance import commands
 
 app = typer.Typer(

@@ -158,6 +158,9 @@ def test_missing_field(tmp_path: Path, key: str) -> None:
         (["fetch", "--scale", "huge"], ["'huge'", "smoke, laptop"]),
         (["ui", "--port", "70000"], ["70000"]),
         (["ui", "--port", "high"], ["high"]),
+        (["cost", "xception", "--rounds", "few"], ["--rounds", "few", "at least 1"]),
+        (["cost", "xception", "--batch", "-1"], ["--batch", "-1", "at least 1"]),
+        (["evaluate", "xception", "--batch", "2.5"], ["--batch", "2.5", "at least 1"]),
         (["dance"], ["dance", "train", "publish"]),
     ],
 )

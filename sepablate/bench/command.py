@@ -15,7 +15,7 @@ Rows = list[tuple[str, str, str, int, float]]  # case, contender, metric, turn, 
 def bench(
     only: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[CASE]...", help="These cases alone, shown and not written."),
+        typer.Argument(metavar="[CASE]...", help="Measure these alone again."),
     ] = None,
 ) -> None:
     """Time the suite beside its peers: `make bench` installs them.
@@ -33,7 +33,7 @@ def bench(
     for name in only or []:
         if name not in choices:
             raise ValueError(f"case {name!r}: choose {', '.join(choices)}")
-    console, began, rows = Console(stderr=True, highlight=False), time.monotonic(), Rows()
+    console, began = Console(stderr=True, highlight=False), time.monotonic()
     with console.status("") as status:
 
         def tell(what: str) -> None:
@@ -42,14 +42,12 @@ def bench(
             status.update(f"{time.monotonic() - began:5.0f} s  {what.strip()}")
 
         for name in only or choices:
-            rows += _rows(name, tell)
+            columns = ("case", "contender", "metric", "turn", "value")
+            frame = pd.DataFrame(_rows(name, tell), columns=columns)
+            written = report.write(frame.assign(**_machine()), _name())
             console.print(f"{name}: done after {time.monotonic() - began:.0f} s")
-    columns = ("case", "contender", "metric", "turn", "value")
-    frame = pd.DataFrame(rows, columns=columns)
-    if only:
-        print(report.table(frame))
-        return
-    print(f"written: {report.write(frame, _machine(), _name())}")
+    print(report.table(pd.read_csv(written)))
+    print(f"written: {written}, with a table and a figure, and README.md")
 
 
 def _rows(name: str, tell: Any) -> Rows:

@@ -182,10 +182,12 @@ def _function(node: fx.Node, inputs: list[Any]) -> Any:
     if name == "cat":
         return layers.Concatenate()(inputs)
     if name == "max_pool2d":
-        options = node.kwargs
-        return _max_pool(
-            inputs[0], options["kernel_size"], options["stride"], options.get("padding", 0)
-        )
+        given = dict(zip(("size", "stride", "padding"), node.args[1:], strict=False))
+        given |= {
+            {"kernel_size": "size"}.get(key, key): value for key, value in node.kwargs.items()
+        }
+        stride = given.get("stride") or given["size"]
+        return _max_pool(inputs[0], given["size"], stride, given.get("padding", 0))
     if name in ("avg_pool2d", "_avg_pool2d"):
         return layers.AveragePooling2D(3, 1)(layers.ZeroPadding2D(1)(inputs[0]))
     if name == "dropout":

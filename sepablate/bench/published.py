@@ -33,7 +33,7 @@ def network(run: Run) -> nn.Module:
         _narrow(built, options["width"], options["in_channels"])
     if options["stem_stride"] == 1:
         built.conv1.stride = (1, 1)
-    if options["padding"] == "same" and run.model == "xception":
+    if options.get("padding") == "same" and run.model == "xception":
         built.conv1.padding = built.conv2.padding = (1, 1)
     for module in built.modules():
         if isinstance(module, nn.BatchNorm2d):

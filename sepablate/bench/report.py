@@ -1,7 +1,6 @@
 """The benchmark as a table and a figure, from its CSV file alone."""
 
 from pathlib import Path
-from typing import Any
 
 import matplotlib.style
 import numpy as np
@@ -23,19 +22,22 @@ TITLES = {case.name: case.title for case in CASES}
 KEYS = ("case", "contender")
 
 
-def write(rows: pd.DataFrame, machine: dict[str, Any], name: str) -> Path:
-    """Write <name>.csv, .md and .png, and put the table into the README.
+def write(rows: pd.DataFrame, name: str) -> Path:
+    """Put cases into <name>.csv, in place of what it has of them; then figure and README anew.
 
-    rows: case, contender, metric, turn, value. machine: what it was measured on, and when.
+    rows: case, contender, metric, turn, value, and what machine and versions it was.
     """
     path = FOLDER / f"{name}.csv"
-    for key, value in machine.items():
-        rows[key] = value
-    write_atomically(path, rows.to_csv(index=False))
+    known = [pd.read_csv(path)] if path.exists() else []
+    others = [old[~old.case.isin(rows.case)] for old in known]
+    order = {case: place for place, case in enumerate((*TITLES, "suite", "accuracy"))}
+    frame = pd.concat([*others, rows]).sort_values(
+        "case", key=lambda of: of.map(order), kind="stable"
+    )
+    write_atomically(path, frame.to_csv(index=False))
     frame = pd.read_csv(path)
     write_atomically(path.with_suffix(".png"), draw(frame))
-    readme = README.read_text()
-    before, _, rest = readme.partition(BEGIN)
+    before, _, rest = README.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     write_atomically(README, before + BEGIN + section(frame, name) + END + after)
     return path
@@ -43,7 +45,7 @@ def write(rows: pd.DataFrame, machine: dict[str, Any], name: str) -> Path:
 
 def section(frame: pd.DataFrame, name: str) -> str:
     """The README's table, figure and sentence on the machine."""
-    first = frame.iloc[0]
+    first = frame.iloc[-1]
     versions = ", ".join(f"{key} {first[key]}" for key in VERSIONS if str(first[key]) != "nan")
     told = (
         f"{first.processor}, {first.cores} cores, {first.date}; {versions}. Medians [lowest, "

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from sepablate import scales, study
+from sepablate.options import positive
 
 
 def cost(
@@ -18,8 +19,10 @@ def cost(
     measure: Annotated[
         bool, typer.Option("--measure", help="Time gradient steps on random images as well.")
     ] = False,
-    batch: Annotated[int, typer.Option(help="Images of a measured step.")] = 8,
-    rounds: Annotated[int, typer.Option(help="Measured steps of each variant, in turns.")] = 5,
+    batch: Annotated[int, typer.Option(parser=positive, help="Images of a measured step.")] = 8,
+    rounds: Annotated[
+        int, typer.Option(parser=positive, help="Measured steps of each variant, in turns.")
+    ] = 5,
     save: Annotated[
         bool, typer.Option("--save", help="Write what was measured to results/<scale>/speed.csv.")
     ] = False,
@@ -32,9 +35,6 @@ def cost(
     scales.load(name)
     for variant in variants:
         study.variant(variant)
-    for option, value in {"batch": batch, "rounds": rounds}.items():
-        if value < 1:
-            raise ValueError(f"--{option} {value}: choose a whole number, at least 1")
     if save and not measure:
         raise ValueError("--save keeps what was measured: choose it together with --measure")
     from sepablate.costs import table

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from sepablate.options import positive
+
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="xception, inception_v3 or mobilenet_v1.")],
@@ -14,7 +16,7 @@ def evaluate(
     data: Annotated[Path, typer.Option(help="A folder with validation/, as ImageNet's.")] = Path(
         "data/imagenet"
     ),
-    batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 64,
+    batch: Annotated[int, typer.Option(parser=positive, help="Images at a time.")] = 64,
     mean_std: Annotated[
         str, typer.Option(help="half, imagenet, or timm: what timm says of these weights.")
     ] = "timm",

@@ -9,13 +9,7 @@ import typer
 
 from sepablate import scales, study
 from sepablate.launch import runs
-
-
-def positive(text: str) -> int:
-    """A whole number of at least 1."""
-    if not str(text).isdecimal() or int(text) < 1:
-        raise typer.BadParameter(f"{text!r}: choose a whole number, at least 1")
-    return int(text)
+from sepablate.options import positive
 
 
 def train(
