@@ -151,6 +151,8 @@ def frame() -> pd.DataFrame:
         rows += [("small", "timm", "seconds", turn, 0.05 * (turn + 1) * factor)]
     for name in ("sepablate", "timm"):
         rows += [("small", name, "first_step", 0, 2.0), ("small", name, "memory", 0, 2.0**30)]
+    for name in ("sepablate", "timm, channels_last, bf16, from memory"):
+        rows += [("suite", name, "seconds", turn, 10.0 + turn) for turn in range(3)]
     for seed in range(6):
         rows += [("accuracy", "sepablate", "accuracy", seed, 0.8 + 0.001 * seed)]
         rows += [("accuracy", "plain fp32 loop", "accuracy", seed, 0.8 - 0.0001 * seed)]

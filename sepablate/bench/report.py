@@ -6,7 +6,7 @@ import matplotlib.style
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from sepablate.analysis import figures, statistics
 from sepablate.analysis.looks import COLOURS, STYLE
@@ -63,7 +63,8 @@ def table(frame: pd.DataFrame) -> str:
         "| | ms a step | times ours | first step (s) | memory (GiB) |",
         "|---|---|---|---|---|",
     ]
-    for case, part in frame[frame.metric == "seconds"].groupby("case", sort=False):
+    steps = frame[(frame.metric == "seconds") & frame.case.isin(TITLES)]
+    for case, part in steps.groupby("case", sort=False):
         lines.append(f"| **{TITLES[str(case)]}** | | | | |")
         for contender in part.contender.unique():
             seconds = values(frame, str(case), contender, "seconds")
@@ -158,6 +159,7 @@ def draw(frame: pd.DataFrame) -> bytes:
                     (6, 0),
                     textcoords="offset points",
                     va="center",
+                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
                     fontsize=7,
                 )
             axis.set_yticks(range(len(contenders)), contenders, fontsize=8)
@@ -165,12 +167,13 @@ def draw(frame: pd.DataFrame) -> bytes:
             axis.set_xscale("log")
             axis.axvline(1, color="#666666", linewidth=0.8)
             axis.set_title(TITLES[name], fontsize=9, loc="left")
+            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axis.xaxis.set_minor_formatter(NullFormatter())
             axis.margins(x=0.12)
         first = frame.iloc[0]
         panels[-1].set_xlabel(
-            "Time of a step, sepablate = 1; median and range over turns\n"
+            "Time of a step, sepablate = 1 (more is slower); median and range over turns\n"
             f"{first.processor}, {first.cores} cores, {first.date}",
             fontsize=8,
         )

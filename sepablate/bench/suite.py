@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sepablate.bench.cases import Case
 from sepablate.models.weights import from_timm
-from sepablate.training import engine, machine
+from sepablate.training import engine, machine, worker
 from sepablate.training.evaluation import forward
 from sepablate.training.job import FOLDER
 
@@ -29,6 +29,7 @@ class Suite:
             return forward(model.eval(), images, self.run, "cpu")
 
     def train(self, after_step: Callable[[], None]) -> None:
+        worker.keep_freed_memory()
         splits = dict.fromkeys(("train", "validation", "test"), self.case.split())
         with tempfile.TemporaryDirectory() as folder:
             engine.fit(self.run, splits, Path(folder), progress=lambda state: after_step())
