@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import ROOT, contents, sepablate
+from conftest import ROOT
 
 from sepablate import models, scales
 from sepablate.bench import loops, measure, published, report, suite, whole
@@ -176,14 +176,3 @@ def test_the_readme_says_what_was_measured() -> None:
         turns = found[(found.case == case) & (found.metric == "seconds")]
         assert len(turns) >= NAMED[case].rounds
     assert np.isfinite(found.value).all()
-
-
-def test_an_unknown_case_is_one_line(project: Path) -> None:
-    before = contents(project)
-    done = sepablate(project, "bench", "smal")
-    assert done.returncode == 2
-    assert done.stderr == (
-        "sepablate: case 'smal': choose small, tiny, xception, inception_v3, mobilenet_v1, suite, "
-        "accuracy\n"
-    )
-    assert contents(project) == before
