@@ -1,0 +1,75 @@
+// Depthwise 3x3 convolution with a border of one pixel, after a ReLU if wanted.
+#pragma once
+
+#include "lanes.h"
+
+struct Depthwise : Function<Depthwise> {
+  static Tensor forward(AutogradContext* context, const Tensor& input, const Tensor& weight,
+                        int64_t stride, bool relu) {
+    Tensor x = last(input);
+    context->save_for_backward({x, weight});
+    context->saved_data["stride"] = stride;
+    context->saved_data["relu"] = relu;
+    int64_t images = x.size(0), channels = x.size(1), high = x.size(2), wide = x.size(3);
+    int64_t rows = (high - 1) / stride + 1, columns = (wide - 1) / stride + 1;
+    Tensor y = like(x, {images, channels, rows, columns});
+    Tensor taps = weight.reshape({channels, 9}).t().contiguous();
+    over_channels(channels, [&]<int W>(int64_t first) {
+      using L = Lanes<W>;
+      typename L::F tap[9];
+      for (int k = 0; k < 9; k++) tap[k] = L::load(taps.data_ptr<float>() + k * channels + first);
+      Map<W> map(high, wide);
+      Half* to = half(y) + first;
+      for (int64_t n = 0; n < images; n++) {
+        map.fill(half(x) + n * high * wide * channels + first, channels, relu);
+        for (int64_t i = 0; i < rows; i++)
+          for (int64_t j = 0; j < columns; j++, to += channels) {
+            auto* p = map.at(i * stride - 1, j * stride - 1);
+            typename L::F sum = tap[0] * p[0];
+            for (int k = 1; k < 9; k++) sum += tap[k] * p[k / 3 * map.row + k % 3];
+            L::store(to, sum);
+          }
+      }
+    });
+    return y;
+  }
+
+  static tensor_list backward(AutogradContext* context, tensor_list gradients) {
+    auto saved = context->get_saved_variables();
+    const Tensor &x = saved[0], &weight = saved[1];
+    int64_t stride = context->saved_data["stride"].toInt();
+    bool relu = context->saved_data["relu"].toBool();
+    Tensor dy = last(gradients[0]), dx = like(x, x.sizes());
+    int64_t images = x.size(0), channels = x.size(1), high = x.size(2), wide = x.size(3);
+    int64_t outputs = dy.size(2) * dy.size(3);
+    Tensor taps = weight.reshape({channels, 9}).t().contiguous();
+    Tensor found = at::empty_like(taps);
+    over_channels(channels, [&]<int W>(int64_t first) {
+      using L = Lanes<W>;
+      typename L::F tap[9], sum[9] = {};
+      for (int k = 0; k < 9; k++)
+        tap[k] = L::load(taps.data_ptr<float>() + (8 - k) * channels + first);
+      Map<W> in(high, wide), out(high, wide);
+      Half* to = half(dx) + first;
+      for (int64_t n = 0; n < images; n++) {
+        in.fill(half(x) + n * high * wide * channels + first, channels, relu);
+        out.fill(half(dy) + n * outputs * channels + first, channels, false, stride);
+        for (int64_t i = 0; i < high; i++)
+          for (int64_t j = 0; j < wide; j++, to += channels) {
+            auto *p = in.at(i - 1, j - 1), *q = out.at(i - 1, j - 1);
+            auto here = q[in.row + 1], value = p[in.row + 1];
+            typename L::F gradient{};
+            for (int k = 0; k < 9; k++) {
+              int64_t offset = k / 3 * in.row + k % 3;
+              gradient += tap[k] * q[offset];
+              sum[k] += here * p[offset];
+            }
+            if (relu) gradient = value <= 0 ? typename L::F{} : gradient;
+            L::store(to, gradient);
+          }
+      }
+      for (int k = 0; k < 9; k++) L::store(found.data_ptr<float>() + k * channels + first, sum[k]);
+    });
+    return {dx, found.t().reshape(weight.sizes()), Tensor(), Tensor()};
+  }
+};
