@@ -23,7 +23,8 @@ def test_trace_names_every_run(file: str) -> None:
     text = trace(TINY / "residual_connections" / file)
     assert [line for line in text.splitlines() if line in ("xception", "no_residual")]
     for seed, key in config["run_keys"].items():
-        assert f"  seed {seed}  run {key}  MLflow not published\n" in text
+        took = f"{38 + int(seed)} s, 357 images/s"
+        assert f"  seed {seed}  run {key}  MLflow not published  took {took}\n" in text
     for told in ("learning_rate 0.045", "digest c0ffee", "processor abacus"):
         assert told in " ".join(text.split())
     command = "git checkout 0123456789ab && sepablate train no_residual --scale tiny"

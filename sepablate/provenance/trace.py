@@ -90,7 +90,7 @@ def _variant(scale: str, name: str, seeds: dict[int, str], published: dict[str, 
         other = f"  runs/ has {here or 'no such seed'} in its place" * bool(config and here != key)
         own = "".join(f"  {w} {told}" for w, told in facts[seed].items() if w not in shared)
         run_id = published.get(key, "not published")
-        lines.append(f"  seed {seed}  run {key}  MLflow {run_id}{own}{other}")
+        lines.append(f"  seed {seed}  run {key}  MLflow {run_id}{other}{own}")
     return "\n".join(lines) + "\n"
 
 
@@ -107,7 +107,7 @@ def _settings(folder: Path, config: dict[str, Any]) -> list[str]:
 
 
 def _facts(scale: str, name: str, seed: int, key: str) -> dict[str, str]:
-    """Commit and hardware of a run, as it was measured."""
+    """Commit, hardware and cost of a run, as it was measured."""
     measured = _json(RESULTS / scale / "measured" / name / f"seed-{seed}.json")
     if measured.get("run_key", key) != key:
         measured = {}
@@ -115,7 +115,21 @@ def _facts(scale: str, name: str, seed: int, key: str) -> dict[str, str]:
     commit = str(measured.get("commit", "not on disk"))
     if commit.endswith("+"):
         commit = f"{commit[:-1]}, with changes that were not committed"
-    return {"commit": commit, "hardware": hardware or "not on disk"}
+    facts = {"commit": commit, "hardware": hardware or "not on disk"}
+    return facts | {"took": _cost(measured) or "not on disk"}
+
+
+def _cost(measured: dict[str, Any]) -> str:
+    """Time, speed, memory, and energy where the machine told it."""
+    units = {
+        "seconds": "s",
+        "images_per_second": "images/s",
+        "peak_memory_mib": "MiB",
+        "energy_joules": "J",
+    }
+    numbers = {key: measured.get(key) for key in units}
+    told = [f"{value:.0f} {units[key]}" for key, value in numbers.items() if value is not None]
+    return ", ".join(told)
 
 
 def _command(scale: str, name: str, commit: str) -> str:
