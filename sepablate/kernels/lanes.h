@@ -9,6 +9,9 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <cstring>
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
 #include <vector>
 
 using at::Tensor;
@@ -32,12 +35,19 @@ VECTORS(16) VECTORS(8) VECTORS(4) VECTORS(2)
 template <int W> struct Lanes : Vectors<W> {
   using typename Vectors<W>::F, typename Vectors<W>::U, typename Vectors<W>::H;
 
-  static F load(const Half* from) {
-    H bits;
-    std::memcpy(&bits, from, sizeof bits);
-    return (F)(__builtin_convertvector(bits, U) << 16);
+  static U bits(const Half* from) {
+    H found;
+    std::memcpy(&found, from, sizeof found);
+    return __builtin_convertvector(found, U);
   }
+  static F load(const Half* from) { return (F)(bits(from) << 16); }
   static void store(Half* to, F value) {  // rounded to the nearest, ties to even
+#ifdef __AVX512BF16__
+    if constexpr (W == 16) {
+      auto half = _mm512_cvtneps_pbh((__m512)value);
+      return void(std::memcpy(to, &half, sizeof half));
+    }
+#endif
     U bits = (U)value;
     U rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
     rounded = value == value ? rounded : U{} + 0x7fc0u;
@@ -64,6 +74,25 @@ template <class Body> void over_channels(int64_t channels, Body body) {
   else if (channels >= 4) blocks<4>(channels, body);
   else blocks<2>(channels, body);
 }
+
+// Adds up body(0) ... body(count - 1), in four chains that need not wait for each other. A body adds
+// one term to each of the SUMS that it is given.
+template <int SUMS, class F, class Body>
+inline void add_up(int64_t count, F (&total)[SUMS], Body body) {
+  F chains[4][SUMS] = {};
+  int64_t p = 0;
+  for (; p + 4 <= count; p += 4) {
+    body(p, chains[0]);
+    body(p + 1, chains[1]);
+    body(p + 2, chains[2]);
+    body(p + 3, chains[3]);
+  }
+  for (; p < count; p++) body(p, chains[0]);
+  for (int k = 0; k < SUMS; k++)
+    total[k] = (chains[0][k] + chains[1][k]) + (chains[2][k] + chains[3][k]);
+}
+
+inline Half rounded(float value) { return at::BFloat16(value).x; }
 
 inline float single(Half bits) {
   uint32_t whole = uint32_t(bits) << 16;

@@ -20,14 +20,14 @@ struct Norm : Function<Norm> {
       using F = typename L::F;
       const Half* from = half(x) + first;
       auto at = [&](const Tensor& tensor) { return tensor.data_ptr<float>() + first; };
-      F sums[4] = {}, squares[4] = {};
-      for (int64_t p = 0; p < pixels; p++) sums[p & 3] += L::load(from + p * channels);
-      F middle = (sums[0] + sums[1] + sums[2] + sums[3]) / float(pixels);
-      for (int64_t p = 0; p < pixels; p++) {
+      F sums[1], squares[1];
+      add_up(pixels, sums, [&](int64_t p, F* sum) { sum[0] += L::load(from + p * channels); });
+      F middle = sums[0] / float(pixels);
+      add_up(pixels, squares, [&](int64_t p, F* sum) {
         F distance = L::load(from + p * channels) - middle;
-        squares[p & 3] += distance * distance;
-      }
-      F spread = (squares[0] + squares[1] + squares[2] + squares[3]) / float(pixels);
+        sum[0] += distance * distance;
+      });
+      F spread = squares[0] / float(pixels);
       F inverse = spread + float(epsilon);
       for (int lane = 0; lane < W; lane++) inverse[lane] = 1 / std::sqrt(inverse[lane]);
       L::store(at(centre), middle);
@@ -72,13 +72,13 @@ struct Norm : Function<Norm> {
         F arrived = L::load(gradient + p * channels);
         return relu ? (value * a + b <= 0 ? F{} : arrived) : arrived;
       };
-      F sums[2] = {}, products[2] = {};
-      for (int64_t p = 0; p < pixels; p++) {
+      F sums[2];
+      add_up(pixels, sums, [&](int64_t p, F* found) {
         F value = L::load(from + p * channels), arrived = passed(p, value);
-        sums[p & 1] += arrived;
-        products[p & 1] += arrived * (value - middle);
-      }
-      F sum = sums[0] + sums[1], product = products[0] + products[1];
+        found[0] += arrived;
+        found[1] += arrived * (value - middle);
+      });
+      F sum = sums[0], product = sums[1];
       L::store(at(dweight), product * inverse);
       L::store(at(dbias), sum);
       F slope = inverse * inverse * product / float(pixels), offset = sum / float(pixels);

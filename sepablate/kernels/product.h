@@ -1,0 +1,143 @@
+// Products of bf16 matrices with fp32 sums, on the processor's matrix unit by torch's brgemm. It
+// wants the right matrix as pairs of rows, each pair one row of 32-bit numbers, and is fast where
+// all sizes are multiples of 32: blocks of rows are copied to where zeros fill them up.
+#pragma once
+
+#include <ATen/native/CPUBlas.h>
+
+#include "lanes.h"
+
+using Pair = uint32_t;
+
+constexpr int64_t BLOCK = 64;  // rows that fit into the first cache with what comes of them
+
+inline int64_t padded(int64_t size, int64_t unit = 32) { return (size + unit - 1) / unit * unit; }
+
+// c (rows, columns) = a b, or += where `add`; a (rows, inner), b (inner / 2, columns) in pairs.
+inline void multiply(int64_t rows, int64_t columns, int64_t inner, const Half* a, int64_t a_row,
+                     const Pair* b, int64_t b_row, float* c, int64_t c_row, bool add = false) {
+  using Number = at::BFloat16;
+  at::native::cpublas::brgemm(rows, columns, inner, a_row, b_row, c_row, add,
+                              reinterpret_cast<const Number*>(a),
+                              reinterpret_cast<const Number*>(b), c, true);
+}
+
+// Rows 2 i and 2 i + 1 of `from` side by side; `row` is a multiple of 16.
+inline void pair(const Half* from, int64_t rows, int64_t row, Pair* to) {
+  using L = Lanes<16>;
+  for (int64_t i = 0; i < rows; i += 2)
+    for (int64_t j = 0; j < row; j += 16, to += 16) {
+      L::U both = L::bits(from + i * row + j) | L::bits(from + (i + 1) * row + j) << 16;
+      std::memcpy(to, &both, sizeof both);
+    }
+}
+
+template <int STEP> inline void swap(Lanes<16>::U (&tile)[16]) {
+  using U = Lanes<16>::U;
+  U low, high;
+  for (unsigned j = 0; j < 16; j++) {
+    low[j] = j & STEP ? 16 + j - STEP : j;
+    high[j] = j & STEP ? 16 + j : j + STEP;
+  }
+  for (int i = 0; i < 16; i++)
+    if (!(i & STEP)) {
+      U one = tile[i], other = tile[i + STEP];
+      tile[i] = __builtin_shuffle(one, other, low);
+      tile[i + STEP] = __builtin_shuffle(one, other, high);
+    }
+}
+
+// (rows, columns) to (columns, rows), multiples of 16.
+inline void transpose(const Pair* from, int64_t rows, int64_t columns, Pair* to) {
+  Lanes<16>::U tile[16];
+  for (int64_t i = 0; i < rows; i += 16)
+    for (int64_t j = 0; j < columns; j += 16) {
+      for (int k = 0; k < 16; k++) std::memcpy(&tile[k], from + (i + k) * columns + j, 64);
+      swap<8>(tile), swap<4>(tile), swap<2>(tile), swap<1>(tile);
+      for (int k = 0; k < 16; k++) std::memcpy(to + (j + k) * rows + i, &tile[k], 64);
+    }
+}
+
+// A layer's weights (outputs, inputs) for the product forward, and for that of the gradient.
+struct Weights {
+  int64_t outputs, inputs, high, wide;
+  std::vector<Half> numbers;  // (high, wide)
+
+  Weights(const Tensor& matrix)
+      : outputs(matrix.size(0)), inputs(matrix.size(1)), high(padded(outputs)),
+        wide(padded(inputs)), numbers(high * wide) {
+    const float* from = matrix.data_ptr<float>();
+    for (int64_t i = 0; i < outputs; i++)
+      for (int64_t j = 0; j < inputs; j++)
+        numbers[i * wide + j] = rounded(from[i * inputs + j]);
+  }
+  std::vector<Pair> forward() const {  // (wide / 2, high)
+    std::vector<Pair> found(high * wide / 2);
+    transpose(reinterpret_cast<const Pair*>(numbers.data()), high, wide / 2, found.data());
+    return found;
+  }
+  std::vector<Pair> backward() const {  // (high / 2, wide)
+    std::vector<Pair> found(high * wide / 2);
+    pair(numbers.data(), high, wide, found.data());
+    return found;
+  }
+};
+
+// A row, in vectors of which the last one overlaps the one before.
+inline void copy_row(const Half* from, int64_t size, Half* to) {
+  if (size < 2) return void(*to = *from);
+  over_channels(size, [&]<int W>(int64_t first) {
+    std::memcpy(to + first, from + first, W * sizeof(Half));
+  });
+}
+
+// The same, of fp32 numbers to bf16.
+inline void round_row(const float* from, int64_t size, Half* to) {
+  if (size < 2) return void(*to = rounded(*from));
+  over_channels(size, [&]<int W>(int64_t first) {
+    Lanes<W>::store(to + first, Lanes<W>::load(from + first));
+  });
+}
+
+// `give(row, products)` gets each row of a b in fp32; `take(row, to)` writes a row of a.
+template <class Take, class Give>
+void products(int64_t rows, int64_t inner, int64_t outer, const std::vector<Pair>& b, Take take,
+              Give give) {
+  int64_t wide = padded(inner), columns = padded(outer, 16), b_row = 2 * b.size() / wide;
+  std::vector<Half> a(BLOCK * wide);
+  std::vector<float> c(BLOCK * columns);
+  for (int64_t first = 0; first < rows; first += BLOCK) {
+    int64_t count = std::min(BLOCK, rows - first);
+    for (int64_t i = 0; i < count; i++) take(first + i, &a[i * wide]);
+    multiply(count, columns, wide, a.data(), wide, b.data(), b_row, c.data(), columns);
+    for (int64_t i = 0; i < count; i++) give(first + i, &c[i * columns]);
+  }
+  at::native::cpublas::brgemm_release();
+}
+
+// The sum over the rows of g^T a, (outer, inner): a weight's gradient.
+template <class Take> Tensor correlated(int64_t rows, int64_t outer, int64_t inner, const Half* g,
+                                        Take take) {
+  int64_t high = padded(outer), wide = padded(inner);
+  std::vector<Half> gradients(BLOCK * high), a(BLOCK * wide);
+  std::vector<Pair> paired(BLOCK * high / 2), turned(BLOCK * high / 2), b(BLOCK * wide / 2);
+  Tensor sums = at::zeros({outer, wide}, at::kFloat);
+  for (int64_t first = 0; first < rows; first += BLOCK) {
+    int64_t count = std::min(BLOCK, rows - first);
+    if (count < BLOCK) {
+      std::fill(gradients.begin(), gradients.end(), 0);
+      std::fill(a.begin(), a.end(), 0);
+    }
+    for (int64_t i = 0; i < count; i++) {
+      copy_row(g + (first + i) * outer, outer, &gradients[i * high]);
+      take(first + i, &a[i * wide]);
+    }
+    pair(gradients.data(), BLOCK, high, paired.data());
+    transpose(paired.data(), BLOCK / 2, high, turned.data());
+    pair(a.data(), BLOCK, wide, b.data());
+    multiply(outer, wide, BLOCK, reinterpret_cast<const Half*>(turned.data()), BLOCK, b.data(),
+             wide, sums.data_ptr<float>(), wide, first > 0);
+  }
+  at::native::cpublas::brgemm_release();
+  return sums.narrow(1, 0, inner);
+}
