@@ -44,6 +44,8 @@ class Scale:
     """A named budget. Sizes in images and pixels; evaluations: points of a training curve.
 
     precision: "fp32", "bf16", or "auto": bf16 where a check on the machine finds it fast and right.
+    kernels: what computes the layers in training: "torch" for its own operators, "fused" for those
+    of `sepablate.kernels`, "auto" for the fused ones where a check finds them fast.
     dataset, multi_label_dataset: the data set of each task. widths: of the networks, by name, whose
     width is not `width`. classes: 0 where the data set knows. batch_size: images of a gradient
     step; micro_batch: of a forward pass and its batch norm, 0 for the whole batch. workers:
@@ -68,6 +70,7 @@ class Scale:
     classes: int = 0
     micro_batch: int = 0
     workers: int = 0
+    kernels: str = "auto"
 
     @property
     def steps(self) -> int:

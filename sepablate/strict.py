@@ -9,6 +9,7 @@ T = TypeVar("T")
 CHOICES = {
     "padding": ("same", "valid"),
     "precision": ("auto", "fp32", "bf16"),
+    "kernels": ("auto", "fused", "torch"),
     "stem_stride": (1, 2),
     "optimiser": ("sgd", "rmsprop"),
     "dataset": ("fashion_mnist", "imagenet"),

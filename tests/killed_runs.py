@@ -13,7 +13,7 @@ import sys
 import time
 
 from sepablate import data, scales, study
-from sepablate.training import machine, parallel, worker
+from sepablate.training import parallel, settled, worker
 from sepablate.training.job import FOLDER, Job
 from sepablate.training.run import resolve
 
@@ -21,8 +21,8 @@ from sepablate.training.run import resolve
 def job() -> Job:
     """The first run of Xception at smoke scale."""
     scale, recipes = scales.load("smoke")
-    precision = machine.precision(scale.precision, FOLDER.parent)
-    run = resolve(study.variant("xception"), "smoke", scale, recipes, 0, precision)
+    run = resolve(study.variant("xception"), "smoke", scale, recipes, 0, scale.precision)
+    run = settled.settle(run, FOLDER.parent)
     module = data.dataset(scale.dataset)
     module.load = functools.cache(module.load)  # type: ignore[attr-defined]
     module.load(data.FOLDER)

@@ -179,7 +179,7 @@ def test_a_measured_step_trains(folder: Path) -> None:
 
 def test_ratio_is_taken_round_by_round() -> None:
     """A moment in which the machine is busy slows both networks of its round."""
-    base = Speed("a", (1.0, 10.0, 2.0), 2, 28, "fp32", 1, "processor", "none", "2")
+    base = Speed("a", (1.0, 10.0, 2.0), 2, 28, "fp32", "torch", 1, "processor", "none", "2")
     other = dataclasses.replace(base, seconds=(0.5, 5.0, 1.5))
     assert speed.ratio(base, other) == 0.5
     assert statistics.median(base.seconds) / statistics.median(other.seconds) != 2

@@ -14,6 +14,7 @@ from conftest import ROOT
 
 from sepablate import scales, study
 from sepablate.training.run import COMPUTES, Run, resolve
+from sepablate.training.run import KERNELS as OURS
 
 FOLDER = ROOT / "experiments"
 SOURCE = r"(Chollet|Howard et al\.) 2017, (section|tables?) .+|Keras, .+ example"
@@ -29,7 +30,7 @@ MAY_IMPORT = {
     "models": set(),
     "kernels": {"models"},
     "data": {"files"},
-    "training": {"data", "files", "keys", "models", "scales", "study"},
+    "training": {"data", "files", "kernels", "keys", "models", "scales", "study"},
     "analysis": {"files", "paper", "study"},
     "tracking": {"files", "study"},
     "progress": {"study", "tracking", "training"},
@@ -71,9 +72,8 @@ PIPELINES = {
     for path in ("dvc.yaml", "experiments/dvc.yaml")
 }
 SOURCES = sorted((ROOT / "sepablate").rglob("*.py"))
-KERNELS = sorted(
-    path for path in (ROOT / "sepablate/kernels").iterdir() if path.suffix in (".cpp", ".h")
-)
+KERNEL_FOLDER = ROOT / "sepablate/kernels"
+KERNELS = sorted(path for path in KERNEL_FOLDER.iterdir() if path.suffix in (".cpp", ".h"))
 
 
 def imports(path: Path, everywhere: bool = True) -> set[str]:
@@ -129,6 +129,9 @@ def test_the_source_that_computes_is_in_the_run_key() -> None:
     decide_nothing = {"models/__init__.py", "training/checkpoint.py", "training/run.py"}
     # What a data set is made of is in the key with the data set.
     decide_nothing |= {"data/fashion_mnist.py", "training/loader.py"}
+    # The kernels are in the keys of the runs that use them.
+    decide_nothing |= {"kernels/__init__.py", *(f"kernels/{path.name}" for path in OURS)}
+    assert {*KERNELS, KERNEL_FOLDER / "compiled.py", KERNEL_FOLDER / "network.py"} == {*OURS}
     for start in (path for path in COMPUTES if path.startswith("training/")):
         for name in imports(ROOT / "sepablate" / start):
             parts = name.split(".")[1:] if name.startswith("sepablate.") else []

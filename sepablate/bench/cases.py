@@ -61,7 +61,8 @@ class Case:
             evaluations=1,
             precision="fp32" if self.name == "tiny" else "auto",
         )
-        found = resolve(study.variant(self.variant), self.scale, scale, recipes, 0, "fp32")
+        precision = scale.precision
+        found = resolve(study.variant(self.variant), self.scale, scale, recipes, 0, precision)
         cores = torch.get_num_threads()
         return dataclasses.replace(
             found,

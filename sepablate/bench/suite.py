@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sepablate.bench.cases import Case
 from sepablate.models.weights import from_timm
-from sepablate.training import engine, machine, worker
+from sepablate.training import engine, settled, worker
 from sepablate.training.evaluation import forward
 from sepablate.training.job import FOLDER
 
@@ -18,8 +18,7 @@ class Suite:
     """`engine.fit` on the case's run."""
 
     def __init__(self, case: Case) -> None:
-        self.case, run = case, case.run()
-        self.run = run.with_precision(machine.precision(run.scale.precision, FOLDER.parent))
+        self.case, self.run = case, settled.settle(case.run(), FOLDER.parent)
 
     def outputs(self, weights: dict[str, Tensor], images: Tensor) -> Tensor:
         model = engine.start(self.run).model
@@ -29,7 +28,7 @@ class Suite:
             return forward(model.eval(), images, self.run, "cpu")
 
     def train(self, after_step: Callable[[], None]) -> None:
-        worker.keep_freed_memory()
+        worker.tune_memory()
         splits = dict.fromkeys(("train", "validation", "test"), self.case.split())
         with tempfile.TemporaryDirectory() as folder:
             engine.fit(self.run, splits, Path(folder), progress=lambda state: after_step())

@@ -14,7 +14,7 @@ from torch import Tensor
 from sepablate.costs.table import columns
 from sepablate.files import write_atomically
 from sepablate.paper import xception as paper
-from sepablate.training import engine, machine, task
+from sepablate.training import engine, machine, settled, task
 from sepablate.training.evaluation import Setting
 from sepablate.training.job import FOLDER
 from sepablate.training.run import Run
@@ -25,6 +25,7 @@ CONDITIONS = (
     "batch_size",
     "image_size",
     "precision",
+    "kernels",
     "threads",
     "processor",
     "accelerator",
@@ -41,6 +42,7 @@ class Speed:
     batch_size: int
     image_size: int
     precision: str
+    kernels: str
     threads: int
     processor: str
     accelerator: str
@@ -85,9 +87,8 @@ class Stepper:
 
     def __init__(self, run: Run, batch_size: int, device: str) -> None:
         scale = dataclasses.replace(run.scale, batch_size=batch_size, micro_batch=0)
-        self.run = dataclasses.replace(run, scale=scale).with_precision(
-            machine.precision(run.scale.precision, FOLDER.parent)
-        )
+        run = dataclasses.replace(run, scale=scale, precision=scale.precision)
+        self.run = settled.settle(run, FOLDER.parent)
         self.device = device
         self.noise = Noise(self.run, batch_size)
         self.state = engine.start(self.run, device)
@@ -118,6 +119,7 @@ def measure(runs: list[Run], batch_size: int, rounds: int) -> list[Speed]:
             batch_size=batch_size,
             image_size=stepper.run.image_size,
             precision=stepper.run.precision,
+            kernels=stepper.run.kernels,
             threads=stepper.run.threads,
             processor=hardware["processor"],
             accelerator=hardware["accelerator"],
@@ -146,7 +148,8 @@ def show(found: list[Speed]) -> None:
     hardware = first.accelerator if first.accelerator != "none" else first.processor
     print(
         f"{len(first.seconds)} steps of {first.batch_size} random images each, in turns; "
-        f"{first.precision}, threads: {first.threads}; {hardware}; torch {first.torch}"
+        f"{first.precision}, kernels: {first.kernels}, threads: {first.threads}; {hardware}; "
+        f"torch {first.torch}"
     )
     for xception in (each for each in found if each.variant.startswith("xception")):
         for inception in (each for each in found if each.variant.startswith("inception_v3")):

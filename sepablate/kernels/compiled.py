@@ -21,7 +21,7 @@ def load() -> str | None:
 
     Returns None, or the reason in one line why they cannot be used here.
     """
-    name = f"sepablate_kernels_{_digest()}"
+    name = f"sepablate_kernels_{digest()}"
     library = _cache() / f"{name}.so"
     try:
         if not library.exists():
@@ -32,12 +32,18 @@ def load() -> str | None:
     return None
 
 
+def require() -> None:
+    """Load them; RuntimeError with the reason if they cannot be used here."""
+    if reason := load():
+        raise RuntimeError(f"kernels: fused: {reason}")
+
+
 def _cache() -> Path:
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "sepablate"
 
 
-def _digest() -> str:
+def digest() -> str:
     """Of what a compiled library hangs on: source, flags, torch, the processor's features."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []

@@ -37,14 +37,16 @@ struct Convolution : Function<Convolution> {
       }
     }
 
-    // What writes an output's patch.
+    // What writes outputs' patches.
     auto take(const Half* from) const {
-      return [this, from](int64_t output, Half* to) {
-        if (pointwise()) return copy_row(from + output * inputs, inputs, to);
-        std::fill(to, to + size(), 0);
-        patch(output, [&](int64_t begin, int64_t pixel, int64_t length) {
-          copy_row(from + pixel, length, to + begin);
-        });
+      return [this, from](int64_t first, int64_t count, Half* to, int64_t row) {
+        if (pointwise()) return copy_rows(from + first * inputs, count, inputs, to, row);
+        for (int64_t output = first; output < first + count; output++, to += row) {
+          std::fill(to, to + size(), 0);
+          patch(output, [&](int64_t begin, int64_t pixel, int64_t length) {
+            copy_rows(from + pixel, 1, length, to + begin, 0);
+          });
+        }
       };
     }
   };
@@ -59,8 +61,9 @@ struct Convolution : Function<Convolution> {
     Tensor y = like(x, {shape.images, outputs, shape.rows, shape.columns});
     Half* to = half(y);
     products(shape.outputs(), shape.size(), outputs, Weights(matrix(weight)).forward(),
-             shape.take(half(x)), [&](int64_t row, const float* found) {
-               round_row(found, outputs, to + row * outputs);
+             shape.take(half(x)),
+             [&](int64_t first, int64_t count, const float* found, int64_t row) {
+               round_rows(found, row, count, outputs, to + first * outputs);
              });
     return y;
   }
@@ -81,17 +84,20 @@ struct Convolution : Function<Convolution> {
       Tensor sums = alone ? none : at::zeros({x.numel()}, at::kFloat);
       dx = like(x, x.sizes());
       products(shape.outputs(), outputs, shape.size(), Weights(matrix(weight)).backward(),
-               [&](int64_t row, Half* to) {
-                 copy_row(from + row * outputs, outputs, to);
+               [&](int64_t first, int64_t count, Half* to, int64_t row) {
+                 copy_rows(from + first * outputs, count, outputs, to, row);
                },
-               [&](int64_t row, const float* found) {
-                 if (alone) return round_row(found, shape.inputs, half(dx) + row * shape.inputs);
+               [&](int64_t first, int64_t count, const float* found, int64_t row) {
+                 if (alone)
+                   return round_rows(found, row, count, shape.inputs,
+                                     half(dx) + first * shape.inputs);
                  float* to = sums.data_ptr<float>();
-                 shape.patch(row, [&](int64_t begin, int64_t pixel, int64_t length) {
-                   for (int64_t k = 0; k < length; k++) to[pixel + k] += found[begin + k];
-                 });
+                 for (int64_t output = first; output < first + count; output++, found += row)
+                   shape.patch(output, [&](int64_t begin, int64_t pixel, int64_t length) {
+                     for (int64_t k = 0; k < length; k++) to[pixel + k] += found[begin + k];
+                   });
                });
-      if (!alone) round_row(sums.data_ptr<float>(), sums.numel(), half(dx));
+      if (!alone) round_rows(sums.data_ptr<float>(), 0, 1, sums.numel(), half(dx));
     }
     return {dx, dweight, none, none, none};
   }

@@ -83,23 +83,35 @@ struct Weights {
   }
 };
 
-// A row, in vectors of which the last one overlaps the one before.
-inline void copy_row(const Half* from, int64_t size, Half* to) {
-  if (size < 2) return void(*to = *from);
-  over_channels(size, [&]<int W>(int64_t first) {
-    std::memcpy(to + first, from + first, W * sizeof(Half));
-  });
+// Rows of `size` numbers to rows that begin `row` numbers apart, in vectors of which the last one
+// overlaps the one before.
+inline void copy_rows(const Half* from, int64_t rows, int64_t size, Half* to, int64_t row) {
+  if (size < 2)
+    for (int64_t i = 0; i < rows; i++) to[i * row] = from[i];
+  else
+    over_channels(size, [&]<int W>(int64_t first) {
+      const Half* source = from + first;
+      Half* target = to + first;
+      for (int64_t i = 0; i < rows; i++, source += size, target += row)
+        std::memcpy(target, source, W * sizeof(Half));
+    });
 }
 
-// The same, of fp32 numbers to bf16.
-inline void round_row(const float* from, int64_t size, Half* to) {
-  if (size < 2) return void(*to = rounded(*from));
-  over_channels(size, [&]<int W>(int64_t first) {
-    Lanes<W>::store(to + first, Lanes<W>::load(from + first));
-  });
+// Rows of fp32 numbers that begin `row` numbers apart to rows of `size` in bf16.
+inline void round_rows(const float* from, int64_t row, int64_t rows, int64_t size, Half* to) {
+  if (size < 2)
+    for (int64_t i = 0; i < rows; i++) to[i] = rounded(from[i * row]);
+  else
+    over_channels(size, [&]<int W>(int64_t first) {
+      const float* source = from + first;
+      Half* target = to + first;
+      for (int64_t i = 0; i < rows; i++, source += row, target += size)
+        Lanes<W>::store(target, Lanes<W>::load(source));
+    });
 }
 
-// `give(row, products)` gets each row of a b in fp32; `take(row, to)` writes a row of a.
+// `take(first, count, to, row)` writes rows of a, `give(first, count, products, row)` gets those of
+// a b in fp32; `row`: how far apart they begin.
 template <class Take, class Give>
 void products(int64_t rows, int64_t inner, int64_t outer, const std::vector<Pair>& b, Take take,
               Give give) {
@@ -108,9 +120,9 @@ void products(int64_t rows, int64_t inner, int64_t outer, const std::vector<Pair
   std::vector<float> c(BLOCK * columns);
   for (int64_t first = 0; first < rows; first += BLOCK) {
     int64_t count = std::min(BLOCK, rows - first);
-    for (int64_t i = 0; i < count; i++) take(first + i, &a[i * wide]);
+    take(first, count, a.data(), wide);
     multiply(count, columns, wide, a.data(), wide, b.data(), b_row, c.data(), columns);
-    for (int64_t i = 0; i < count; i++) give(first + i, &c[i * columns]);
+    give(first, count, c.data(), columns);
   }
   at::native::cpublas::brgemm_release();
 }
@@ -118,7 +130,7 @@ void products(int64_t rows, int64_t inner, int64_t outer, const std::vector<Pair
 // The sum over the rows of g^T a, (outer, inner): a weight's gradient.
 template <class Take> Tensor correlated(int64_t rows, int64_t outer, int64_t inner, const Half* g,
                                         Take take) {
-  int64_t high = padded(outer), wide = padded(inner);
+  int64_t high = padded(outer, 16), wide = padded(inner, 16);
   std::vector<Half> gradients(BLOCK * high), a(BLOCK * wide);
   std::vector<Pair> paired(BLOCK * high / 2), turned(BLOCK * high / 2), b(BLOCK * wide / 2);
   Tensor sums = at::zeros({outer, wide}, at::kFloat);
@@ -128,10 +140,8 @@ template <class Take> Tensor correlated(int64_t rows, int64_t outer, int64_t inn
       std::fill(gradients.begin(), gradients.end(), 0);
       std::fill(a.begin(), a.end(), 0);
     }
-    for (int64_t i = 0; i < count; i++) {
-      copy_row(g + (first + i) * outer, outer, &gradients[i * high]);
-      take(first + i, &a[i * wide]);
-    }
+    copy_rows(g + first * outer, count, outer, gradients.data(), high);
+    take(first, count, a.data(), wide);
     pair(gradients.data(), BLOCK, high, paired.data());
     transpose(paired.data(), BLOCK / 2, high, turned.data());
     pair(a.data(), BLOCK, wide, b.data());

@@ -95,7 +95,7 @@ def _measure(job: Job, asked: float) -> Cost:
     """In a process like that of a run: start it, and time a few of its steps and evaluations."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     lifeline.die_with_parent()
-    worker.keep_freed_memory()
+    worker.tune_memory()
     run, splits = job.run, _splits(job.run)
     state = engine.start(run, job.device)
     training = splits["train"].first(run.scale.images)

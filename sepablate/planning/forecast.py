@@ -94,7 +94,9 @@ def _beginnings(running: list[Stage]) -> tuple[float, float]:
 def _network(job: Job) -> str:
     """What the time of a step depends on: variants may share a network."""
     run = job.run
-    return json.dumps([run.model, run.options, run.precision, job.device.partition(":")[0]])
+    return json.dumps(
+        [run.model, run.options, run.precision, run.kernels, job.device.partition(":")[0]]
+    )
 
 
 def training_seconds(each: Work, cost: Cost, processes: int) -> float:

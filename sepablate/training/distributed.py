@@ -130,7 +130,7 @@ def join() -> Team:
         raise ValueError(
             f"torchrun --nproc-per-node {here}: choose at most the {count} accelerators"
         )
-    worker.keep_freed_memory()
+    worker.tune_memory()
     # It is the same as long as no buffer is sent at all, but has its new name only in newer torch.
     warnings.filterwarnings("ignore", ".*broadcast_buffers", FutureWarning)
     if count:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from sepablate import models
+from sepablate.kernels import compiled
+from sepablate.kernels.network import take_on
 from sepablate.models.initial import initialise
 from sepablate.training import batches, checkpoint, recipe, task
 from sepablate.training.evaluation import Setting, forward, scores
@@ -95,14 +97,14 @@ def fit(
     began = time.monotonic() - state.seconds
     while state.step < run.scale.steps:
         loss = train_step(state, feed, setting)
-        told = ranks.sum(torch.tensor([loss / ranks.world, stopping()], dtype=torch.float64))
-        state.loss_sum += told[0].item()
+        mean, stops = ranks.totals(loss / ranks.world, stopping())
+        state.loss_sum += mean
         if not math.isfinite(state.loss_sum):
             return _diverged(state, time.monotonic() - began)
         if state.step in due:
             follow(state, validation, setting)
         state.seconds = time.monotonic() - began
-        stop = told[1].item() > 0
+        stop = stops > 0
         if stop:
             ranks.same_statistics(state.model, state.average.model)
         if ranks.leads:
@@ -122,6 +124,9 @@ def start(run: Run, device: str = "cpu", ranks: Ranks = ALONE) -> State:
     model = models.build(run.model, **run.options)
     initialise(model, run.seed)
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if run.kernels == "fused":
+        compiled.require()
+        take_on(model)
     network = ranks.wrapped(model, device)
     return State(model, network, recipe.Average(model, run), recipe.optimiser(model, run))
 
@@ -137,16 +142,18 @@ def train_step(state: State, feed: batches.Batched, setting: Setting) -> float:
     parts = len(labels) // (run.scale.micro_batch or len(labels))
     for group in state.optimiser.param_groups:
         group["lr"] = recipe.learning_rate(state.step, run)
-    state.model.train()
+    if not state.model.training:  # as after an evaluation: it visits every layer
+        state.model.train()
     state.optimiser.zero_grad()
     total = 0.0
     for index, part in enumerate(zip(images.chunk(parts), labels.chunk(parts), strict=True)):
-        number = (state.step * ranks.world + ranks.rank) * parts + index
-        torch.manual_seed(recipe.stream_seed(run.seed, "dropout", number))
+        if run.options.get("dropout"):
+            number = (state.step * ranks.world + ranks.rank) * parts + index
+            torch.manual_seed(recipe.stream_seed(run.seed, "dropout", number))
         with ranks.sending(state.network, index == parts - 1):
             logits = forward(state.network, part[0], run, setting.device)
             loss = setting.learns.loss(logits, part[1].to(setting.device))
-            (loss / parts).backward()
+            (loss if parts == 1 else loss / parts).backward()
         total += loss.item() / parts
     state.optimiser.step()
     state.average.update(state.step)

@@ -25,7 +25,9 @@ class Setting:
 def forward(model: nn.Module, images: Tensor, run: Run, device: str) -> Tensor:
     """Logits (N, classes) in float32; convolutions in the run's precision, channels last."""
     images = images.to(device, memory_format=torch.channels_last)
-    with torch.autocast(torch.device(device).type, torch.bfloat16, run.precision == "bf16"):
+    if run.precision == "fp32":
+        return model(images)
+    with torch.autocast(torch.device(device).type, torch.bfloat16):
         return model(images).float()
 
 

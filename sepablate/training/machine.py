@@ -114,21 +114,27 @@ def _accelerator(device: str) -> list[Counter]:
 
 
 def precision(wanted: str, folder: Path) -> str:
-    """ "fp32" or "bf16": as wanted, or for "auto" what a check on this machine says.
+    """ "fp32" or "bf16": as wanted, or for "auto" what a check on this machine says."""
+    return kept(folder / "precision.json", _checked_precision) if wanted == "auto" else wanted
 
-    The answer to "auto" is kept in `folder`, so that a busy moment cannot change it between runs.
+
+def kept(path: Path, find: Callable[[], str], *more: str) -> str:
+    """What `find` says of this machine, and of `more`: kept in a file, so that it stays the same.
+
+    A busy moment must not change it between runs.
     """
-    if wanted != "auto":
-        return wanted
-    machine = json.dumps([hardware(), versions()], sort_keys=True)
-    path = folder / "precision.json"
+    machine = json.dumps([hardware(), versions(), *more], sort_keys=True)
     known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
     if machine not in known:
-        device = devices()[0]
-        error, ratio = bf16_error(device), bf16_time(device)
-        known[machine] = "bf16" if error < RIGHT and ratio < FAST else "fp32"
+        known[machine] = find()
         write_atomically(path, json.dumps(known, indent=1))
     return known[machine]
+
+
+def _checked_precision() -> str:
+    device = devices()[0]
+    error, ratio = bf16_error(device), bf16_time(device)
+    return "bf16" if error < RIGHT and ratio < FAST else "fp32"
 
 
 def bf16_error(device: str) -> float:

@@ -45,6 +45,12 @@ class Ranks:
             distributed.all_reduce(values)
         return values
 
+    def totals(self, *values: float) -> tuple[float, ...]:
+        """The sum of each value over the processes."""
+        if self.world == 1:
+            return values
+        return tuple(self.sum(torch.tensor(values, dtype=torch.float64)).tolist())
+
     @torch.no_grad()
     def same_statistics(self, *models: nn.Module) -> None:
         """Give every process the mean of their batch-norm statistics.

@@ -8,9 +8,9 @@ import copy
 import hashlib
 
 import torch
-from timm.optim import RMSpropTF, param_groups_weight_decay
 from torch import nn
 
+from sepablate.training.rmsprop import RMSprop
 from sepablate.training.run import Run
 
 
@@ -35,20 +35,17 @@ def optimiser(model: nn.Module, run: Run) -> torch.optim.Optimizer:
     Weight decay acts on kernels alone, as in TensorFlow-slim: not on biases or batch norm, and not
     on depthwise kernels where the variant says so.
     """
-    spared = [] if run.decay_depthwise else [f"{name}.weight" for name in _depthwise(model)]
-    groups = param_groups_weight_decay(model, run.weight_decay, no_weight_decay_list=spared)
+    spared = set() if run.decay_depthwise else {f"{name}.weight" for name in _depthwise(model)}
+    groups: dict[float, list[nn.Parameter]] = {0.0: [], run.weight_decay: []}
+    for name, weight in model.named_parameters():
+        groups[run.weight_decay if weight.ndim > 1 and name not in spared else 0.0].append(weight)
+    parameters = [{"params": own, "weight_decay": decay} for decay, own in groups.items()]
     recipe = run.recipe
     if recipe.optimiser == "sgd":
         return torch.optim.SGD(
-            groups, lr=recipe.learning_rate, momentum=recipe.momentum, fused=True
+            parameters, lr=recipe.learning_rate, momentum=recipe.momentum, fused=True
         )
-    return RMSpropTF(
-        groups,
-        lr=recipe.learning_rate,
-        momentum=recipe.momentum,
-        alpha=recipe.rho,
-        eps=recipe.epsilon,
-    )
+    return RMSprop(parameters, recipe.learning_rate, recipe.momentum, recipe.rho, recipe.epsilon)
 
 
 def _depthwise(model: nn.Module) -> list[str]:

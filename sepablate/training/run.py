@@ -27,8 +27,10 @@ COMPUTES = (
     "training/evaluation.py",
     "training/ranks.py",
     "training/recipe.py",
+    "training/rmsprop.py",
     "training/task.py",
 )
+KERNELS = sorted((PACKAGE / "kernels").glob("[a-z]*.*"))
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Run:
     recipe_name: str
     recipe: Recipe
     precision: str
+    kernels: str
     threads: int
     parameters: int
     mult_adds: int
@@ -63,9 +66,9 @@ class Run:
         """The same run with another seed."""
         return dataclasses.replace(self, seed=seed)
 
-    def with_precision(self, precision: str) -> "Run":
-        """The same run in fp32 or bf16."""
-        return dataclasses.replace(self, precision=precision)
+    def computed(self, precision: str, kernels: str) -> "Run":
+        """The same run in fp32 or bf16, by the fused kernels or torch's."""
+        return dataclasses.replace(self, precision=precision, kernels=kernels)
 
     def with_learning_rate(self, rate: float) -> "Run":
         """The same run at another learning rate."""
@@ -78,7 +81,7 @@ class Run:
         """The resolved config, flat, as it is written beside the results and into MLflow."""
         scale = {**dataclasses.asdict(self.scale), "seeds": list(self.scale.seeds)}
         # Solved for or passed on by `resolve`: the model's options tell what was really built.
-        for key in ("width", "widths", "stem_stride", "padding", "precision", "classes"):
+        for key in ("width", "widths", "stem_stride", "padding", "precision", "kernels", "classes"):
             del scale[key]
         del scale["multi_label_dataset"]  # `dataset` is the one of the run's task
         recipe = dataclasses.asdict(self.recipe)
@@ -102,9 +105,10 @@ class Run:
             **recipe,
             "learning_rates": list(self.learning_rates),
             "precision": self.precision,
+            "kernels": self.kernels,
             "threads": self.threads,
             "data_digest": data.digest(self.dataset),
-            "source_digest": source_digest(self.model, self.dataset),
+            "source_digest": source_digest(self.model, self.dataset, self.kernels),
             "torch": torch.__version__,
         }
 
@@ -149,6 +153,7 @@ def resolve(
         recipe_name=variant.recipe,
         recipe=recipe,
         precision=precision,
+        kernels=scale.kernels,
         threads=1,
         parameters=parameters,
         mult_adds=mult_adds,
@@ -161,9 +166,8 @@ def _dataset(variant: Variant, scale: Scale) -> str:
 
 
 def _image_size(variant: Variant, scale: Scale) -> int:
-    return (
-        variant.image_size or data.dataset(_dataset(variant, scale)).IMAGE_SIZE or scale.image_size
-    )
+    own = data.dataset(_dataset(variant, scale)).IMAGE_SIZE
+    return variant.image_size or own or scale.image_size
 
 
 def _build_options(
@@ -197,9 +201,10 @@ def _cost(model: str, image_size: int, **options: Any) -> Cost:
 
 
 @functools.cache
-def source_digest(model: str, dataset: str) -> str:
+def source_digest(model: str, dataset: str, kernels: str) -> str:
     """A hash of the source that decides the numbers of a run of `model` on `dataset`."""
     digest = hashlib.sha256(Path(inspect.getfile(models.MODELS[model])).read_bytes())
-    for path in (*COMPUTES, *data.dataset(dataset).SOURCES):
-        digest.update((PACKAGE / path).read_bytes())
+    sources = [PACKAGE / path for path in (*COMPUTES, *data.dataset(dataset).SOURCES)]
+    for path in (*sources, *(KERNELS if kernels == "fused" else ())):
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

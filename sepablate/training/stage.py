@@ -9,7 +9,7 @@ from typing import Any
 
 from sepablate import data, scales, study
 from sepablate.files import locked, seal, write_atomically
-from sepablate.training import guard, machine, parallel
+from sepablate.training import guard, parallel, settled
 from sepablate.training.job import FOLDER, Job
 from sepablate.training.run import Run, resolve
 from sepablate.training.task import METRICS
@@ -50,7 +50,7 @@ def train_only(
     if key not in known:
         raise ValueError(
             f"run {key!r} of {variant_name} at scale {scale_name}: choose {', '.join(known)}; keys "
-            f"follow the code, the data, the precision and torch"
+            f"follow the code, the data, precision, kernels and torch"
         )
     return train_jobs([known[key]])
 
@@ -92,14 +92,12 @@ def seed_jobs(variant_name: str, scale_name: str, chosen: dict[str, list[float]]
 
 def _runs(variant_name: str, scale_name: str) -> list[Run]:
     scale, _ = scales.load(scale_name)
-    first = _resolved(variant_name, scale_name).with_precision(
-        machine.precision(scale.precision, FOLDER.parent)
-    )
+    first = settled.settle(_resolved(variant_name, scale_name), FOLDER.parent)
     return [first.with_seed(seed) for seed in scale.seeds]
 
 
 def _resolved(variant_name: str, scale_name: str) -> Run:
-    """The variant's run with the scale's first seed, before the machine's precision is known."""
+    """The variant's run with the scale's first seed, before the machine settles what is "auto"."""
     scale, recipes = scales.load(scale_name)
     variant = study.variant(variant_name)
     return resolve(variant, scale_name, scale, recipes, scale.seeds[0], scale.precision)
