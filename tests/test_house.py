@@ -119,6 +119,14 @@ def test_command_line_starts_without_torch() -> None:
     )
 
 
+def test_workers_begin_with_all_that_a_run_imports_and_no_more() -> None:
+    code = "import sys, sepablate.training.preload; print(list(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    loaded = set(ast.literal_eval(found.stdout))
+    assert "torch._dynamo" in loaded  # torch imports it for the first optimiser
+    assert not {"timm", "torchvision", "pandas", "mlflow", "matplotlib"} & loaded
+
+
 def test_files_stay_small() -> None:
     for path in [*SOURCES, *KERNELS]:
         assert len(path.read_text().splitlines()) <= 210, path

@@ -1,5 +1,7 @@
 """What "auto" means on this machine: settled once, by a check, before a run gets its key."""
 
+import os
+import shutil
 import statistics
 import sys
 import time
@@ -34,7 +36,7 @@ def _kernels(run: Run, precision: str, folder: Path) -> str:
         return "torch"
     if run.kernels == "auto":
         return machine.kept(folder / "kernels.json", _checked, compiled.digest())
-    reason = compiled.load() if suits else "they compute in bf16, in one thread of a CPU"
+    reason = _reason() if suits else "they compute in bf16, in one thread of a CPU"
     if reason:
         raise ValueError(
             f"scale {run.scale_name!r}: kernels: 'fused': {reason}; choose auto, torch"
@@ -43,11 +45,18 @@ def _kernels(run: Run, precision: str, folder: Path) -> str:
 
 
 def _checked() -> str:
-    reason = compiled.load()
-    if reason:
+    if reason := _reason():
         print(f"sepablate: torch's own kernels, for want of the fused: {reason}", file=sys.stderr)
         return "torch"
     return "fused" if fused_time() < FAST else "torch"
+
+
+def _reason() -> str | None:
+    """Why there are no kernels here, if so, in one line."""
+    compiler = os.environ.get("CXX", "c++")  # as torch's tool chooses it
+    if (reason := compiled.load()) and not shutil.which(compiler):
+        return f"no C++ compiler: {compiler!r} is not on the path"
+    return reason
 
 
 def fused_time() -> float:
