@@ -114,11 +114,11 @@ CASES = (
         batch=2,
         image_size=32,
     ),
-    Case("xception", "Xception, 299 px", "xception", "paper", LARGE, 1, 4, 4, noise=True),
+    Case("xception", "Xception, 299 px", "xception", "paper", LARGE, 1, 3, 4, noise=True),
     Case(
-        "inception_v3", "Inception V3, 299 px", "inception_v3", "paper", LARGE, 1, 4, 4, noise=True
+        "inception_v3", "Inception V3, 299 px", "inception_v3", "paper", LARGE, 1, 3, 4, noise=True
     ),
     Case(
-        "mobilenet_v1", "MobileNet v1, 224 px", "mobilenet_v1", "paper", LARGE, 1, 4, 8, noise=True
+        "mobilenet_v1", "MobileNet v1, 224 px", "mobilenet_v1", "paper", LARGE, 1, 3, 8, noise=True
     ),
 )
