@@ -110,7 +110,7 @@ CASES = (
         "smoke",
         TINY,
         400,
-        7,
+        5,
         batch=2,
         image_size=32,
     ),
