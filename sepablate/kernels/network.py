@@ -62,7 +62,7 @@ class _FastNorm(nn.BatchNorm2d):
         if not _active(self, x):
             return super().forward(x) if added is None else super().forward(x) + added
         assert self.num_batches_tracked is not None
-        if x.device.type == "cpu":  # a recorded step counts for all layers at once
+        if x.device.type == "cpu":  # recorded steps are counted for all layers at once
             self.num_batches_tracked.add_(1)
         return _operators(x).norm(
             x,

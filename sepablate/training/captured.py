@@ -40,7 +40,7 @@ class Captured:
             module.__class__ = SeededDropout
         self.counts = [
             buffer for buffer in state.model.buffers() if not buffer.is_floating_point()
-        ]  # of batches, one a batch norm
+        ]  # of batches, one a batch norm: nobody needs them at each step
         self.read_at = {*engine.evaluation_steps(run), *range(READ, run.scale.steps, READ)}
         self.warmed = 0
         self.graph: torch.cuda.CUDAGraph | None = None
@@ -64,6 +64,8 @@ class Captured:
             self.state.step += 1
             if self.state.step not in self.read_at:
                 return None
+            torch._foreach_zero_(self.counts)
+            torch._foreach_add_(self.counts, self.state.step * len(self.seeds))
             found = self.loss.item()
             self.loss.zero_()
             return found
@@ -91,7 +93,6 @@ class Captured:
             self.loss.add_(loss, alpha=1 / len(parts))
         state.optimiser.step()
         state.average.update_by(self.weight)
-        torch._foreach_add_(self.counts, 1)
 
     def _recorded(self) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
