@@ -22,6 +22,7 @@ from sepablate.kernels.gpu.memory import (
     positive,
     store,
     store_tap,
+    unit,
 )
 
 PROGRAMS = 132 * 16  # all that run at once on the 132 multiprocessors of an H100, or some more
@@ -61,7 +62,8 @@ def _grid(x: Tensor, numbers: int) -> tuple[tuple[int, int, int], dict[str, Any]
         "high": high,
         "wide": wide,
         "rows": rows,
-        "channels": channels,
+        "units": channels // unit(channels),
+        "unit": unit(channels),
         "large": large(x),
         "block_columns": block_columns,
         "block_channels": block_channels,
@@ -79,11 +81,13 @@ def _forward(
     wide,
     rows,
     relu: tl.constexpr,
-    channels: tl.constexpr,
+    units,
+    unit: tl.constexpr,
     large: tl.constexpr,
     block_columns: tl.constexpr,
     block_channels: tl.constexpr,
 ):
+    channels = units * unit
     place = tl.program_id(0) * block_columns + tl.arange(0, block_columns)
     channel = tl.program_id(2) * block_channels + tl.arange(0, block_channels)
     known = place < images * wide
@@ -124,11 +128,13 @@ def _backward(
     wide,
     rows,
     relu: tl.constexpr,
-    channels: tl.constexpr,
+    units,
+    unit: tl.constexpr,
     large: tl.constexpr,
     block_columns: tl.constexpr,
     block_channels: tl.constexpr,
 ):
+    channels = units * unit
     place = tl.program_id(0) * block_columns + tl.arange(0, block_columns)
     channel = tl.program_id(2) * block_channels + tl.arange(0, block_channels)
     known = place < images * wide

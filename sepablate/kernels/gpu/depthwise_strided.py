@@ -18,6 +18,7 @@ from sepablate.kernels.gpu.memory import (
     positive,
     store,
     store_tap,
+    unit,
 )
 
 PROGRAMS = 132 * 16
@@ -58,7 +59,8 @@ def _grid(over: Tensor, numbers: int) -> tuple[tuple[int, int], dict[str, Any]]:
     return (triton.cdiv(pixels, steps * block_pixels), parts), {
         "pixels": pixels,
         "steps": steps,
-        "channels": channels,
+        "units": channels // unit(channels),
+        "unit": unit(channels),
         "block_pixels": block_pixels,
         "block_channels": block_channels,
         "num_warps": 4,
@@ -79,10 +81,12 @@ def _forward(
     stride: tl.constexpr,
     relu: tl.constexpr,
     large: tl.constexpr,
-    channels: tl.constexpr,
+    units,
+    unit: tl.constexpr,
     block_pixels: tl.constexpr,
     block_channels: tl.constexpr,
 ):
+    channels = units * unit
     first = tl.program_id(0) * steps * block_pixels + tl.arange(0, block_pixels)
     channel = tl.program_id(1) * block_channels + tl.arange(0, block_channels)
     for step in range(steps):
@@ -111,7 +115,7 @@ def _near(
     columns,
     k: tl.constexpr,
     stride: tl.constexpr,
-    channels: tl.constexpr,
+    channels,
     large: tl.constexpr,
 ):
     """The gradient of the result to which tap k takes pixel (i, j), or 0."""
@@ -137,10 +141,12 @@ def _backward(
     stride: tl.constexpr,
     relu: tl.constexpr,
     large: tl.constexpr,
-    channels: tl.constexpr,
+    units,
+    unit: tl.constexpr,
     block_pixels: tl.constexpr,
     block_channels: tl.constexpr,
 ):
+    channels = units * unit
     first = tl.program_id(0) * steps * block_pixels + tl.arange(0, block_pixels)
     channel = tl.program_id(1) * block_channels + tl.arange(0, block_channels)
     zeros = tl.zeros([block_pixels, block_channels], tl.float32)

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sepablate.kernels.gpu.memory import block, large, last, like, offsets, store
+from sepablate.kernels.gpu.memory import block, large, last, like, offsets, store, unit
 
 
 def max_pool(x: Tensor, border: int) -> Tensor:
@@ -54,7 +54,8 @@ def _grid(over: Tensor) -> tuple[tuple[int, int], dict[str, Any]]:
     block_pixels = 1024 // block_channels
     return (triton.cdiv(pixels, block_pixels), triton.cdiv(channels, block_channels)), {
         "pixels": pixels,
-        "channels": channels,
+        "units": channels // unit(channels),
+        "unit": unit(channels),
         "block_pixels": block_pixels,
         "block_channels": block_channels,
         "num_warps": 4,
@@ -73,10 +74,12 @@ def _forward(
     border,
     pixels,
     large: tl.constexpr,
-    channels: tl.constexpr,
+    units,
+    unit: tl.constexpr,
     block_pixels: tl.constexpr,
     block_channels: tl.constexpr,
 ):
+    channels = units * unit
     pixel = tl.program_id(0) * block_pixels + tl.arange(0, block_pixels)
     channel = tl.program_id(1) * block_channels + tl.arange(0, block_channels)
     known = pixel < pixels
@@ -109,11 +112,13 @@ def _backward(
     border,
     pixels,
     large: tl.constexpr,
-    channels: tl.constexpr,
+    units,
+    unit: tl.constexpr,
     block_pixels: tl.constexpr,
     block_channels: tl.constexpr,
 ):
     """Each pixel gathers from the windows around it, two by two at most, in one order."""
+    channels = units * unit
     pixel = tl.program_id(0) * block_pixels + tl.arange(0, block_pixels)
     channel = tl.program_id(1) * block_channels + tl.arange(0, block_channels)
     known = pixel < pixels

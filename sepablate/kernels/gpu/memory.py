@@ -1,6 +1,7 @@
 """What the kernels share: how activations lie in memory, and blocks of them."""
 # mypy: allow-untyped-defs
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -32,20 +33,26 @@ def block(channels: int, most: int = 64) -> int:
     return min(most, max(8, power))
 
 
+def unit(channels: int) -> int:
+    """What kernels know of a number of channels when they are compiled: a power of two in it, which
+    tells how far apart rows begin, and so how many numbers can be loaded at once."""
+    return math.gcd(channels, 16)
+
+
 def large(*tensors: Tensor) -> bool:
     """Whether offsets need 64 bits; a margin for places outside, which are masked."""
     return max(tensor.numel() for tensor in tensors) > 2**31 - 2**24
 
 
 @triton.jit
-def offsets(pixel, channel, channels: tl.constexpr, large: tl.constexpr):
+def offsets(pixel, channel, channels, large: tl.constexpr):
     if large:
         pixel = pixel.to(tl.int64)
     return pixel[:, None] * channels + channel[None, :]
 
 
 @triton.jit
-def load(source, pixel, inside, channel, channels: tl.constexpr, large: tl.constexpr):
+def load(source, pixel, inside, channel, channels, large: tl.constexpr):
     """A block in fp32; 0 where not `inside`."""
     place = offsets(pixel, channel, channels, large)
     mask = inside[:, None] & (channel < channels)[None, :]
@@ -53,7 +60,7 @@ def load(source, pixel, inside, channel, channels: tl.constexpr, large: tl.const
 
 
 @triton.jit
-def store(target, value, pixel, inside, channel, channels: tl.constexpr, large: tl.constexpr):
+def store(target, value, pixel, inside, channel, channels, large: tl.constexpr):
     """A block, rounded to what the target holds; nothing where not `inside`."""
     place = offsets(pixel, channel, channels, large)
     mask = inside[:, None] & (channel < channels)[None, :]
@@ -70,7 +77,7 @@ def load_at(
     channel,
     high,
     wide,
-    channels: tl.constexpr,
+    channels,
     large: tl.constexpr,
 ):
     """A block in fp32; 0 outside the images."""
@@ -84,13 +91,13 @@ def positive(value):
 
 
 @triton.jit
-def load_tap(weight, channel, k: tl.constexpr, channels: tl.constexpr):
+def load_tap(weight, channel, k: tl.constexpr, channels):
     """Number k of each channel's nine."""
     return tl.load(weight + channel * 9 + k, mask=channel < channels, other=0.0)[None, :]
 
 
 @triton.jit
-def store_tap(parts, product, channel, part, k: tl.constexpr, channels: tl.constexpr):
+def store_tap(parts, product, channel, part, k: tl.constexpr, channels):
     """The sum of the products over the pixels, as number k of each channel's nine."""
     place = (part * channels + channel) * 9 + k
     tl.store(parts + place, tl.sum(product, 0), mask=channel < channels)

@@ -12,7 +12,7 @@ import triton
 from torch import Tensor
 
 from sepablate.kernels.gpu import norm_kernels
-from sepablate.kernels.gpu.memory import block, large, last, like
+from sepablate.kernels.gpu.memory import block, large, last, like, unit
 
 PROGRAMS = 132 * 2  # two on each of an H100's multiprocessors, where all run at once
 MOST_GROUPS = 128  # each program adds up as many
@@ -120,7 +120,8 @@ def _grid(x: Tensor) -> tuple[tuple[int, int], dict[str, Any]]:
     return (triton.cdiv(pixels, steps * block_pixels), parts), {
         "pixels": pixels,
         "steps": steps,
-        "channels": channels,
+        "units": channels // unit(channels),
+        "unit": unit(channels),
         "large": large(x),
         "block_pixels": block_pixels,
         "block_channels": block_channels,

@@ -6,7 +6,7 @@ import triton.language as tl
 
 
 @triton.jit
-def first_block(pixels, steps, block_pixels: tl.constexpr, block_channels: tl.constexpr):
+def first_block(pixels, steps, block_pixels: tl.constexpr, block_channels):
     """The first of a program's pixels, the first of its channels' blocks."""
     first = tl.program_id(0) * steps * block_pixels + tl.arange(0, block_pixels)
     channel = tl.program_id(1) * block_channels + tl.arange(0, block_channels)
@@ -14,17 +14,17 @@ def first_block(pixels, steps, block_pixels: tl.constexpr, block_channels: tl.co
 
 
 @triton.jit
-def numbers(source, channel, channels: tl.constexpr):
+def numbers(source, channel, channels):
     return tl.load(source + channel, mask=channel < channels, other=0.0)
 
 
 @triton.jit
-def keep(target, value, channel, channels: tl.constexpr):
+def keep(target, value, channel, channels):
     tl.store(target + channel, value, mask=channel < channels)
 
 
 @triton.jit
-def of_groups(groups, which: tl.constexpr, channel, channels: tl.constexpr, power: tl.constexpr):
+def of_groups(groups, which: tl.constexpr, channel, channels, power: tl.constexpr):
     """One sum of each group, a block (power, channels)."""
     group = tl.arange(0, power)
     place = (group * 2 + which)[:, None] * channels + channel[None, :]

@@ -14,12 +14,14 @@ def measure(
     groups,
     pixels,
     steps,
-    channels: tl.constexpr,
+    units,
+    unit: tl.constexpr,
     large: tl.constexpr,
     block_pixels: tl.constexpr,
     block_channels: tl.constexpr,
 ):
     """The groups' means, and squares around them."""
+    channels = units * unit
     first, channel = first_block(pixels, steps, block_pixels, block_channels)
     before = tl.program_id(0) * steps * block_pixels
     start = before
@@ -61,12 +63,14 @@ def apply(
     relu: tl.constexpr,
     added: tl.constexpr,
     power: tl.constexpr,
-    channels: tl.constexpr,
+    units,
+    unit: tl.constexpr,
     large: tl.constexpr,
     block_pixels: tl.constexpr,
     block_channels: tl.constexpr,
 ):
     """The statistics of all groups, and one group's result."""
+    channels = units * unit
     first, channel = first_block(pixels, steps, block_pixels, block_channels)
     size = steps * block_pixels
     before = tl.arange(0, power) * size
@@ -109,12 +113,14 @@ def correlate(
     pixels,
     steps,
     relu: tl.constexpr,
-    channels: tl.constexpr,
+    units,
+    unit: tl.constexpr,
     large: tl.constexpr,
     block_pixels: tl.constexpr,
     block_channels: tl.constexpr,
 ):
     """The groups' sums of the gradients, and of their products with the distance to the mean."""
+    channels = units * unit
     first, channel = first_block(pixels, steps, block_pixels, block_channels)
     middle = numbers(found, channel, channels)[None, :]
     inverse = numbers(found + channels, channel, channels)[None, :]
@@ -151,12 +157,14 @@ def differentiate(
     steps,
     relu: tl.constexpr,
     power: tl.constexpr,
-    channels: tl.constexpr,
+    units,
+    unit: tl.constexpr,
     large: tl.constexpr,
     block_pixels: tl.constexpr,
     block_channels: tl.constexpr,
 ):
     """The gradients of weight and bias from all groups, and one group's gradient of x."""
+    channels = units * unit
     first, channel = first_block(pixels, steps, block_pixels, block_channels)
     total = tl.sum(of_groups(groups, 0, channel, channels, power), 0)
     product = tl.sum(of_groups(groups, 1, channel, channels, power), 0)
