@@ -213,10 +213,7 @@ def test_dropout(gpu: ModuleType, kind: torch.dtype) -> None:
         return y.detach().float(), gradient.float()
 
     y, gradient = drop(2**40)
-    assert set(y.unique().tolist()) == {
-        0,
-        torch.tensor(4 / 3).to(kind).item() if ON_GPU else y.max().item(),
-    }
+    assert len(y.unique()) == len(gradient.unique()) == 2
     assert y.max().item() == pytest.approx(4 / 3, rel=0.01)
     assert gradient.max().item() == pytest.approx(4, rel=0.01)
     assert torch.equal(gradient > 0, y > 0)
