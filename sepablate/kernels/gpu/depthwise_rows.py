@@ -50,10 +50,8 @@ def _grid(x: Tensor, numbers: int) -> tuple[tuple[int, int, int], dict[str, Any]
     images, channels, high, wide = x.shape
     block_channels = block(channels)
     block_columns = numbers // block_channels
-    columns, parts = (
-        triton.cdiv(images * wide, block_columns),
-        triton.cdiv(channels, block_channels),
-    )
+    columns = triton.cdiv(images * wide, block_columns)
+    parts = triton.cdiv(channels, block_channels)
     strips = min(triton.cdiv(PROGRAMS, columns * parts), triton.cdiv(high, LEAST_ROWS))
     rows = triton.cdiv(high, strips)
     return (columns, triton.cdiv(high, rows), parts), {
