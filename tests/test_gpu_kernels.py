@@ -242,7 +242,7 @@ def everything(gpu: ModuleType) -> Callable[..., Tensor]:
 
 
 def inputs() -> tuple[Tensor, ...]:
-    shapes: Any = ((2, 16, 9, 10), (16, 1, 3, 3), (16,), (16,), (16, 16, 1, 1))
+    shapes: Any = ((2, 16, 7, 6), (16, 1, 3, 3), (16,), (16,), (16, 16, 1, 1))
     return tuple(random(*shape, seed=seed) for seed, shape in enumerate(shapes))
 
 
@@ -252,14 +252,27 @@ def test_equal_steps_give_equal_bits(gpu: ModuleType) -> None:
     assert all(torch.equal(*pair) for pair in zip(first, second, strict=True))
 
 
+@needs_kernels
+def test_offsets_of_64_bits_change_nothing(
+    gpu: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = results(everything(gpu), *inputs(), device=DEVICE)
+    for name in ("depthwise_rows", "depthwise_strided", "max_pool", "norm"):
+        module = sys.modules[f"sepablate.kernels.gpu.{name}"]
+        monkeypatch.setattr(module, "large", lambda *tensors: True)
+    found = results(everything(gpu), *inputs(), device=DEVICE)
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+
+
 @pytest.mark.skipif(not ON_GPU, reason="no GPU")
 def test_a_captured_step_under_autocast_gives_the_same_bits(gpu: ModuleType) -> None:
     expected = results(everything(gpu), *inputs(), device=DEVICE)
     leaves = [tensor.to(DEVICE).requires_grad_() for tensor in inputs()]
     gradient = random(*expected[0].shape, seed=1).to(DEVICE)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph), torch.autocast(DEVICE, torch.bfloat16):
-        output = everything(gpu)(*leaves)
+    with torch.cuda.graph(graph):
+        with torch.autocast(DEVICE, torch.bfloat16):
+            output = everything(gpu)(*leaves)
         gradients = torch.autograd.grad(output.float(), leaves, gradient)
     graph.replay()
     found = [output.detach().cpu(), *(each.cpu() for each in gradients)]

@@ -150,17 +150,14 @@ def _backward(
     first = tl.program_id(0) * steps * block_pixels + tl.arange(0, block_pixels)
     channel = tl.program_id(1) * block_channels + tl.arange(0, block_channels)
     zeros = tl.zeros([block_pixels, block_channels], tl.float32)
-    s0, s1, s2, s3, s4, s5, s6, s7, s8 = (
-        zeros,
-        zeros,
-        zeros,
-        zeros,
-        zeros,
-        zeros,
-        zeros,
-        zeros,
-        zeros,
-    )
+    t0, t1 = load_tap(weight, channel, 0, channels), load_tap(weight, channel, 1, channels)
+    t2, t3 = load_tap(weight, channel, 2, channels), load_tap(weight, channel, 3, channels)
+    t4, t5 = load_tap(weight, channel, 4, channels), load_tap(weight, channel, 5, channels)
+    t6, t7 = load_tap(weight, channel, 6, channels), load_tap(weight, channel, 7, channels)
+    t8 = load_tap(weight, channel, 8, channels)
+    s0, s1, s2 = zeros, zeros, zeros
+    s3, s4, s5 = zeros, zeros, zeros
+    s6, s7, s8 = zeros, zeros, zeros
     for step in range(steps):
         pixel = first + step * block_pixels
         known = pixel < pixels
@@ -168,29 +165,21 @@ def _backward(
         value = load(x, pixel, known, channel, channels, large)
         if relu:
             value = positive(value)
-        change = zeros
-        for k in tl.static_range(9):
-            near = _near(dy, image, i, j, known, channel, rows, columns, k, stride, channels, large)
-            change += load_tap(weight, channel, k, channels) * near
-            product = value * near
-            if k == 0:
-                s0 += product
-            if k == 1:
-                s1 += product
-            if k == 2:
-                s2 += product
-            if k == 3:
-                s3 += product
-            if k == 4:
-                s4 += product
-            if k == 5:
-                s5 += product
-            if k == 6:
-                s6 += product
-            if k == 7:
-                s7 += product
-            if k == 8:
-                s8 += product
+        n0 = _near(dy, image, i, j, known, channel, rows, columns, 0, stride, channels, large)
+        n1 = _near(dy, image, i, j, known, channel, rows, columns, 1, stride, channels, large)
+        n2 = _near(dy, image, i, j, known, channel, rows, columns, 2, stride, channels, large)
+        n3 = _near(dy, image, i, j, known, channel, rows, columns, 3, stride, channels, large)
+        n4 = _near(dy, image, i, j, known, channel, rows, columns, 4, stride, channels, large)
+        n5 = _near(dy, image, i, j, known, channel, rows, columns, 5, stride, channels, large)
+        n6 = _near(dy, image, i, j, known, channel, rows, columns, 6, stride, channels, large)
+        n7 = _near(dy, image, i, j, known, channel, rows, columns, 7, stride, channels, large)
+        n8 = _near(dy, image, i, j, known, channel, rows, columns, 8, stride, channels, large)
+        change = (
+            t0 * n0 + t1 * n1 + t2 * n2 + t3 * n3 + t4 * n4 + t5 * n5 + t6 * n6 + t7 * n7 + t8 * n8
+        )
+        s0, s1, s2 = s0 + value * n0, s1 + value * n1, s2 + value * n2
+        s3, s4, s5 = s3 + value * n3, s4 + value * n4, s5 + value * n5
+        s6, s7, s8 = s6 + value * n6, s7 + value * n7, s8 + value * n8
         if relu:
             change = tl.where(value <= 0, 0.0, change)
         store(dx, change, pixel, known, channel, channels, large)

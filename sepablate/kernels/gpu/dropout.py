@@ -24,12 +24,14 @@ def dropout(x: Tensor, probability: float, seed: Tensor) -> Tensor:
 class _Dropout(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, probability: float, seed: Tensor) -> Tensor:
-        ctx.probability, ctx.seed = probability, seed
+        ctx.save_for_backward(seed)
+        ctx.probability = probability
         return _drop(x, probability, seed)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return _drop(gradients[0], ctx.probability, ctx.seed), None, None
+        (seed,) = ctx.saved_tensors
+        return _drop(gradients[0], ctx.probability, seed), None, None
 
 
 def _drop(x: Tensor, probability: float, seed: Tensor) -> Tensor:
