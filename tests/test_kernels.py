@@ -18,8 +18,8 @@ from sepablate.models.initial import initialise
 
 ROOT = Path(__file__).parents[1]
 BF16 = 0.004  # relative error of numbers that were rounded to 8 bits
-CHANNELS = (2, 3, 4, 8, 13, 16, 91)  # whole vectors, parts of one, and blocks that overlap
-SIZES = ((7, 7), (5, 8), (2, 2), (1, 1))
+CHANNELS = (2, 3, 4, 8, 13, 16, 91, 128, 200)  # whole vectors, parts, blocks that overlap, groups
+SIZES = ((7, 7), (5, 8), (4, 4), (2, 2), (1, 1))
 SMALL = {"classes": 10, "in_channels": 1, "width": 0.125, "stem_stride": 1, "dropout": 0.0}
 
 pytestmark = pytest.mark.skipif(

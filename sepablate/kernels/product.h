@@ -89,11 +89,12 @@ inline void copy_rows(const Half* from, int64_t rows, int64_t size, Half* to, in
   if (size < 2)
     for (int64_t i = 0; i < rows; i++) to[i * row] = from[i];
   else
-    over_channels(size, [&]<int W>(int64_t first) {
-      const Half* source = from + first;
-      Half* target = to + first;
+    over_groups(size, [&]<int W, int N>(const std::array<int64_t, N>& places) {
+      const Half* source = from;
+      Half* target = to;
       for (int64_t i = 0; i < rows; i++, source += size, target += row)
-        std::memcpy(target, source, W * sizeof(Half));
+        for (int k = 0; k < N; k++)
+          std::memcpy(target + places[k], source + places[k], W * sizeof(Half));
     });
 }
 
@@ -102,11 +103,12 @@ inline void round_rows(const float* from, int64_t row, int64_t rows, int64_t siz
   if (size < 2)
     for (int64_t i = 0; i < rows; i++) to[i] = rounded(from[i * row]);
   else
-    over_channels(size, [&]<int W>(int64_t first) {
-      const float* source = from + first;
-      Half* target = to + first;
+    over_groups(size, [&]<int W, int N>(const std::array<int64_t, N>& places) {
+      const float* source = from;
+      Half* target = to;
       for (int64_t i = 0; i < rows; i++, source += row, target += size)
-        Lanes<W>::store(target, Lanes<W>::load(source));
+        for (int k = 0; k < N; k++)
+          Lanes<W>::store(target + places[k], Lanes<W>::load(source + places[k]));
     });
 }
 
