@@ -3,7 +3,33 @@
 
 #include "lanes.h"
 
+// The k-th of the nine pixels around a pixel of a map, and whether it lies on it: known at compile
+// time where all loops over them are unrolled.
+template <int SIZE> constexpr bool inside(int pixel, int k) {
+  int i = pixel / SIZE + k / 3 - 1, j = pixel % SIZE + k % 3 - 1;
+  return 0 <= i && i < SIZE && 0 <= j && j < SIZE;
+}
+
+template <int SIZE> constexpr int beside(int pixel, int k) {
+  return pixel + (k / 3 - 1) * SIZE + k % 3 - 1;
+}
+
+// One image's block of channels, SIZE x SIZE pixels.
+template <int W, int SIZE> struct Square {
+  using L = Lanes<W>;
+  typename L::F pixels[SIZE * SIZE];
+
+  Square(const Half* from, int64_t channels, bool relu) {
+    for (int p = 0; p < SIZE * SIZE; p++) {
+      auto value = L::load(from + p * channels);
+      pixels[p] = relu ? L::relu(value) : value;
+    }
+  }
+};
+
 struct Depthwise : Function<Depthwise> {
+  using F = Lanes<16>::F;
+
   static Tensor forward(AutogradContext* context, const Tensor& input, const Tensor& weight,
                         int64_t stride, bool relu) {
     Tensor x = last(input);
@@ -18,8 +44,15 @@ struct Depthwise : Function<Depthwise> {
       using L = Lanes<W>;
       typename L::F tap[9];
       for (int k = 0; k < 9; k++) tap[k] = L::load(taps.data_ptr<float>() + k * channels + first);
-      Map<W> map(high, wide);
       Half* to = half(y) + first;
+      if constexpr (W == 16) {
+        const Half* from = half(x) + first;
+        if (stride == 1 && high == 4 && wide == 4)
+          return small<4>(tap, from, to, images, channels, relu);
+        if (stride == 1 && high == 2 && wide == 2)
+          return small<2>(tap, from, to, images, channels, relu);
+      }
+      Map<W> map(high, wide);
       for (int64_t n = 0; n < images; n++) {
         map.fill(half(x) + n * high * wide * channels + first, channels, relu);
         for (int64_t i = 0; i < rows; i++)
@@ -49,9 +82,17 @@ struct Depthwise : Function<Depthwise> {
       typename L::F tap[9], sum[9] = {};
       for (int k = 0; k < 9; k++)
         tap[k] = L::load(taps.data_ptr<float>() + (8 - k) * channels + first);
-      Map<W> in(high, wide), out(high, wide);
       Half* to = half(dx) + first;
-      for (int64_t n = 0; n < images; n++) {
+      bool done = false;
+      if constexpr (W == 16) {
+        const Half *from = half(x) + first, *arrived = half(dy) + first;
+        if ((done = stride == 1 && high == 4 && wide == 4))
+          small<4>(tap, sum, from, arrived, to, images, channels, relu);
+        else if ((done = stride == 1 && high == 2 && wide == 2))
+          small<2>(tap, sum, from, arrived, to, images, channels, relu);
+      }
+      Map<W> in(high, wide), out(high, wide);
+      for (int64_t n = 0; n < (done ? 0 : images); n++) {
         in.fill(half(x) + n * high * wide * channels + first, channels, relu);
         out.fill(half(dy) + n * outputs * channels + first, channels, false, stride);
         for (int64_t i = 0; i < high; i++)
@@ -71,5 +112,44 @@ struct Depthwise : Function<Depthwise> {
       for (int k = 0; k < 9; k++) L::store(found.data_ptr<float>() + k * channels + first, sum[k]);
     });
     return {dx, found.t().reshape(weight.sizes()), Tensor(), Tensor()};
+  }
+
+  template <int SIZE>
+  static void small(const F (&tap)[9], const Half* from, Half* to, int64_t images,
+                    int64_t channels, bool relu) {
+    for (int64_t n = 0; n < images; n++, from += SIZE * SIZE * channels) {
+      Square<16, SIZE> in(from, channels, relu);
+#pragma GCC unroll 16
+      for (int p = 0; p < SIZE * SIZE; p++, to += channels) {
+        F sum{};
+#pragma GCC unroll 9
+        for (int k = 0; k < 9; k++)
+          if (inside<SIZE>(p, k)) sum += tap[k] * in.pixels[beside<SIZE>(p, k)];
+        Lanes<16>::store(to, sum);
+      }
+    }
+  }
+
+  template <int SIZE>
+  static void small(const F (&tap)[9], F (&sums)[9], const Half* from, const Half* arrived,
+                    Half* to, int64_t images, int64_t channels, bool relu) {
+    F sum[9] = {};
+    for (int64_t n = 0; n < images; n++) {
+      Square<16, SIZE> in(from, channels, relu), out(arrived, channels, false);
+      from += SIZE * SIZE * channels, arrived += SIZE * SIZE * channels;
+#pragma GCC unroll 16
+      for (int p = 0; p < SIZE * SIZE; p++, to += channels) {
+        F gradient{}, here = out.pixels[p];
+#pragma GCC unroll 9
+        for (int k = 0; k < 9; k++)
+          if (inside<SIZE>(p, k)) {
+            gradient += tap[k] * out.pixels[beside<SIZE>(p, k)];
+            sum[k] += here * in.pixels[beside<SIZE>(p, k)];
+          }
+        if (relu) gradient = in.pixels[p] <= 0 ? F{} : gradient;
+        Lanes<16>::store(to, gradient);
+      }
+    }
+    for (int k = 0; k < 9; k++) sums[k] = sum[k];
   }
 };
