@@ -32,6 +32,7 @@ struct Depthwise : Function<Depthwise> {
 
   static Tensor forward(AutogradContext* context, const Tensor& input, const Tensor& weight,
                         int64_t stride, bool relu) {
+    Below torch_autograd;
     Tensor x = last(input);
     context->save_for_backward({x, weight});
     context->saved_data["stride"] = stride;
@@ -39,11 +40,11 @@ struct Depthwise : Function<Depthwise> {
     int64_t images = x.size(0), channels = x.size(1), high = x.size(2), wide = x.size(3);
     int64_t rows = (high - 1) / stride + 1, columns = (wide - 1) / stride + 1;
     Tensor y = like(x, {images, channels, rows, columns});
-    Tensor taps = weight.reshape({channels, 9}).t().contiguous();
+    std::vector<float> taps = turned(weight);
     over_channels(channels, [&]<int W>(int64_t first) {
       using L = Lanes<W>;
       typename L::F tap[9];
-      for (int k = 0; k < 9; k++) tap[k] = L::load(taps.data_ptr<float>() + k * channels + first);
+      for (int k = 0; k < 9; k++) tap[k] = L::load(taps.data() + k * channels + first);
       Half* to = half(y) + first;
       if constexpr (W == 16) {
         const Half* from = half(x) + first;
@@ -68,6 +69,7 @@ struct Depthwise : Function<Depthwise> {
   }
 
   static tensor_list backward(AutogradContext* context, tensor_list gradients) {
+    Below torch_autograd;
     auto saved = context->get_saved_variables();
     const Tensor &x = saved[0], &weight = saved[1];
     int64_t stride = context->saved_data["stride"].toInt();
@@ -75,13 +77,12 @@ struct Depthwise : Function<Depthwise> {
     Tensor dy = last(gradients[0]), dx = like(x, x.sizes());
     int64_t images = x.size(0), channels = x.size(1), high = x.size(2), wide = x.size(3);
     int64_t outputs = dy.size(2) * dy.size(3);
-    Tensor taps = weight.reshape({channels, 9}).t().contiguous();
-    Tensor found = at::empty_like(taps);
+    std::vector<float> taps = turned(weight), found(9 * channels);
     over_channels(channels, [&]<int W>(int64_t first) {
       using L = Lanes<W>;
       typename L::F tap[9], sum[9] = {};
       for (int k = 0; k < 9; k++)
-        tap[k] = L::load(taps.data_ptr<float>() + (8 - k) * channels + first);
+        tap[k] = L::load(taps.data() + (8 - k) * channels + first);
       Half* to = half(dx) + first;
       bool done = false;
       if constexpr (W == 16) {
@@ -109,9 +110,23 @@ struct Depthwise : Function<Depthwise> {
             L::store(to, gradient);
           }
       }
-      for (int k = 0; k < 9; k++) L::store(found.data_ptr<float>() + k * channels + first, sum[k]);
+      for (int k = 0; k < 9; k++) L::store(found.data() + k * channels + first, sum[k]);
     });
-    return {dx, found.t().reshape(weight.sizes()), Tensor(), Tensor()};
+    Tensor dweight = at::empty_like(weight, at::MemoryFormat::Contiguous);
+    for (int64_t channel = 0; channel < channels; channel++)
+      for (int k = 0; k < 9; k++)
+        dweight.data_ptr<float>()[channel * 9 + k] = found[k * channels + channel];
+    return {dx, dweight, Tensor(), Tensor()};
+  }
+
+  static std::vector<float> turned(const Tensor& weight) {  // (channels, 9) to (9, channels)
+    int64_t channels = weight.size(0);
+    Tensor whole = weight.contiguous();
+    const float* from = whole.data_ptr<float>();
+    std::vector<float> taps(9 * channels);
+    for (int64_t channel = 0; channel < channels; channel++)
+      for (int k = 0; k < 9; k++) taps[k * channels + channel] = from[channel * 9 + k];
+    return taps;
   }
 
   template <int SIZE>

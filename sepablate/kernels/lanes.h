@@ -131,7 +131,12 @@ inline float single(Half bits) {
 
 inline Half* half(const Tensor& tensor) { return static_cast<Half*>(tensor.data_ptr()); }
 
+// Calls of torch inside a kernel take the short way, past its autograd.
+using Below = at::AutoDispatchBelowADInplaceOrView;
+
 inline Tensor last(const Tensor& tensor) {
+  if (tensor.scalar_type() == at::kBFloat16 && tensor.is_contiguous(at::MemoryFormat::ChannelsLast))
+    return tensor;
   return tensor.to(at::kBFloat16).contiguous(at::MemoryFormat::ChannelsLast);
 }
 
