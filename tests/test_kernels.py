@@ -228,6 +228,34 @@ def step(model: nn.Module, images: Tensor, bf16: bool) -> list[Tensor]:
     return [logits.detach(), torch.cat(gradients), torch.cat(statistics)]
 
 
+@pytest.mark.parametrize("options", [{}, {"activation_after": "none"}, {"segments": 4}])
+def test_a_block_whose_shortcut_is_its_input(options: dict[str, Any]) -> None:
+    plain = models.build("xception", **SMALL, **options).middle[0].train()
+    initialise(plain, 0)
+    fast = network.take_on(copy.deepcopy(plain))
+    inputs = random(4, 91, 4, 4).to(memory_format=torch.channels_last)
+    truth, by_torch, by_kernels = [], [], []
+    cases = (
+        (plain, truth, False),
+        (copy.deepcopy(plain), by_torch, True),
+        (fast, by_kernels, True),
+    )
+    for block, into, bf16 in cases:
+        x = inputs.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, bf16):
+            y = block(x)
+        y.float().square().sum().backward()
+        assert x.grad is not None
+        into += [y.detach(), x.grad]
+    for theirs, ours, true in zip(by_torch, by_kernels, truth, strict=True):
+        assert error(ours, true) < 1.2 * error(theirs, true) + BF16
+    counts = [
+        [int(count) for name, count in block.named_buffers() if name.endswith("tracked")]
+        for block in (fast, plain)
+    ]
+    assert counts[0] == counts[1] == [1] * len(counts[0])
+
+
 def test_equal_steps_give_equal_bits() -> None:
     found = []
     for _ in range(2):
