@@ -18,8 +18,8 @@ from sepablate.models.initial import initialise
 
 ROOT = Path(__file__).parents[1]
 BF16 = 0.004  # relative error of numbers that were rounded to 8 bits
-CHANNELS = (2, 3, 4, 8, 13, 16, 91)  # whole vectors, parts of one, and blocks that overlap
-SIZES = ((7, 7), (5, 8), (2, 2), (1, 1))
+CHANNELS = (2, 3, 4, 8, 13, 16, 91, 128, 200)  # whole vectors, parts, blocks that overlap, groups
+SIZES = ((7, 7), (5, 8), (4, 4), (2, 2), (1, 1))
 SMALL = {"classes": 10, "in_channels": 1, "width": 0.125, "stem_stride": 1, "dropout": 0.0}
 
 pytestmark = pytest.mark.skipif(
@@ -226,6 +226,34 @@ def step(model: nn.Module, images: Tensor, bf16: bool) -> list[Tensor]:
     gradients = [weight.grad.flatten() for weight in model.parameters() if weight.grad is not None]
     statistics = [buffer.float().flatten() for buffer in model.buffers()]
     return [logits.detach(), torch.cat(gradients), torch.cat(statistics)]
+
+
+@pytest.mark.parametrize("options", [{}, {"activation_after": "none"}, {"segments": 4}])
+def test_a_block_whose_shortcut_is_its_input(options: dict[str, Any]) -> None:
+    plain = models.build("xception", **SMALL, **options).middle[0].train()
+    initialise(plain, 0)
+    fast = network.take_on(copy.deepcopy(plain))
+    inputs = random(4, 91, 4, 4).to(memory_format=torch.channels_last)
+    truth, by_torch, by_kernels = [], [], []
+    cases = (
+        (plain, truth, False),
+        (copy.deepcopy(plain), by_torch, True),
+        (fast, by_kernels, True),
+    )
+    for block, into, bf16 in cases:
+        x = inputs.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, bf16):
+            y = block(x)
+        y.float().square().sum().backward()
+        assert x.grad is not None
+        into += [y.detach(), x.grad]
+    for theirs, ours, true in zip(by_torch, by_kernels, truth, strict=True):
+        assert error(ours, true) < 1.2 * error(theirs, true) + BF16
+    counts = [
+        [int(count) for name, count in block.named_buffers() if name.endswith("tracked")]
+        for block in (fast, plain)
+    ]
+    assert counts[0] == counts[1] == [1] * len(counts[0])
 
 
 def test_equal_steps_give_equal_bits() -> None:

@@ -53,6 +53,7 @@ struct Convolution : Function<Convolution> {
 
   static Tensor forward(AutogradContext* context, const Tensor& input, const Tensor& weight,
                         int64_t stride, int64_t top, int64_t left) {
+    Below torch_autograd;
     Tensor x = last(input);
     context->save_for_backward({x, weight});
     context->saved_data["geometry"] = std::vector<int64_t>{stride, top, left};
@@ -60,15 +61,16 @@ struct Convolution : Function<Convolution> {
     int64_t outputs = weight.size(0);
     Tensor y = like(x, {shape.images, outputs, shape.rows, shape.columns});
     Half* to = half(y);
-    products(shape.outputs(), shape.size(), outputs, Weights(matrix(weight)).forward(),
+    products(shape.outputs(), shape.size(), outputs, weights(weight).forward(),
              shape.take(half(x)),
              [&](int64_t first, int64_t count, const float* found, int64_t row) {
-               round_rows(found, row, count, outputs, to + first * outputs);
+               round_rows(found, row, count, outputs, to + first * outputs, outputs);
              });
     return y;
   }
 
   static tensor_list backward(AutogradContext* context, tensor_list gradients) {
+    Below torch_autograd;
     auto saved = context->get_saved_variables();
     const Tensor &x = saved[0], &weight = saved[1];
     auto geometry = context->saved_data["geometry"].toIntVector();
@@ -76,33 +78,34 @@ struct Convolution : Function<Convolution> {
     Tensor dy = last(gradients[0]), dx, none;
     int64_t outputs = weight.size(0);
     const Half* from = half(dy);
-    Tensor dweight = correlated(shape.outputs(), outputs, shape.size(), from, shape.take(half(x)))
-                         .view({outputs, shape.kernel_high, shape.kernel_wide, shape.inputs})
-                         .permute({0, 3, 1, 2});
+    Tensor dweight = at::empty_like(weight, at::MemoryFormat::ChannelsLast);
+    correlated(shape.outputs(), outputs, shape.size(), from, shape.take(half(x)),
+               dweight.data_ptr<float>());
     if (context->needs_input_grad(0)) {
       bool alone = shape.pointwise();  // no two outputs have an input in common
       Tensor sums = alone ? none : at::zeros({x.numel()}, at::kFloat);
       dx = like(x, x.sizes());
-      products(shape.outputs(), outputs, shape.size(), Weights(matrix(weight)).backward(),
+      products(shape.outputs(), outputs, shape.size(), weights(weight).backward(),
                [&](int64_t first, int64_t count, Half* to, int64_t row) {
                  copy_rows(from + first * outputs, count, outputs, to, row);
                },
                [&](int64_t first, int64_t count, const float* found, int64_t row) {
                  if (alone)
                    return round_rows(found, row, count, shape.inputs,
-                                     half(dx) + first * shape.inputs);
+                                     half(dx) + first * shape.inputs, shape.inputs);
                  float* to = sums.data_ptr<float>();
                  for (int64_t output = first; output < first + count; output++, found += row)
                    shape.patch(output, [&](int64_t begin, int64_t pixel, int64_t length) {
                      for (int64_t k = 0; k < length; k++) to[pixel + k] += found[begin + k];
                    });
                });
-      if (!alone) round_rows(sums.data_ptr<float>(), 0, 1, sums.numel(), half(dx));
+      if (!alone) round_rows(sums.data_ptr<float>(), 0, 1, sums.numel(), half(dx), 0);
     }
     return {dx, dweight, none, none, none};
   }
 
-  static Tensor matrix(const Tensor& weight) {  // (O, I, H, W) to (O, H W I)
-    return weight.permute({0, 2, 3, 1}).reshape({weight.size(0), -1}).contiguous();
+  static Weights weights(const Tensor& weight) {  // (O, I, H, W) to (O, H W I)
+    int64_t outputs = weight.size(0), inputs = weight.numel() / outputs;
+    return {weight.contiguous(at::MemoryFormat::ChannelsLast), outputs, inputs};
   }
 };

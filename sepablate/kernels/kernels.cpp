@@ -19,9 +19,12 @@ TORCH_LIBRARY(sepablate, library) {
   });
   library.def(
       "norm(Tensor x, Tensor weight, Tensor bias, Tensor(a!) mean, Tensor(b!) variance,"
-      " float momentum, float epsilon, bool relu, Tensor? added) -> Tensor",
+      " float momentum, float epsilon, bool relu, Tensor? added,"
+      " Tensor(c!)? batches=None) -> Tensor",
       [](const Tensor& x, const Tensor& weight, const Tensor& bias, Tensor mean, Tensor variance,
-         double momentum, double epsilon, bool relu, const std::optional<Tensor>& added) {
+         double momentum, double epsilon, bool relu, const std::optional<Tensor>& added,
+         std::optional<Tensor> batches) {
+        if (batches) ++*batches->data_ptr<int64_t>();
         return Norm::apply(x, weight, bias, mean, variance, momentum, epsilon, relu, added);
       });
 }

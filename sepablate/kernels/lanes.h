@@ -8,6 +8,7 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <array>
 #include <cstring>
 #ifdef __AVX512BF16__
 #include <immintrin.h>
@@ -75,21 +76,48 @@ template <class Body> void over_channels(int64_t channels, Body body) {
   else blocks<2>(channels, body);
 }
 
-// Adds up body(0) ... body(count - 1), in four chains that need not wait for each other. A body adds
-// one term to each of the SUMS that it is given.
+// Calls body<W, N>(places) for groups of N blocks, whose rows a kernel reads side by side: a group
+// fits into registers with its sums. `places`: the first channel of each block.
+template <int W, int N, class Body>
+void group(int64_t channels, int64_t first, int64_t count, Body& body) {
+  if (count < N) {
+    if constexpr (N > 1) group<W, N - 1>(channels, first, count, body);
+    return;
+  }
+  std::array<int64_t, N> places;
+  for (int k = 0; k < N; k++) places[k] = std::min(first + k * W, channels - W);
+  body.template operator()<W, N>(places);
+}
+
+template <int W, int MOST, class Body> void groups(int64_t channels, Body& body) {
+  int64_t left = (channels + W - 1) / W;
+  for (int64_t first = 0, count; left > 0; left -= count, first += count * W) {
+    count = left > MOST ? std::min<int64_t>(MOST, (left + 1) / 2) : left;
+    group<W, MOST>(channels, first, count, body);
+  }
+}
+
+template <class Body> void over_groups(int64_t channels, Body body) {
+  if (channels >= 16) groups<16, 6>(channels, body);
+  else if (channels >= 8) groups<8, 2>(channels, body);
+  else if (channels >= 4) groups<4, 2>(channels, body);
+  else groups<2, 2>(channels, body);
+}
+
+// Adds up body(0) ... body(count - 1), for few sums in four chains that need not wait for each
+// other. A body adds one term to each of the SUMS that it is given.
 template <int SUMS, class F, class Body>
 inline void add_up(int64_t count, F (&total)[SUMS], Body body) {
-  F chains[4][SUMS] = {};
+  constexpr int CHAINS = SUMS > 4 ? 1 : 4;
+  F chains[CHAINS][SUMS] = {};
   int64_t p = 0;
-  for (; p + 4 <= count; p += 4) {
-    body(p, chains[0]);
-    body(p + 1, chains[1]);
-    body(p + 2, chains[2]);
-    body(p + 3, chains[3]);
-  }
+  for (; p + CHAINS <= count; p += CHAINS)
+    for (int chain = 0; chain < CHAINS; chain++) body(p + chain, chains[chain]);
   for (; p < count; p++) body(p, chains[0]);
-  for (int k = 0; k < SUMS; k++)
-    total[k] = (chains[0][k] + chains[1][k]) + (chains[2][k] + chains[3][k]);
+  for (int k = 0; k < SUMS; k++) {
+    total[k] = chains[0][k];
+    if constexpr (CHAINS == 4) total[k] = (total[k] + chains[1][k]) + (chains[2][k] + chains[3][k]);
+  }
 }
 
 inline Half rounded(float value) { return at::BFloat16(value).x; }
@@ -103,7 +131,12 @@ inline float single(Half bits) {
 
 inline Half* half(const Tensor& tensor) { return static_cast<Half*>(tensor.data_ptr()); }
 
+// Calls of torch inside a kernel take the short way, past its autograd.
+using Below = at::AutoDispatchBelowADInplaceOrView;
+
 inline Tensor last(const Tensor& tensor) {
+  if (tensor.scalar_type() == at::kBFloat16 && tensor.is_contiguous(at::MemoryFormat::ChannelsLast))
+    return tensor;
   return tensor.to(at::kBFloat16).contiguous(at::MemoryFormat::ChannelsLast);
 }
 

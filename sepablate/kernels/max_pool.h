@@ -7,6 +7,7 @@
 
 struct MaxPool : Function<MaxPool> {
   static Tensor forward(AutogradContext* context, const Tensor& input, int64_t border) {
+    Below torch_autograd;
     Tensor x = last(input);
     int64_t images = x.size(0), channels = x.size(1), high = x.size(2), wide = x.size(3);
     int64_t rows = (high + 2 * border - 3) / 2 + 1, columns = (wide + 2 * border - 3) / 2 + 1;
@@ -42,6 +43,7 @@ struct MaxPool : Function<MaxPool> {
   }
 
   static tensor_list backward(AutogradContext* context, tensor_list gradients) {
+    Below torch_autograd;
     Tensor places = context->get_saved_variables()[0], dy = last(gradients[0]);
     auto sizes = context->saved_data["sizes"].toIntVector();
     int64_t border = context->saved_data["border"].toInt();

@@ -62,8 +62,6 @@ class _FastNorm(nn.BatchNorm2d):
         if not _active(self, x):
             return super().forward(x) if added is None else super().forward(x) + added
         assert self.num_batches_tracked is not None
-        if x.device.type == "cpu":  # recorded steps are counted for all layers at once
-            self.num_batches_tracked.add_(1)
         return _operators(x).norm(
             x,
             self.weight,
@@ -74,6 +72,7 @@ class _FastNorm(nn.BatchNorm2d):
             self.eps,
             self.relu_after,
             added,
+            self.num_batches_tracked,
         )
 
 
@@ -105,12 +104,24 @@ class _FastAvgPool(nn.AvgPool2d):
 
 
 class _FastBlock(Block):
-    """The shortcut's batch norm adds what the body gives; its convolution strides by itself."""
+    """The shortcut's batch norm adds what the body gives; its convolution strides by itself.
+
+    Where the shortcut is the input itself, the last batch norm of the body adds it.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut: Any = self.shortcut
-        if shortcut is None or not _active(self, x):
+        body: Any = self.body
+        if not self.residual or not _active(self, x):
             return super().forward(x)
+        if shortcut is None:
+            *before, last = body
+            if not isinstance(last.norm, _FastNorm):
+                return super().forward(x)
+            y = x
+            for layer in before:
+                y = layer(y)
+            return last.norm(last.convolved(y), x)
         strided = _operators(x).convolution(x, shortcut.conv.weight, 2, 0, 0)
         return shortcut.norm(strided, self.body(x))
 

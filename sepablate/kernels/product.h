@@ -58,18 +58,45 @@ inline void transpose(const Pair* from, int64_t rows, int64_t columns, Pair* to)
     }
 }
 
+// Rows of `size` numbers to rows that begin `row` numbers apart, in vectors of which the last one
+// overlaps the one before.
+inline void copy_rows(const Half* from, int64_t rows, int64_t size, Half* to, int64_t row) {
+  if (size < 2)
+    for (int64_t i = 0; i < rows; i++) to[i * row] = from[i];
+  else
+    over_groups(size, [&]<int W, int N>(const std::array<int64_t, N>& places) {
+      const Half* source = from;
+      Half* target = to;
+      for (int64_t i = 0; i < rows; i++, source += size, target += row)
+        for (int k = 0; k < N; k++)
+          std::memcpy(target + places[k], source + places[k], W * sizeof(Half));
+    });
+}
+
+// Rows of `size` fp32 numbers that begin `from_row` numbers apart to such rows in bf16.
+inline void round_rows(const float* from, int64_t from_row, int64_t rows, int64_t size, Half* to,
+                       int64_t row) {
+  if (size < 2)
+    for (int64_t i = 0; i < rows; i++) to[i * row] = rounded(from[i * from_row]);
+  else
+    over_groups(size, [&]<int W, int N>(const std::array<int64_t, N>& places) {
+      const float* source = from;
+      Half* target = to;
+      for (int64_t i = 0; i < rows; i++, source += from_row, target += row)
+        for (int k = 0; k < N; k++)
+          Lanes<W>::store(target + places[k], Lanes<W>::load(source + places[k]));
+    });
+}
+
 // A layer's weights (outputs, inputs) for the product forward, and for that of the gradient.
 struct Weights {
   int64_t outputs, inputs, high, wide;
   std::vector<Half> numbers;  // (high, wide)
 
-  Weights(const Tensor& matrix)
-      : outputs(matrix.size(0)), inputs(matrix.size(1)), high(padded(outputs)),
-        wide(padded(inputs)), numbers(high * wide) {
-    const float* from = matrix.data_ptr<float>();
-    for (int64_t i = 0; i < outputs; i++)
-      for (int64_t j = 0; j < inputs; j++)
-        numbers[i * wide + j] = rounded(from[i * inputs + j]);
+  Weights(const Tensor& matrix, int64_t outputs, int64_t inputs)
+      : outputs(outputs), inputs(inputs), high(padded(outputs)), wide(padded(inputs)),
+        numbers(high * wide) {
+    round_rows(matrix.data_ptr<float>(), inputs, outputs, inputs, numbers.data(), wide);
   }
   std::vector<Pair> forward() const {  // (wide / 2, high)
     std::vector<Pair> found(high * wide / 2);
@@ -82,33 +109,6 @@ struct Weights {
     return found;
   }
 };
-
-// Rows of `size` numbers to rows that begin `row` numbers apart, in vectors of which the last one
-// overlaps the one before.
-inline void copy_rows(const Half* from, int64_t rows, int64_t size, Half* to, int64_t row) {
-  if (size < 2)
-    for (int64_t i = 0; i < rows; i++) to[i * row] = from[i];
-  else
-    over_channels(size, [&]<int W>(int64_t first) {
-      const Half* source = from + first;
-      Half* target = to + first;
-      for (int64_t i = 0; i < rows; i++, source += size, target += row)
-        std::memcpy(target, source, W * sizeof(Half));
-    });
-}
-
-// Rows of fp32 numbers that begin `row` numbers apart to rows of `size` in bf16.
-inline void round_rows(const float* from, int64_t row, int64_t rows, int64_t size, Half* to) {
-  if (size < 2)
-    for (int64_t i = 0; i < rows; i++) to[i] = rounded(from[i * row]);
-  else
-    over_channels(size, [&]<int W>(int64_t first) {
-      const float* source = from + first;
-      Half* target = to + first;
-      for (int64_t i = 0; i < rows; i++, source += row, target += size)
-        Lanes<W>::store(target, Lanes<W>::load(source));
-    });
-}
 
 // `take(first, count, to, row)` writes rows of a, `give(first, count, products, row)` gets those of
 // a b in fp32; `row`: how far apart they begin.
@@ -127,13 +127,13 @@ void products(int64_t rows, int64_t inner, int64_t outer, const std::vector<Pair
   at::native::cpublas::brgemm_release();
 }
 
-// The sum over the rows of g^T a, (outer, inner): a weight's gradient.
-template <class Take> Tensor correlated(int64_t rows, int64_t outer, int64_t inner, const Half* g,
-                                        Take take) {
+// The sum over the rows of g^T a, (outer, inner), to `to`: a weight's gradient.
+template <class Take>
+void correlated(int64_t rows, int64_t outer, int64_t inner, const Half* g, Take take, float* to) {
   int64_t high = padded(outer, 16), wide = padded(inner, 16);
   std::vector<Half> gradients(BLOCK * high), a(BLOCK * wide);
   std::vector<Pair> paired(BLOCK * high / 2), turned(BLOCK * high / 2), b(BLOCK * wide / 2);
-  Tensor sums = at::zeros({outer, wide}, at::kFloat);
+  std::vector<float> sums(outer * wide);
   for (int64_t first = 0; first < rows; first += BLOCK) {
     int64_t count = std::min(BLOCK, rows - first);
     if (count < BLOCK) {
@@ -146,8 +146,9 @@ template <class Take> Tensor correlated(int64_t rows, int64_t outer, int64_t inn
     transpose(paired.data(), BLOCK / 2, high, turned.data());
     pair(a.data(), BLOCK, wide, b.data());
     multiply(outer, wide, BLOCK, reinterpret_cast<const Half*>(turned.data()), BLOCK, b.data(),
-             wide, sums.data_ptr<float>(), wide, first > 0);
+             wide, sums.data(), wide, first > 0);
   }
   at::native::cpublas::brgemm_release();
-  return sums.narrow(1, 0, inner);
+  for (int64_t i = 0; i < outer; i++)
+    std::copy_n(sums.begin() + i * wide, inner, to + i * inner);
 }

@@ -156,12 +156,16 @@ class SeparableConv(nn.Module):
         self.norm = norm(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.convolved(x))
+
+    def convolved(self, x: Tensor) -> Tensor:
+        """What the last BN gets."""
         x = self.pointwise(x) if self.pointwise_first else self.depthwise(x)
         if self.norm_between is not None:
             x = self.norm_between(x)
         if self.activation is not None:
             x = self.activation(x)
-        return self.norm(self.depthwise(x) if self.pointwise_first else self.pointwise(x))
+        return self.depthwise(x) if self.pointwise_first else self.pointwise(x)
 
 
 class Mixed(nn.Module):

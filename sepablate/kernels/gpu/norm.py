@@ -28,8 +28,11 @@ def norm(
     epsilon: float,
     relu: bool,
     added: Tensor | None,
+    batches: Tensor | None = None,
 ) -> Tensor:
     """x, added (N, C, H, W), all others (C,) in fp32 -> (N, C, H, W).
+
+    `batches` is not counted up, where the CPU's kernel does: recorded steps count for all layers.
 
     Changes the running `mean` and `variance`, of which the latter is unbiased, in place; `momentum`
     is the weight of this batch. The ReLU comes before the addition.
