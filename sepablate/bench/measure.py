@@ -127,7 +127,7 @@ class Process:
         if not line:
             self.process.wait()
             self.errors.seek(0)
-            raise Failed(f"{self.contender}: {_reason(self.errors.read())}")
+            raise Failed(f"{self.contender}: {reason(self.errors.read())}")
         return float(json.loads(line)[key])
 
 
@@ -144,8 +144,8 @@ def _checked(case: Case, tell: Callable[[str], None], pool: ThreadPoolExecutor) 
             path = folder / f"{contender}.safetensors"
             if done.returncode or not path.exists():
                 if contender == OURS:
-                    raise Failed(f"{contender}: {_reason(done.stderr)}")
-                tell(f"{case.name}: without {contender}: {_reason(done.stderr)}\n")
+                    raise Failed(f"{contender}: {reason(done.stderr)}")
+                tell(f"{case.name}: without {contender}: {reason(done.stderr)}\n")
                 return None
             outputs = load_file(path)["outputs"]
             difference = ((outputs - expected).abs().max() / expected.abs().max()).item()
@@ -157,7 +157,7 @@ def _checked(case: Case, tell: Callable[[str], None], pool: ThreadPoolExecutor) 
         return [each for each in pool.map(check, case.contenders) if each]
 
 
-def _reason(errors: str) -> str:
+def reason(errors: str) -> str:
     """The last line of what a process wrote on stderr."""
     return (errors.strip().splitlines() or ["no reason"])[-1]
 

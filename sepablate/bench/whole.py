@@ -27,6 +27,7 @@ from torch.optim.swa_utils import AveragedModel
 from sepablate import data, scales
 from sepablate.bench import cases, loops, published
 from sepablate.bench.contender import Over
+from sepablate.bench.measure import Failed, reason
 from sepablate.data.fashion_mnist import Split
 from sepablate.models.weights import to_timm
 from sepablate.training import batches, engine, machine, recipe, settled
@@ -89,16 +90,15 @@ def project(case: cases.Case, change: Mapping[str, Any]) -> Iterator[Path]:
 
 def _seconds(module: str, *arguments: str, folder: Path = Path()) -> float:
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}
-    began = time.monotonic()
-    subprocess.run(
-        [sys.executable, "-m", module, *arguments],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        check=True,
-    )
-    return time.monotonic() - began
+    command = [sys.executable, "-m", module, *arguments]
+    with tempfile.TemporaryFile("w+") as told:
+        began = time.monotonic()
+        done = subprocess.run(command, cwd=folder, env=environment, stdout=told, stderr=told)
+        seconds = time.monotonic() - began
+        told.seek(0)
+        if done.returncode:
+            raise Failed(f"{module}: {reason(told.read())}")
+    return seconds
 
 
 def one_after_another() -> None:
