@@ -20,6 +20,7 @@ from sepablate.models.initial import initialise
 from sepablate.models.weights import from_timm
 from sepablate.training import batches, engine, task
 from sepablate.training.evaluation import Setting
+from sepablate.training.step import train_step
 
 NAMED = {case.name: case for case in CASES}
 
@@ -181,7 +182,7 @@ def test_the_plain_loop_ends_in_our_weights(small: Case, monkeypatch: pytest.Mon
     split = small.split().first(scale.images)
     state, feed = engine.start(run), batches.training(split, run)
     for _ in range(scale.steps):
-        engine.train_step(state, feed, Setting(run, task.of(run.task, split.labels)))
+        train_step(state, feed, Setting(run, task.of(run.task, split.labels)))
     ends = []
     monkeypatch.setattr(whole, "accuracy", lambda split, run, forward: ends.append(forward) or 0.0)
     whole.plain_fp32(5)

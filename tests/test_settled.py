@@ -16,6 +16,7 @@ from sepablate import data
 from sepablate.kernels import compiled
 from sepablate.training import batches, engine, settled
 from sepablate.training.run import Run
+from sepablate.training.step import train_step
 
 here = pytest.mark.skipif(compiled.load() is not None, reason=f"no kernels: {compiled.load()}")
 
@@ -93,7 +94,7 @@ def test_a_run_by_the_kernels_learns_as_one_by_torch(variant: str, data_folder: 
         split = data.dataset(run.dataset).load(data_folder)["train"].first(512)
         feed = batches.training(split, run)
         own = setting(run, feed)  # type: ignore[arg-type]
-        losses[kernels] = [engine.train_step(state, feed, own) for _ in range(30)]
+        losses[kernels] = [train_step(state, feed, own) for _ in range(30)]
     assert losses["fused"] == losses["fused again"]
     assert losses["fused"] != losses["torch"]
     first, last = (torch.tensor([each[part] for each in losses.values()]) for part in (0, 29))

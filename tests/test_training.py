@@ -17,6 +17,7 @@ from sepablate.training import checkpoint, engine, machine, recipe, task
 from sepablate.training.batches import Batches
 from sepablate.training.evaluation import Setting
 from sepablate.training.run import Run, resolve
+from sepablate.training.step import train_step
 
 
 @functools.cache
@@ -90,7 +91,7 @@ def test_average_equals_torch_s(splits: dict[str, fashion_mnist.Split]) -> None:
     oracle.n_averaged.fill_(1)  # so that its first update blends, as ours does
     for _ in range(run.scale.steps):
         next_update = next(updates)
-        engine.train_step(state, batches, setting(run, batches))
+        train_step(state, batches, setting(run, batches))
         oracle.update_parameters(state.model)
     ours, theirs = state.average.model.state_dict(), oracle.module.state_dict()
     for name, tensor in ours.items():
@@ -104,7 +105,7 @@ def test_first_step_equals_a_plain_loop(splits: dict[str, fashion_mnist.Split]) 
     state, batches = engine.start(run), Batches(splits["train"].first(96), run)
     twin = engine.start(run).model
     plain = torch.optim.SGD(twin.parameters(), lr=0.045, momentum=0.9)
-    engine.train_step(state, batches, setting(run, batches))
+    train_step(state, batches, setting(run, batches))
     images, labels = batches.at(0)
     torch.manual_seed(recipe.stream_seed(0, "dropout", 0))
     torch.nn.functional.cross_entropy(twin.train()(images), labels).backward()

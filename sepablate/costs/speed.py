@@ -18,6 +18,7 @@ from sepablate.training import engine, machine, settled, task
 from sepablate.training.evaluation import Setting
 from sepablate.training.job import FOLDER
 from sepablate.training.run import Run
+from sepablate.training.step import train_step
 
 RESULTS = Path("results")
 WARM_UP = 2  # steps: the first ones choose algorithms
@@ -97,7 +98,7 @@ class Stepper:
     def step(self) -> float:
         """The seconds of a gradient step, the moving average of the weights included."""
         began = time.perf_counter()
-        engine.train_step(self.state, self.noise, self.setting)
+        train_step(self.state, self.noise, self.setting)
         if self.device != "cpu":
             torch.cuda.synchronize(self.device)
         return time.perf_counter() - began

@@ -1,8 +1,9 @@
 """How a network takes on the kernels: it stays as it is written, and computes faster.
 
 `take_on` gives layers classes that compute the same function by the kernels while they train under
-bf16 autocast, and as before at all other times. Weights and their names do not change. ReLUs, and
-the addition of a shortcut, are done in passing by the layer beside them.
+bf16 autocast, and as before at all other times: by those in C++ on a CPU, by Triton's on a GPU.
+Weights and their names do not change. ReLUs, and the addition of a shortcut, are done in passing by
+the layer beside them.
 """
 
 from itertools import pairwise
@@ -27,32 +28,43 @@ def take_on(model: nn.Module) -> nn.Module:
     return model
 
 
-def _active(module: nn.Module) -> bool:
+def _active(module: nn.Module, x: Tensor) -> bool:
+    device = x.device.type
     return (
         module.training
-        and torch.is_autocast_enabled("cpu")
-        and torch.get_autocast_dtype("cpu") == torch.bfloat16
+        and torch.is_autocast_enabled(device)
+        and torch.get_autocast_dtype(device) == torch.bfloat16
     )
+
+
+def _operators(x: Tensor) -> Any:
+    """The kernels for where `x` lies."""
+    if x.device.type == "cpu":
+        return torch.ops.sepablate
+    from sepablate.kernels import gpu
+
+    return gpu
 
 
 class _FastDepthwise(Depthwise):
     relu_first = False
 
     def forward(self, x: Tensor) -> Tensor:
-        if not _active(self):
+        if not _active(self, x):
             return super().forward(x)
-        return torch.ops.sepablate.depthwise(x, self.weight, self.stride[0], self.relu_first)
+        return _operators(x).depthwise(x, self.weight, self.stride[0], self.relu_first)
 
 
 class _FastNorm(nn.BatchNorm2d):
     relu_after = False
 
     def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
-        if not _active(self):
+        if not _active(self, x):
             return super().forward(x) if added is None else super().forward(x) + added
         assert self.num_batches_tracked is not None
-        self.num_batches_tracked.add_(1)
-        return torch.ops.sepablate.norm(
+        if x.device.type == "cpu":  # recorded steps are counted for all layers at once
+            self.num_batches_tracked.add_(1)
+        return _operators(x).norm(
             x,
             self.weight,
             self.bias,
@@ -67,27 +79,29 @@ class _FastNorm(nn.BatchNorm2d):
 
 class _FastConv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
-        if not _active(self):
+        if not _active(self, x):
+            return super().forward(x)
+        if x.device.type != "cpu" and self.kernel_size != (1, 1):
             return super().forward(x)
         padding: Any = self.padding
-        return torch.ops.sepablate.convolution(x, self.weight, self.stride[0], *padding)
+        return _operators(x).convolution(x, self.weight, self.stride[0], *padding)
 
 
 class _FastMaxPool(nn.MaxPool2d):
     def forward(self, x: Tensor) -> Tensor:
-        if not _active(self):
+        if not _active(self, x):
             return super().forward(x)
-        return torch.ops.sepablate.max_pool(x, self.padding)
+        return _operators(x).max_pool(x, self.padding)
 
 
 class _FastAvgPool(nn.AvgPool2d):
     """A mean of nine is a depthwise convolution with ninths."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not _active(self):
+        if not _active(self, x):
             return super().forward(x)
-        ninths = torch.full((x.shape[1], 1, 3, 3), 1 / 9)
-        return torch.ops.sepablate.depthwise(x, ninths, 1, False)
+        ninths = torch.full((x.shape[1], 1, 3, 3), 1 / 9, device=x.device)
+        return _operators(x).depthwise(x, ninths, 1, False)
 
 
 class _FastBlock(Block):
@@ -95,9 +109,9 @@ class _FastBlock(Block):
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut: Any = self.shortcut
-        if shortcut is None or not _active(self):
+        if shortcut is None or not _active(self, x):
             return super().forward(x)
-        strided = torch.ops.sepablate.convolution(x, shortcut.conv.weight, 2, 0, 0)
+        strided = _operators(x).convolution(x, shortcut.conv.weight, 2, 0, 0)
         return shortcut.norm(strided, self.body(x))
 
 
@@ -105,7 +119,18 @@ class _DoneBefore(nn.ReLU):
     """A ReLU that the layer before it, or after it, does in passing."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x if _active(self) else super().forward(x)
+        return x if _active(self, x) else super().forward(x)
+
+
+class SeededDropout(nn.Dropout):
+    """Dropout whose draws hang on a number in the device's memory: (1,) int64."""
+
+    seed: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        return _operators(x).dropout(x, self.p, self.seed)
 
 
 _FAST: dict[type[nn.Module], type[nn.Module]] = {

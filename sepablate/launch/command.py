@@ -19,7 +19,10 @@ def train(
     ] = None,
     processes: Annotated[
         int | None,
-        typer.Option(parser=positive, help="Runs at a time; default: one a core or GPU."),
+        typer.Option(
+            parser=positive,
+            help="Runs at a time; default: one a core or GPU, or six small ones a GPU.",
+        ),
     ] = None,
     mlflow: Annotated[bool, typer.Option(help="Show the runs in MLflow as well.")] = True,
     cluster: Annotated[
@@ -36,7 +39,8 @@ def train(
 ) -> None:
     """Train all seeds of a variant that are not trained yet.
 
-    Each run gets a core or a GPU. To spread one run over many, at a scale with a micro_batch:
+    Each run gets a core or a GPU; small networks share a GPU. To spread one run over many GPUs, at
+    a scale with a micro_batch:
 
     torchrun --nproc-per-node 8 -m sepablate train VARIANT --scale paper
 

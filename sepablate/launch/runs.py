@@ -44,8 +44,11 @@ def train(
     from sepablate.training import parallel
 
     parallel.warm_up()
-    count = processes or parallel.default_processes()
-    return stage(lambda jobs, observe: parallel.train(jobs, count, observe))
+    return stage(
+        lambda jobs, observe: parallel.train(
+            jobs, processes or parallel.default_processes(jobs), observe
+        )
+    )
 
 
 def untrained(variant: str, scale: str) -> list[str]:

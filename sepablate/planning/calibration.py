@@ -100,12 +100,10 @@ def _measure(job: Job, asked: float) -> Cost:
     state = engine.start(run, job.device)
     training = splits["train"].first(run.scale.images)
     setting = evaluation.Setting(run, task.of(run.task, training.labels), job.device)
-    feed = batches.training(training, run)
-
-    def step() -> None:
-        engine.train_step(state, feed, setting)
-
-    few = splits["test"].first(min(batches.EVALUATION_BATCH, run.scale.test_images))
+    feed = batches.training(training, run, device=job.device)
+    step = engine.stepper(state, feed, setting)
+    size = batches.evaluation_batch(job.device)
+    few = splits["test"].first(min(size, run.scale.test_images))
 
     def evaluate() -> None:
         evaluation.scores(state.model, few, setting)
@@ -130,7 +128,7 @@ def _measure(job: Job, asked: float) -> Cost:
     )
 
 
-def _timed(once: Callable[[], None], seconds: float, times: int) -> float:
+def _timed(once: Callable[[], object], seconds: float, times: int) -> float:
     """Mean seconds of `once`, done for about `seconds` and at most that many times."""
     began, done = time.monotonic(), 0
     while not done or (done < times and time.monotonic() - began < seconds):

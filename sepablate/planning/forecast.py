@@ -48,7 +48,7 @@ def forecast(stages: list[Stage], scale: str, tell: Callable[[str], None]) -> Fo
     tell is given a line before the calibration. Raises ValueError where a stage would refuse.
     """
     parallel.warm_up()
-    processes = parallel.default_processes()
+    processes = parallel.default_processes([])
     works = {stage: work.of(stage.variant, scale) for stage in stages if stage.variant}
     left = {stage: each.left for stage, each in works.items() if stage.state == RUNS and each.left}
     stages = woken(stages, {stage.variant for stage in left})

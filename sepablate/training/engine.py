@@ -1,60 +1,29 @@
 """One run: train a network, follow its curve, evaluate it once at the end."""
 
+import functools
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sepablate import models
 from sepablate.kernels import compiled
 from sepablate.kernels.network import take_on
 from sepablate.models.initial import initialise
 from sepablate.training import batches, checkpoint, recipe, task
-from sepablate.training.evaluation import Setting, forward, scores
+from sepablate.training.evaluation import Setting, scores
 from sepablate.training.ranks import ALONE, Ranks
 from sepablate.training.run import Run
-
-Row = tuple[int, str, float]  # step, metric, value
-SAVED = ("step", "loss_sum", "seconds", "rows", "times")
+from sepablate.training.step import Row, State, train_step
 
 
 class Interrupted(Exception):  # noqa: N818 (a request, not an error)
     """The run was asked to stop; its checkpoint is on disk."""
-
-
-@dataclass
-class State:
-    """All that a run carries from one step to the next. network: the model, or it wrapped."""
-
-    model: nn.Module
-    network: nn.Module
-    average: recipe.Average
-    optimiser: torch.optim.Optimizer
-    step: int = 0
-    loss_sum: float = 0.0
-    seconds: float = 0.0
-    rows: list[Row] = field(default_factory=list)
-    times: list[list[int]] = field(default_factory=list)  # step, Unix time in milliseconds
-
-    def to_dict(self) -> dict[str, Any]:
-        """Tensors and plain numbers only, for a checkpoint."""
-        state = {key: getattr(self, key) for key in SAVED}
-        return state | {key: module.state_dict() for key, module in self._modules().items()}
-
-    def restore(self, saved: dict[str, Any]) -> None:
-        """Continue from what `to_dict` gave."""
-        for key in SAVED:
-            setattr(self, key, saved[key])
-        for key, module in self._modules().items():
-            module.load_state_dict(saved[key])
-
-    def _modules(self) -> dict[str, Any]:
-        return {"model": self.model, "average": self.average.model, "optimiser": self.optimiser}
 
 
 @dataclass(frozen=True)
@@ -81,7 +50,8 @@ def fit(
 ) -> Outcome:
     """Train `run`, continuing from the last checkpoint in `folder` if there is one.
 
-    stopping is asked after each step: True saves a checkpoint and raises Interrupted.
+    stopping is asked after each step whose loss is known: True saves a checkpoint and raises
+    Interrupted.
     progress is told the state after each step. Of several ranks only the first calls it, and
     writes checkpoints.
     """
@@ -91,13 +61,15 @@ def fit(
         state.restore(saved)
     training = splits["train"].first(run.scale.images)
     setting = Setting(run, task.of(run.task, training.labels), device, ranks)
-    feed = batches.training(training, run, ranks)
+    feed = batches.training(training, run, ranks, device)
     validation = splits["validation"].first(run.scale.validation_images)
     due = evaluation_steps(run)
+    advance = stepper(state, feed, setting)
     began = time.monotonic() - state.seconds
     while state.step < run.scale.steps:
-        loss = train_step(state, feed, setting)
-        mean, stops = ranks.totals(loss / ranks.world, stopping())
+        loss = advance()
+        known = loss is not None
+        mean, stops = ranks.totals((loss or 0.0) / ranks.world, known and stopping())
         state.loss_sum += mean
         if not math.isfinite(state.loss_sum):
             return _diverged(state, time.monotonic() - began)
@@ -126,39 +98,22 @@ def start(run: Run, device: str = "cpu", ranks: Ranks = ALONE) -> State:
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if run.kernels == "fused":
         compiled.require()
+    if run.kernels != "torch":
         take_on(model)
     network = ranks.wrapped(model, device)
     return State(model, network, recipe.Average(model, run), recipe.optimiser(model, run))
 
 
-def train_step(state: State, feed: batches.Batched, setting: Setting) -> float:
-    """One gradient step on the batch of `state.step`; its mean loss over this rank's images.
+def stepper(state: State, feed: batches.Batched, setting: Setting) -> Callable[[], float | None]:
+    """What does one step and tells its loss; on a GPU it tells the sum of some steps' now and then.
 
-    The batch is taken in parts of `micro_batch` images, whose gradients add up. Each part has its
-    own batch norm and dropout, whichever rank it falls to.
+    Several processes that train one network need to hear from each other in each step.
     """
-    run, ranks = setting.run, setting.ranks
-    images, labels = feed.at(state.step)
-    parts = len(labels) // (run.scale.micro_batch or len(labels))
-    for group in state.optimiser.param_groups:
-        group["lr"] = recipe.learning_rate(state.step, run)
-    if not state.model.training:  # as after an evaluation: it visits every layer
-        state.model.train()
-    state.optimiser.zero_grad()
-    total = 0.0
-    for index, part in enumerate(zip(images.chunk(parts), labels.chunk(parts), strict=True)):
-        if run.options.get("dropout"):
-            number = (state.step * ranks.world + ranks.rank) * parts + index
-            torch.manual_seed(recipe.stream_seed(run.seed, "dropout", number))
-        with ranks.sending(state.network, index == parts - 1):
-            logits = forward(state.network, part[0], run, setting.device)
-            loss = setting.learns.loss(logits, part[1].to(setting.device))
-            (loss if parts == 1 else loss / parts).backward()
-        total += loss.item() / parts
-    state.optimiser.step()
-    state.average.update(state.step)
-    state.step += 1
-    return total
+    if setting.run.kernels == "triton" and setting.ranks.world == 1:
+        from sepablate.training.captured import Captured  # imports Triton
+
+        return Captured(state, feed, setting)
+    return functools.partial(train_step, state, feed, setting)
 
 
 def evaluation_steps(run: Run) -> set[int]:

@@ -40,7 +40,7 @@ def scores(model: nn.Module, split: Any, setting: Setting) -> Tensor:
     found = torch.zeros(len(split), dtype=torch.float64)
     parts = [
         setting.learns.scores(forward(model, images, run, setting.device), labels)
-        for images, labels in batches.evaluation(split[mine], run)
+        for images, labels in batches.evaluation(split[mine], run, setting.device)
     ]
     found[mine] = torch.cat(parts) if parts else found[mine]
     return ranks.sum(found)

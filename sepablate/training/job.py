@@ -16,7 +16,7 @@ DONE, FAILED, NO_SPACE, INTERRUPTED, BUSY = 0, 1, os.EX_IOERR, os.EX_TEMPFAIL, 7
 
 @dataclass(frozen=True)
 class Job:
-    """A run and how its files call it."""
+    """A run and how its files call it. beside: runs that its process trains at the same time."""
 
     run: Run
     label: str
@@ -24,6 +24,7 @@ class Job:
     device: str
     commit: str
     processes: int = 1  # that train it together
+    beside: int = 0
 
     @property
     def folder(self) -> Path:

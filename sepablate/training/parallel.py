@@ -1,6 +1,7 @@
-"""Many runs side by side: a process of one thread for each, as many as cores or accelerators."""
+"""Many runs side by side: each in a process of one thread; on a GPU, small ones share a process."""
 
 import contextlib
+import dataclasses
 import multiprocessing
 import os
 import signal
@@ -15,6 +16,9 @@ from sepablate.training import lifeline, machine
 from sepablate.training.job import DONE, INTERRUPTED, Job
 
 POLL = 0.1  # seconds between looks at the processes
+SMALL = 1_000_000  # pixels of a forward pass that fill a GPU
+TOGETHER = 6  # small runs that share one
+UNKNOWN = -1000  # how a run ended that shared its process and did not tell
 STOPPED = (INTERRUPTED, -signal.SIGTERM, -signal.SIGKILL)  # how a worker obeys
 
 
@@ -29,6 +33,17 @@ class Progress:
     steps: list[int]
     finished: int = 0
     failures: dict[str, int | str] = field(default_factory=dict)  # run -> exit status, or reason
+
+
+@dataclass(frozen=True)
+class Group:
+    """The runs of one process, by their places among all jobs."""
+
+    indices: list[int]
+    process: ForkServerProcess
+
+    def __len__(self) -> int:
+        return len(self.indices)
 
 
 def warm_up() -> ForkServerContext:
@@ -55,26 +70,26 @@ def train(
     the others.
     """
     context = warm_up()
-    shared = context.Array("q", len(jobs), lock=False)
+    shared, ended = (context.Array("q", len(jobs), lock=False) for _ in range(2))
     progress = Progress(steps=[job.run.scale.steps if job.finished else 0 for job in jobs])
     for index, steps in enumerate(progress.steps):
-        shared[index] = steps
+        shared[index], ended[index] = steps, UNKNOWN
     waiting = [index for index, job in enumerate(jobs) if not job.finished]
     progress.finished = len(jobs) - len(waiting)
-    running: dict[int, ForkServerProcess] = {}
+    running: list[Group] = []
     with stop_requests() as stops:
         while waiting or running:
-            while waiting and len(running) < processes and not stops:
-                index = waiting.pop(0)
-                running[index] = _start(context, jobs[index], shared, index)
+            while waiting and not stops and (room := processes - sum(map(len, running))) > 0:
+                group = _next_group(jobs, waiting, room)
+                running.append(Group(group, _start(context, jobs, group, shared, ended)))
             if stops:
                 waiting.clear()
-                for process in running.values():
-                    process.kill() if lifeline.orphaned() else process.terminate()
+                for each in running:
+                    each.process.kill() if lifeline.orphaned() else each.process.terminate()
             time.sleep(POLL)
             if lifeline.orphaned() and not stops:
                 stops.append(signal.SIGTERM)
-            _collect(jobs, running, progress, stopping=bool(stops))
+            running = _collect(jobs, running, ended, progress, stopping=bool(stops))
             progress.steps = list(shared)
             observe(progress)
         if stops and progress.finished + len(progress.failures) < len(jobs):
@@ -91,37 +106,66 @@ def jobs_for(runs: list[Any], label: str) -> list[Job]:
     ]
 
 
-def default_processes() -> int:
-    """One a core, or one an accelerator where there is one."""
+def default_processes(jobs: list[Job]) -> int:
+    """How many runs at a time: one a core; or on each GPU one, or several that are small."""
     devices = machine.devices()
-    return len(os.sched_getaffinity(0)) if devices == ["cpu"] else len(devices)
+    if devices == ["cpu"]:
+        return len(os.sched_getaffinity(0))
+    return len(devices) * min((_together(job.run) for job in jobs), default=1)
 
 
-def _start(context: ForkServerContext, job: Job, shared: Any, index: int) -> ForkServerProcess:
-    process = context.Process(target=_work, args=(job, shared, index), name=job.key)
+def _together(run: Any) -> int:
+    """How many runs like this one share a GPU; only recorded steps can take turns on it."""
+    pixels = (run.scale.micro_batch or run.scale.batch_size) * run.image_size**2
+    return max(1, min(TOGETHER, SMALL // pixels)) if run.kernels == "triton" else 1
+
+
+def _next_group(jobs: list[Job], waiting: list[int], room: int) -> list[int]:
+    """Take the jobs of one process out of `waiting`: one, or on a GPU several that share it."""
+    first = jobs[waiting[0]]
+    size = min(room, _together(first.run)) if first.device != "cpu" else 1
+    group = [index for index in waiting if jobs[index].device == first.device][:size]
+    for index in group:
+        waiting.remove(index)
+    return group
+
+
+def _start(
+    context: ForkServerContext, jobs: list[Job], group: list[int], shared: Any, ended: Any
+) -> ForkServerProcess:
+    beside = len(group) - 1
+    own = {index: dataclasses.replace(jobs[index], beside=beside) for index in group}
+    process = context.Process(target=_work, args=(own, shared, ended), name=jobs[group[0]].key)
     process.start()
     return process
 
 
-def _work(job: Job, progress: Any, index: int) -> None:
+def _work(jobs: dict[int, Job], progress: Any, ended: Any) -> None:
     from sepablate.training import worker  # only a worker trains
 
-    worker.work(job, progress, index)
+    if len(jobs) > 1:
+        return worker.work_together(jobs, progress, ended)
+    ((index, job),) = jobs.items()
+    return worker.work(job, progress, index)
 
 
 def _collect(
-    jobs: list[Job], running: dict[int, ForkServerProcess], progress: Progress, stopping: bool
-) -> None:
-    """Take the ended processes out of `running` and note how they ended."""
-    for index, process in list(running.items()):
-        if process.is_alive():
+    jobs: list[Job], running: list[Group], ended: Any, progress: Progress, stopping: bool
+) -> list[Group]:
+    """Note how the runs of ended processes ended; the processes that go on."""
+    alive = [group for group in running if group.process.is_alive()]
+    for group in running:
+        if group in alive:
             continue
-        del running[index]
-        status = process.exitcode or 0
-        if status == DONE:
-            progress.finished += 1
-        elif not (stopping and status in STOPPED):
-            progress.failures[f"{jobs[index].run.variant} seed {jobs[index].run.seed}"] = status
+        for index in group.indices:
+            status = ended[index]
+            if status == UNKNOWN:
+                status = group.process.exitcode or 0
+            if status == DONE:
+                progress.finished += 1
+            elif not (stopping and status in STOPPED):
+                progress.failures[f"{jobs[index].run.variant} seed {jobs[index].run.seed}"] = status
+    return alive
 
 
 @contextlib.contextmanager

@@ -77,11 +77,21 @@ class Average:
         self.model = copy.deepcopy(model).requires_grad_(False)
         self._pairs = _averaged_tensors(self.model), _averaged_tensors(model)
 
+    def weight(self, updates: int) -> float:
+        """Of the model's tensors in the next update; `updates` counts those before it."""
+        return 1 - min(self.decay, (1 + updates) / (10 + updates))
+
     @torch.no_grad()
     def update(self, updates: int) -> None:
-        """Take in the model's tensors; `updates` counts the calls before this one."""
-        decay = min(self.decay, (1 + updates) / (10 + updates))
-        torch._foreach_lerp_(*self._pairs, 1 - decay)
+        """Take in the model's tensors."""
+        torch._foreach_lerp_(*self._pairs, self.weight(updates))
+
+    @torch.no_grad()
+    def update_by(self, weight: torch.Tensor) -> None:
+        """The same where the weight is a number on the device."""
+        moved = torch._foreach_sub(self._pairs[1], self._pairs[0])
+        torch._foreach_mul_(moved, weight)
+        torch._foreach_add_(self._pairs[0], moved)
 
 
 def _averaged_tensors(model: nn.Module) -> list[torch.Tensor]:

@@ -28,9 +28,17 @@ COMPUTES = (
     "training/ranks.py",
     "training/recipe.py",
     "training/rmsprop.py",
+    "training/step.py",
     "training/task.py",
 )
-KERNELS = sorted((PACKAGE / "kernels").glob("[a-z]*.*"))
+KERNELS = {  # the source of what computes a run's layers, where torch does not
+    "fused": sorted((PACKAGE / "kernels").glob("[a-z]*.*")),
+    "triton": [
+        PACKAGE / "kernels" / "network.py",
+        *sorted((PACKAGE / "kernels" / "gpu").glob("[a-z]*.py")),
+        PACKAGE / "training" / "captured.py",
+    ],
+}
 
 
 @dataclass(frozen=True)
@@ -205,6 +213,6 @@ def source_digest(model: str, dataset: str, kernels: str) -> str:
     """A hash of the source that decides the numbers of a run of `model` on `dataset`."""
     digest = hashlib.sha256(Path(inspect.getfile(models.MODELS[model])).read_bytes())
     sources = [PACKAGE / path for path in (*COMPUTES, *data.dataset(dataset).SOURCES)]
-    for path in (*sources, *(KERNELS if kernels == "fused" else ())):
+    for path in (*sources, *KERNELS.get(kernels, ())):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from sepablate.files import SEAL, NoSpace, damaged, seal, write_atomically
 from sepablate.training import checkpoint, engine, lifeline, machine
 from sepablate.training.job import BUSY, DONE, FAILED, INTERRUPTED, NO_SPACE, Job
 from sepablate.training.ranks import ALONE, Ranks
+from sepablate.training.step import State
 
 FILES = ("run.json", "curve.csv", "measured.json", "correct.bin", "precision.bin", "result.csv")
 HEADER = "run_key,variant,seed,step,metric,value"
@@ -33,15 +35,38 @@ def work(job: Job, progress: Any, index: int) -> None:
 
     progress: shared array of steps done, of which `index` is this run's.
     """
+    status = _worked(job, progress, index, _begin())
+    if status != DONE:
+        raise SystemExit(status)
+
+
+def work_together(jobs: dict[int, Job], progress: Any, ended: Any) -> None:
+    """Train several runs at the same time on one GPU, a thread for each.
+
+    progress, ended: shared arrays of steps done and of how runs ended, by the keys of `jobs`.
+    """
+    stop = _begin()
+
+    def one(index: int) -> None:
+        ended[index] = _worked(jobs[index], progress, index, stop)
+
+    with ThreadPoolExecutor(len(jobs)) as threads:
+        list(threads.map(one, jobs))
+
+
+def _begin() -> list[int]:
+    """Make this process a worker; the list fills when it shall stop."""
     stop: list[int] = []
     lifeline.die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent passes it on as SIGTERM
     signal.signal(signal.SIGTERM, lambda number, frame: stop.append(number))
     tune_memory()
+    return stop
+
+
+def _worked(job: Job, progress: Any, index: int, stop: list[int]) -> int:
     tell = functools.partial(operator.setitem, progress, index)
-    status = attempt(job, lambda: train(job, tell, stop))
-    if status != DONE:
-        raise SystemExit(status)
+    return attempt(job, lambda: train(job, tell, stop))
 
 
 def attempt(job: Job, train_it: Callable[[], None]) -> int:
@@ -86,7 +111,7 @@ def train(
     measurable = not resumed and job.processes == 1
     joules = machine.energy_meter(job.device) if measurable else lambda: None
 
-    def follow(state: engine.State) -> None:
+    def follow(state: State) -> None:
         tell(state.step)
         energy = joules()
         if state.step in due:
@@ -134,6 +159,7 @@ def _write_measured(
 ) -> None:
     """What differs between two identical runs, kept out of the files that must not.
 
+    beside: how many runs its process trained at the same time.
     energy_joules: of the processor packages or the accelerator while the run went on, with all
     that ran beside it; null if the machine does not tell, the run was interrupted, or several
     processes trained it.
@@ -147,6 +173,7 @@ def _write_measured(
         "energy_joules": joules,
         "evaluations": times,
         "processes": job.processes,
+        "beside": job.beside,
         "hardware": machine.hardware(),
         "versions": machine.versions(),
         "commit": job.commit,

@@ -1,0 +1,15 @@
+"""The kernels of training in bf16 on one GPU, in Triton, which torch's CUDA builds bring along.
+
+They compute what the CPU's kernels compute. They train under autocast and inside the capture of a
+CUDA graph: nothing waits for the device, and no atomics are used, so that equal inputs give equal
+bits. Activations are bf16 in channels_last memory, which the kernels see as dense matrices (pixels,
+channels); parameters, statistics and all sums are fp32.
+"""
+
+from sepablate.kernels.gpu.convolution import convolution
+from sepablate.kernels.gpu.depthwise import depthwise
+from sepablate.kernels.gpu.dropout import dropout
+from sepablate.kernels.gpu.max_pool import max_pool
+from sepablate.kernels.gpu.norm import norm
+
+__all__ = ["convolution", "depthwise", "dropout", "max_pool", "norm"]

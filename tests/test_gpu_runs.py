@@ -1,0 +1,146 @@
+"""How runs train on a GPU: in recorded steps, several at once.
+
+A step is recorded on a GPU only; elsewhere its parts are called one after the other, as a recording
+calls them.
+"""
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import TINY, TRAIN, edit_params, results, sepablate
+from test_training import setting, tiny
+
+from sepablate import data
+from sepablate.training import batches, engine, machine, parallel
+from sepablate.training.captured import Captured
+from sepablate.training.job import BUSY, DONE, INTERRUPTED, Job
+from sepablate.training.step import train_step
+
+DEVICE = machine.devices()[0]
+
+
+def recorded(captured: Captured) -> float:
+    """One step, and the losses that it tells."""
+    if DEVICE != "cpu":
+        return captured() or 0.0
+    captured.send()
+    captured.compute()
+    captured.state.step += 1
+    return 0.0
+
+
+@pytest.mark.parametrize(
+    ("variant", "micro_batch"),
+    [("xception", 0), ("xception", 8), ("xception_multilabel", 0), ("inception_v3", 0)],
+)
+def test_a_recorded_step_is_a_plain_one(variant: str, micro_batch: int, data_folder: Path) -> None:
+    run = tiny(variant, epochs=2, micro_batch=micro_batch, images=320)
+    run = dataclasses.replace(run, options={**run.options, "dropout": 0.0})
+    split = data.dataset(run.dataset).load(data_folder)["train"].first(320)
+    states, losses = [], []
+    for record in (False, True):
+        state = engine.start(run, DEVICE)
+        feed = batches.training(split, run, device=DEVICE)
+        own = dataclasses.replace(setting(run, feed), device=DEVICE)  # type: ignore[arg-type]
+        if record:
+            captured = Captured(state, feed, own)
+            losses.append(sum(recorded(captured) for _ in range(8)) + captured.loss.item())
+        else:
+            losses.append(sum(train_step(state, feed, own) for _ in range(8)))
+        states.append(state)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    for part in ("model", "average"):
+        plain, ours = (state.to_dict()[part] for state in states)
+        for name, tensor in plain.items():
+            torch.testing.assert_close(ours[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_a_recorded_step_draws_its_dropout_by_seed_and_step(data_folder: Path) -> None:
+    run = tiny(images=320)
+    split = data.dataset(run.dataset).load(data_folder)["train"].first(320)
+    feed = batches.training(split, run, device=DEVICE)
+    own = dataclasses.replace(setting(run, feed), device=DEVICE)  # type: ignore[arg-type]
+    captured = Captured(engine.start(run, DEVICE), feed, own)
+    seeds = []
+    for step in (0, 1, 0):
+        captured.state.step = step
+        captured.send()
+        seeds.append(captured.seeds.tolist())
+    assert seeds[0] == seeds[2] != seeds[1]
+    assert len(captured.dropouts) == 1
+
+
+def job(index: int, device: str, pixels: int = 28) -> Job:
+    run = dataclasses.replace(tiny(seed=index), kernels="triton", image_size=pixels)
+    return Job(run, "", str(index), device, "")
+
+
+def test_small_runs_share_a_gpu_large_ones_and_those_of_a_cpu_have_a_process_each() -> None:
+    def groups(jobs: list[Job], room: int) -> list[list[int]]:
+        waiting, found = list(range(len(jobs))), []
+        while waiting:
+            found.append(parallel._next_group(jobs, waiting, room))
+        return found
+
+    two = [job(index, f"cuda:{index % 2}") for index in range(6)]
+    assert groups(two, 12) == [[0, 2, 4], [1, 3, 5]]
+    assert groups(two, 2) == [[0, 2], [1, 3], [4], [5]]
+    assert groups([job(index, "cuda:0") for index in range(8)], 6) == [[*range(6)], [6, 7]]
+    assert groups([job(index, "cuda:0", 299) for index in range(2)], 6) == [[0], [1]]
+    assert groups([job(index, "cpu") for index in range(2)], 6) == [[0], [1]]
+
+
+TOGETHER = """
+import fcntl, json, multiprocessing, sys, time
+from sepablate.training import parallel, stage
+from sepablate.training.checkpoint import newest_step
+
+stop = sys.argv[1] == "stop"
+found = stage.seed_jobs("xception", "smoke", {})
+context = multiprocessing.get_context("spawn")
+steps, ended = (context.Array("q", [-1] * len(found), lock=False) for _ in range(2))
+found[2].folder.mkdir(parents=True, exist_ok=True)
+lock = (found[2].folder / "lock").open("w")
+fcntl.flock(lock, fcntl.LOCK_EX)
+process = context.Process(target=parallel._work, args=(dict(enumerate(found)), steps, ended))
+process.start()
+while stop and min(steps[0], steps[1]) < 2:
+    time.sleep(0.01)
+if stop:
+    process.terminate()
+process.join()
+print(json.dumps([process.exitcode, list(ended), [newest_step(job.folder) for job in found]]))
+"""
+
+
+def test_runs_in_one_process_end_each_by_itself(half: Path) -> None:
+    """The last is trained elsewhere; the others are stopped, go on, and end in the bytes of runs
+    alone. Without dropout: where no step is recorded, all draw from one generator."""
+    changes = {**TINY, "images": 800, "epochs": 2, "evaluations": 2, "dropout": 0}
+    edit_params(half, **changes)
+
+    def together(how: str) -> list[Any]:
+        command = [sys.executable, "-c", TOGETHER, how]
+        done = subprocess.run(command, cwd=half, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    code, ended, steps = together("stop")
+    assert (code, ended) == (0, [INTERRUPTED, INTERRUPTED, BUSY])
+    assert 0 < steps[0] < 100
+    assert 0 < steps[1] < 100
+    assert not steps[2]
+    assert together("end")[:2] == [0, [DONE, DONE, BUSY]]
+    done = sepablate(half, *TRAIN)
+    assert "2 of 3 runs are on disk already" in done.stdout
+    shared = results(half)
+    shutil.rmtree(half / ".sepablate")
+    assert sepablate(half, *TRAIN).returncode == 0
+    assert results(half) == shared
