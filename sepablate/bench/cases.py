@@ -10,6 +10,7 @@ from sepablate import data, scales, study
 from sepablate.data.fashion_mnist import Split
 from sepablate.training import machine
 from sepablate.training.batches import Batched, training
+from sepablate.training.ranks import ALONE
 from sepablate.training.run import Run, resolve
 
 TUNED = "timm, channels_last, bf16"
@@ -63,13 +64,15 @@ class Case:
         scale, recipes = scales.load(self.scale)
         size = self.batch or scale.batch_size
         precision = "auto" if self.device == "cpu" else scale.precision  # of large ones: bf16
+        tiny = self.name == "tiny"
         scale = dataclasses.replace(
             scale,
             batch_size=size,
             micro_batch=0,
             epochs=1000.0,
             evaluations=1,
-            precision="fp32" if self.name == "tiny" else precision,
+            precision="fp32" if tiny else precision,
+            kernels="torch" if tiny else scale.kernels,
         )
         variant = study.variant(self.variant)
         found = resolve(variant, self.scale, scale, recipes, 0, scale.precision)
@@ -93,24 +96,9 @@ class Case:
     def feed(self) -> Batched:
         """The suite's batches, or the same one each time, on the case's device."""
         run, split = self.run(), self.split()
-        return Same(split, run, self.device) if self.noise else fed(split, run, self.device)
-
-
-def fed(split: Split, run: Run, device: str) -> Batched:
-    """The suite's batches on `device`."""
-    return Moved(training(split, run), device)
-
-
-class Moved:
-    """Batches that are made on the CPU, on `device`."""
-
-    def __init__(self, batches: Batched, device: str) -> None:
-        self.batches, self.device = batches, device
-
-    def at(self, step: int) -> tuple[Tensor, Tensor]:
-        """The batch of gradient step `step`."""
-        images, labels = self.batches.at(step)
-        return images.to(self.device), labels.to(self.device)
+        if self.noise:
+            return Same(split, run, self.device)
+        return training(split, run, ALONE, self.device)
 
 
 class Same:

@@ -32,6 +32,7 @@ from sepablate.data.fashion_mnist import Split
 from sepablate.models.weights import to_timm
 from sepablate.training import batches, engine, machine, recipe, settled
 from sepablate.training.job import FOLDER
+from sepablate.training.ranks import ALONE
 from sepablate.training.run import Run
 
 SEEDS, TEST_IMAGES = 4, 2000  # of the suite's wall clock
@@ -180,7 +181,7 @@ def plain_fp32(seed: int) -> float:
 
     average = AveragedModel(network, avg_fn=averaged, use_buffers=True)
     average.n_averaged += 1  # else the first update is a copy
-    feed = cases.fed(splits["train"].first(scale.images), run, small.device)
+    feed = batches.training(splits["train"].first(scale.images), run, ALONE, small.device)
     for step in range(scale.steps):
         images, labels = feed.at(step)
         for group in optimiser.param_groups:
