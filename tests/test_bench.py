@@ -1,6 +1,7 @@
 """The benchmark: peers compute what we compute, and its table says what its CSV file says."""
 
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from conftest import ROOT
 
 from sepablate import models, scales
 from sepablate.bench import loops, measure, published, report, suite, whole
-from sepablate.bench.cases import CASES, Case
+from sepablate.bench.cases import CASES, Case, on
+from sepablate.bench.command import file_name
 from sepablate.bench.contender import Over
 from sepablate.models.initial import initialise
 from sepablate.models.weights import from_timm
@@ -75,6 +77,57 @@ def test_a_case_is_checked_and_timed_without_who_is_not_installed(project: Path)
         assert each.first_step[0] > min(each.seconds)
         assert each.memory > 10_000_000
         assert each.difference < 1e-5
+
+
+@pytest.mark.slow
+def test_contenders_of_a_gpu_start_side_by_side(project: Path) -> None:
+    """They train wherever they can, which here is the CPU."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project)
+        contenders = ("sepablate", "Lightning", "bare loop")
+        case = {case.name: case for case in on("cuda:0")}["tiny"]
+        case = dataclasses.replace(case, turn=3, rounds=2, contenders=contenders)
+        told: list[str] = []
+        found = measure.measure(case, told.append)
+    assert [each.contender for each in found] == ["sepablate", "bare loop"]
+    assert [len(each.seconds) for each in found] == [2, 2]
+    assert [len(each.first_step) for each in found] == [1, 1]
+    assert any("without Lightning" in line for line in told)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
+def test_titles_say_what_is_trained(small: Case, device: str) -> None:
+    cases = on(device)
+    assert [case.name for case in cases] == list(NAMED)
+    for case in cases:
+        run = case.run()
+        assert case.device == device
+        assert run.scale.micro_batch == 0
+        for millions in re.findall(r"([0-9.]+) M\b", case.title):
+            assert millions == f"{run.parameters / 1e6:.2g}"
+        for pixels in re.findall(r"([0-9]+) px", case.title):
+            assert int(pixels) == run.image_size
+            assert case.noise or case.split().images.shape[-1] == run.image_size
+    by_name = {case.name: case for case in cases}
+    gpu = device != "cpu"
+    assert by_name["small"].run().parameters == (5_277_406 if gpu else 356_353)
+    assert by_name["small"].run().scale.batch_size == (128 if gpu else 32)
+    assert by_name["xception"].run().scale.batch_size == (64 if gpu else 4)
+    assert by_name["xception"].run().precision == ("bf16" if gpu else "auto")
+
+
+def test_the_larger_network_of_a_gpu_is_its_peers(small: Case) -> None:
+    case = dataclasses.replace(on("cuda:0")[0], device="cpu")
+    network = published.network(case.run())
+    initialise(network, 3)
+    images, labels = case.feed().at(0)
+    assert images.shape == (128, 1, 28, 28)
+    assert labels.shape == (128,)
+    with torch.inference_mode():
+        expected = network.eval()(images[:4])
+    for contender in (suite.Suite(case), loops.Timm(case, case.contenders[3])):
+        found = contender.outputs(network.state_dict(), images[:4])
+        assert (found - expected).abs().max() < 0.05 * expected.abs().max()
 
 
 def test_a_contender_with_other_outputs_is_refused(
@@ -144,12 +197,12 @@ def flat(state: dict[str, torch.Tensor]) -> torch.Tensor:
     return torch.cat([state[name].flatten() for name in sorted(state) if state[name].ndim])
 
 
-def frame() -> pd.DataFrame:
-    """Made-up turns: `b` takes 1, 2 and 4 times as long as we do."""
+def frame(accelerator: str = "none", unit: float = 0.05) -> pd.DataFrame:
+    """Made-up turns: timm takes 1, 2 and 4 times as long as we do, whose first takes a unit."""
     rows = []
     for turn, factor in enumerate((1.0, 2.0, 4.0)):
-        rows += [("small", "sepablate", "seconds", turn, 0.05 * (turn + 1))]
-        rows += [("small", "timm", "seconds", turn, 0.05 * (turn + 1) * factor)]
+        rows += [("small", "sepablate", "seconds", turn, unit * (turn + 1))]
+        rows += [("small", "timm", "seconds", turn, unit * (turn + 1) * factor)]
     for name in ("sepablate", "timm"):
         rows += [("small", name, "first_step", 0, 2.0), ("small", name, "memory", 0, 2.0**30)]
     for name in ("sepablate", "timm, channels_last, bf16, from memory"):
@@ -157,7 +210,10 @@ def frame() -> pd.DataFrame:
     for seed in range(6):
         rows += [("accuracy", "sepablate", "accuracy", seed, 0.8 + 0.001 * seed)]
         rows += [("accuracy", "plain fp32 loop", "accuracy", seed, 0.8 - 0.0001 * seed)]
-    return pd.DataFrame(rows, columns=["case", "contender", "metric", "turn", "value"])
+    found = pd.DataFrame(rows, columns=["case", "contender", "metric", "turn", "value"])
+    hardware = {"processor": "Zen", "cores": 2, "accelerator": accelerator}
+    versions = dict.fromkeys(report.VERSIONS, "1.0")
+    return found.assign(**hardware, **versions, date="2026-11-26", commit="abc")
 
 
 def test_ratios_are_of_neighbouring_turns() -> None:
@@ -167,13 +223,49 @@ def test_ratios_are_of_neighbouring_turns() -> None:
     assert "on the same 6 seeds: +0.27 [+0.06, +0.49] points" in table
 
 
-def test_the_readme_says_what_was_measured() -> None:
-    measured = sorted((ROOT / report.FOLDER).glob("*.csv"))
+def test_each_machine_has_a_section_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    readme = tmp_path / "README.md"
+    readme.write_text(f"Before\n{report.BEGIN}old\n{report.END}After\n")
+    gpu = "NVIDIA H100 80GB HBM3"
+    assert report.write(frame(gpu), "nvidia").exists()
+    report.write(frame(), "zen")
+    before = readme.read_text()
+    cpus, gpus = report.section(frame(), "zen"), report.section(frame(gpu), "nvidia")
+    assert before == f"Before\n{report.BEGIN}{cpus}{gpus}{report.END}After\n"
+    assert cpus.startswith("Zen, 2 cores, 2026-11-26;")
+    assert gpus.startswith(f"{gpu}, Zen, 2 cores, 2026-11-26;")
+    assert "Xception, 28 px, 0.36 M" in cpus
+    assert "Xception, 28 px, 5.3 M" in gpus
+    assert "GPU" not in cpus
+    report.write(frame(gpu, 0.01)[lambda rows: rows.case == "small"], "nvidia")
+    after = readme.read_text()
+    assert after.partition(gpu)[0] == before.partition(gpu)[0]
+    assert "| timm | 40 [10, 120] | 2 [1, 4] | 2 | 1.00 |" in after.partition(gpu)[2]
+    assert "Four seeds of a variant" in after.partition(gpu)[2]
+    assert (tmp_path / report.FOLDER / "nvidia.png").exists()
+    assert (tmp_path / report.FOLDER / "zen.png").exists()
+
+
+def test_the_file_is_named_after_what_trains() -> None:
+    hardware = {"processor": "Intel(R) Xeon(R) 8481C CPU @ 2.70GHz", "cores": 16}
+    assert file_name({**hardware, "accelerator": "none"}) == "intel-xeon-8481c-16-cores"
+    assert file_name({**hardware, "accelerator": "NVIDIA H100 80GB HBM3"}) == (
+        "nvidia-h100-80gb-hbm3"
+    )
+
+
+def test_the_readme_says_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    measured = sorted(report.FOLDER.glob("*.csv"))
     assert measured
-    readme = (ROOT / "README.md").read_text()
-    found = pd.read_csv(measured[-1])
-    assert report.section(found, measured[-1].stem) in readme
-    for case in NAMED:
-        turns = found[(found.case == case) & (found.metric == "seconds")]
-        assert len(turns) >= NAMED[case].rounds
-    assert np.isfinite(found.value).all()
+    assert report.BEGIN + report.sections() + report.END in report.README.read_text()
+    for path in measured:
+        found = pd.read_csv(path)
+        on_cpu = found.accelerator.iloc[-1] == "none"
+        for case in on("cpu" if on_cpu else "cuda:0"):
+            turns = found[(found.case == case.name) & (found.metric == "seconds")]
+            assert len(turns) >= case.rounds or not (on_cpu or len(turns))
+        assert np.isfinite(found.value).all()

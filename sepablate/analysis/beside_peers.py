@@ -56,13 +56,25 @@ def draw(frame: pd.DataFrame, titles: Mapping[str, str]) -> bytes:
             axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axis.xaxis.set_minor_formatter(NullFormatter())
             axis.margins(x=0.12)
-        first = frame.iloc[0]
+        first = frame.iloc[-1]
         panels[-1].set_xlabel(
             "Time of a step, sepablate = 1 (more is slower); median and range over turns\n"
-            f"{first.processor}, {first.cores} cores, {first.date}",
+            f"{machine(frame)}, {first.date}",
             fontsize=8,
         )
         return figures.render(figure, "png", f"benchmark, commit {first.commit}")
+
+
+def machine(frame: pd.DataFrame) -> str:
+    """What it ran on, the accelerator first where there is one."""
+    last = frame.iloc[-1]
+    accelerator = f"{last.accelerator}, " if on_accelerator(frame) else ""
+    return f"{accelerator}{last.processor}, {last.cores} cores"
+
+
+def on_accelerator(frame: pd.DataFrame) -> bool:
+    """Whether the numbers are of an accelerator."""
+    return frame.iloc[-1].accelerator != "none"
 
 
 def values(frame: pd.DataFrame, case: str, contender: str, metric: str) -> np.ndarray:

@@ -8,7 +8,9 @@ from torch import Tensor
 
 from sepablate import data, scales, study
 from sepablate.data.fashion_mnist import Split
+from sepablate.training import machine
 from sepablate.training.batches import Batched, training
+from sepablate.training.ranks import ALONE
 from sepablate.training.run import Run, resolve
 
 TUNED = "timm, channels_last, bf16"
@@ -27,6 +29,12 @@ SMALL = (
 LARGE = ("sepablate", "timm", "timm, channels_last", TUNED, "Keras on torch", "Keras on JAX")
 TINY = ("sepablate", "bare loop", "Lightning", "Keras on torch", "Keras on JAX")
 
+# On a GPU. The JAX that is installed here is for CPUs.
+GRAPHS = "compiled with CUDA graphs"
+SMALL_GPU = ("sepablate", "timm", TUNED, BEST, f"{BEST}, {GRAPHS}", "Keras on torch")
+LARGE_GPU = ("sepablate", "timm", TUNED, f"{TUNED}, {GRAPHS}", "Keras on torch")
+TINY_GPU = ("sepablate", "bare loop", "Lightning", "Keras on torch")
+
 
 @dataclass(frozen=True)
 class Case:
@@ -34,7 +42,8 @@ class Case:
 
     batch, image_size: images a step, and their pixels; 0 for the scale's. turn: steps before the
     next contender's turn; rounds: turns of each. starts: how often the time to the first step is
-    taken. noise: one batch of random images, whose loading is no part of the time.
+    taken. noise: one batch of random images, whose loading is no part of the time. device: where
+    all contenders train.
     """
 
     name: str
@@ -48,21 +57,25 @@ class Case:
     starts: int = 1
     noise: bool = False
     image_size: int = 0
+    device: str = "cpu"
 
     def run(self) -> Run:
         """The suite's run, long enough never to end; all cores for a large network."""
         scale, recipes = scales.load(self.scale)
         size = self.batch or scale.batch_size
+        precision = "auto" if self.device == "cpu" else scale.precision  # of large ones: bf16
+        tiny = self.name == "tiny"
         scale = dataclasses.replace(
             scale,
             batch_size=size,
             micro_batch=0,
             epochs=1000.0,
             evaluations=1,
-            precision="fp32" if self.name == "tiny" else "auto",
+            precision="fp32" if tiny else precision,
+            kernels="torch" if tiny else scale.kernels,
         )
-        precision = scale.precision
-        found = resolve(study.variant(self.variant), self.scale, scale, recipes, 0, precision)
+        variant = study.variant(self.variant)
+        found = resolve(variant, self.scale, scale, recipes, 0, scale.precision)
         cores = torch.get_num_threads()
         return dataclasses.replace(
             found,
@@ -81,20 +94,20 @@ class Case:
         return Split(images, torch.randint(10, (size,), generator=draw))
 
     def feed(self) -> Batched:
-        """The suite's batches, or the same one each time."""
-        run = self.run()
-        return Same(self.split(), run) if self.noise else training(self.split(), run)
+        """The suite's batches, or the same one each time, on the case's device."""
+        run, split = self.run(), self.split()
+        if self.noise:
+            return Same(split, run, self.device)
+        return training(split, run, ALONE, self.device)
 
 
 class Same:
     """One batch for all steps: images (N, C, H, W) in [-1, 1] and labels."""
 
-    def __init__(self, split: Split, run: Run) -> None:
+    def __init__(self, split: Split, run: Run, device: str) -> None:
         images = split.images.unsqueeze(1).float().div_(127.5).sub_(1)
-        self.batch = (
-            images.expand(-1, run.options["in_channels"], -1, -1).contiguous(),
-            split.labels,
-        )
+        images = images.expand(-1, run.options["in_channels"], -1, -1).contiguous()
+        self.batch = images.to(device), split.labels.to(device)
 
     def at(self, step: int) -> tuple[Tensor, Tensor]:
         """The batch."""
@@ -102,7 +115,7 @@ class Same:
 
 
 CASES = (
-    Case("small", "Xception, 28 px, 0.35 M", "xception", "laptop", SMALL, 10, 9, starts=2),
+    Case("small", "Xception, 28 px, 0.36 M", "xception", "laptop", SMALL, 10, 9, starts=2),
     Case(
         "tiny",
         "Small separable network",
@@ -119,6 +132,43 @@ CASES = (
         "inception_v3", "Inception V3, 299 px", "inception_v3", "paper", LARGE, 1, 3, 4, noise=True
     ),
     Case(
-        "mobilenet_v1", "MobileNet v1, 224 px", "mobilenet_v1", "paper", LARGE, 1, 3, 8, noise=True
+        "mobilenet_v1", "MobileNet v1, 299 px", "mobilenet_v1", "paper", LARGE, 1, 3, 8, noise=True
     ),
 )
+GPU = (
+    Case("small", "Xception, 28 px, 5.3 M", "xception", "workstation", SMALL_GPU, 30, 5),
+    dataclasses.replace(CASES[1], contenders=TINY_GPU),
+    *(
+        dataclasses.replace(case, contenders=LARGE_GPU, turn=10, rounds=5, batch=64)
+        for case in CASES[2:4]
+    ),
+    Case(
+        "mobilenet_v1",
+        "MobileNet v1, 224 px",
+        "mobilenet_v1",
+        "paper",
+        LARGE_GPU,
+        10,
+        5,
+        batch=64,
+        noise=True,
+        image_size=224,
+    ),
+)
+
+
+def on(device: str) -> tuple[Case, ...]:
+    """The cases of the CPU, or those of a GPU on that one."""
+    if device == "cpu":
+        return CASES
+    return tuple(dataclasses.replace(case, device=device) for case in GPU)
+
+
+def here() -> tuple[Case, ...]:
+    """The cases of this machine."""
+    return on(machine.devices()[0])
+
+
+def named(name: str) -> Case:
+    """This machine's case of that name."""
+    return next(case for case in here() if case.name == name)

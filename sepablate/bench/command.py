@@ -21,13 +21,14 @@ def bench(
     """Time the suite beside its peers: `make bench` installs them.
 
     The cases are small, tiny, xception, inception_v3, mobilenet_v1, suite and accuracy: about 15
-    minutes on two cores, on which nothing else should run.
+    minutes on two cores, on which nothing else should run. With a GPU, the first one trains.
     """
     import pandas as pd
     from rich.console import Console
 
     from sepablate.bench import report
     from sepablate.bench.cases import CASES
+    from sepablate.training import machine
 
     choices = [*(case.name for case in CASES), *WHOLE]
     for name in only or []:
@@ -44,7 +45,7 @@ def bench(
         for name in only or choices:
             columns = ("case", "contender", "metric", "turn", "value")
             frame = pd.DataFrame(_rows(name, tell), columns=columns)
-            written = report.write(frame.assign(**_machine()), _name())
+            written = report.write(frame.assign(**_machine()), file_name(machine.hardware()))
             console.print(f"{name}: done after {time.monotonic() - began:.0f} s")
     print(report.table(pd.read_csv(written)))
     print(f"written: {written}, with a table and a figure, and README.md")
@@ -52,7 +53,7 @@ def bench(
 
 def _rows(name: str, tell: Any) -> Rows:
     from sepablate.bench import measure, whole
-    from sepablate.bench.cases import CASES
+    from sepablate.bench.cases import named
 
     if name == "suite":
         found = whole.wall_clock(tell)
@@ -68,9 +69,8 @@ def _rows(name: str, tell: Any) -> Rows:
             for contender, column in (("sepablate", "sepablate"), ("plain fp32 loop", "plain"))
             for seed, value in zip(frame.seed, frame[column], strict=True)
         ]
-    (case,) = (case for case in CASES if case.name == name)
     rows: Rows = []
-    for each in measure.measure(case, tell):
+    for each in measure.measure(named(name), tell):
         several = {"first_step": each.first_step, "seconds": each.seconds}
         several |= {"memory": [each.memory], "difference": [each.difference]}
         rows += [
@@ -101,10 +101,10 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def _name() -> str:
-    """The processor and its cores, as a file name."""
-    from sepablate.training import machine
-
-    hardware = machine.hardware()
-    words = re.sub(r"\((?:R|TM)\)|CPU|Processor|@.*", " ", hardware["processor"]).lower()
-    return f"{'-'.join(re.findall(r'[a-z0-9.]+', words))}-{hardware['cores']}-cores"
+def file_name(hardware: dict[str, Any]) -> str:
+    """The accelerator, or else the processor and its cores, as a file name."""
+    gpu = hardware["accelerator"] != "none"
+    text = hardware["accelerator"] if gpu else hardware["processor"]
+    words = re.sub(r"\((?:R|TM)\)|CPU|Processor|@.*", " ", text).lower()
+    name = "-".join(re.findall(r"[a-z0-9.]+", words))
+    return name if gpu else f"{name}-{hardware['cores']}-cores"

@@ -3,8 +3,8 @@
     python -m sepablate.bench.contender CASE CONTENDER FOLDER
 
 It writes a line of JSON at its first step, then reads how many steps the next turn has, and writes
-the seconds that the turn took. An empty line ends it, with its peak memory in bytes. With a FOLDER,
-it writes its outputs for the weights there, and ends.
+the seconds that the turn took. An empty line ends it, with its peak memory in bytes, which is the
+GPU's if it trains there. With a FOLDER, it writes its outputs for the weights there, and ends.
 """
 
 import contextlib
@@ -17,9 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
-from sepablate.bench.cases import CASES, Case
+from sepablate.bench.cases import Case, named
 
 
 class Over(BaseException):
@@ -33,7 +34,7 @@ class Contender(Protocol):
         """Logits (N, classes) in evaluation mode, with weights under timm's names."""
 
     def train(self, after_step: Callable[[], None]) -> None:
-        """Train for ever, and call `after_step` when a step's numbers are all computed."""
+        """Train for ever, and call `after_step` after each step, which a GPU may be still at."""
 
 
 def contender(case: Case, name: str) -> Contender:
@@ -57,15 +58,20 @@ def contender(case: Case, name: str) -> Contender:
 
 
 class Turns:
-    """Counts the steps of a turn, and waits for the next one; the wait is not timed."""
+    """Counts the steps of a turn, and waits for the next one; the wait is not timed.
 
-    def __init__(self, say: Callable[[dict[str, Any]], None]) -> None:
-        self.say, self.left, self.began = say, 1, 0.0
+    Only at its end does a turn wait for the GPU.
+    """
+
+    def __init__(self, say: Callable[[dict[str, Any]], None], device: str) -> None:
+        self.say, self.device, self.left, self.began = say, device, 1, 0.0
 
     def after_step(self) -> None:
         self.left -= 1
         if self.left:
             return
+        if self.device != "cpu":
+            torch.cuda.synchronize(self.device)
         now = time.monotonic()
         self.say({"first_step": time.time()} if not self.began else {"seconds": now - self.began})
         line = sys.stdin.readline().strip()
@@ -83,20 +89,26 @@ def main() -> None:
     def say(what: dict[str, Any]) -> None:
         print(json.dumps(what), file=out, flush=True)
 
-    case = next(case for case in CASES if case.name == case_name)
+    case = named(case_name)
     chosen = contender(case, name)
     if folder:
+        torch.backends.cudnn.allow_tf32 = False
         _check(chosen, Path(folder), name)
     else:
         with contextlib.suppress(Over):
-            chosen.train(Turns(say).after_step)
-        say({"memory": _peak_memory()})
+            chosen.train(Turns(say, case.device).after_step)
+        say({"memory": _peak_memory(case.device)})
     out.flush()
     os._exit(0)  # loader threads and compilers have nothing left to say
 
 
-def _peak_memory() -> int:
-    """Bytes. Linux hands the peak of the process before the exec down in getrusage, not here."""
+def _peak_memory(device: str) -> int:
+    """Bytes of the GPU, or of the process.
+
+    Linux hands the peak of the process before the exec down in getrusage, not here.
+    """
+    if device != "cpu":
+        return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")
     if status.exists():
         return 1024 * int(status.read_text().partition("VmHWM:")[2].split()[0])
@@ -108,7 +120,7 @@ def _check(chosen: Contender, folder: Path, name: str) -> None:
 
     weights = load_file(folder / "weights.safetensors")
     images = weights.pop("images")
-    outputs = chosen.outputs(weights, images).detach().float().contiguous()
+    outputs = chosen.outputs(weights, images).detach().float().cpu().contiguous()
     save_file({"outputs": outputs}, folder / f"{name}.safetensors")
 
 

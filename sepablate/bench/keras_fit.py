@@ -81,6 +81,6 @@ class Keras:
 
     def _same(self) -> Iterator[tuple[Any, Any]]:
         images, labels = self.case.feed().at(0)
-        batch = images.permute(0, 2, 3, 1).contiguous().numpy(), labels.numpy()
+        batch = images.permute(0, 2, 3, 1).contiguous().cpu().numpy(), labels.cpu().numpy()
         while True:
             yield batch

@@ -22,7 +22,8 @@ class Lightning(loops.Bare):
         warnings.simplefilter("ignore")
         logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
         trainer = lightning.Trainer(
-            accelerator="cpu",
+            accelerator=torch.device(self.device).type,
+            devices=1,
             max_steps=-1,
             logger=False,
             enable_checkpointing=False,
@@ -37,7 +38,7 @@ class Module(lightning.LightningModule):
 
     def __init__(self, bare: loops.Bare, after_step: Callable[[], None]) -> None:
         super().__init__()
-        state = engine.start(bare.run)
+        state = engine.start(bare.run, bare.device)
         self.network, self.after_step = state.model, after_step
         self.kept = state.optimiser, state.average
 

@@ -1,5 +1,6 @@
 """PyTorch loops as a user writes them, from the plainest to the best tuned."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
@@ -23,8 +24,9 @@ class Timm:
 
     def __init__(self, case: Case, name: str) -> None:
         self.case, self.name, self.run = case, name, case.run()
+        self.device = case.device
         torch.manual_seed(0)
-        self.network: Any = published.network(self.run)
+        self.network: Any = published.network(self.run).to(self.device)
         if "channels_last" in name:
             self.network = self.network.to(memory_format=torch.channels_last)
 
@@ -42,31 +44,47 @@ class Timm:
             momentum=self.run.recipe.momentum,
             weight_decay=self.run.weight_decay,
         )
-        called: Any = torch.compile(network) if "compiled" in self.name else network
-        total = 0.0
+        called: Any = network
+        if "compiled" in self.name:
+            graphs = "CUDA graphs" in self.name
+            called = torch.compile(network, mode="reduce-overhead" if graphs else None)
+        total = torch.zeros((), device=self.device)
         for images, labels in self._batches():
             optimiser.zero_grad()
-            loss = cross_entropy(self.forward(called, images), labels)
+            logits = self.forward(called, images)
+            loss = cross_entropy(logits, labels.to(self.device, non_blocking=True))
             loss.backward()
             optimiser.step()
             self.average.update(network)
-            total += loss.item()
+            total += loss.detach()  # without waiting for a GPU
             after_step()
 
     def forward(self, network: nn.Module, images: Tensor) -> Tensor:
+        images = images.to(self.device, non_blocking=True)
         if "channels_last" in self.name:
             images = images.to(memory_format=torch.channels_last)
         with self._precision():
             return network(images).float()
 
     def _precision(self) -> AbstractContextManager[None]:
-        return torch.autocast("cpu", torch.bfloat16, enabled="bf16" in self.name)
+        return torch.autocast(
+            torch.device(self.device).type, torch.bfloat16, enabled="bf16" in self.name
+        )
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         if self.case.noise or "from memory" in self.name:
             yield from endless(self.case)
         images = Augmented(self.case.split(), self.run)
-        loader = DataLoader(images, self.run.scale.batch_size, shuffle=True, drop_last=True)
+        gpu = self.device != "cpu"
+        loader = DataLoader(
+            images,
+            self.run.scale.batch_size,
+            shuffle=True,
+            drop_last=True,
+            num_workers=min(8, os.cpu_count() or 1) if gpu else 0,
+            pin_memory=gpu,
+            persistent_workers=gpu,
+        )
         while True:
             yield from loader
 
@@ -98,16 +116,16 @@ class Bare:
     """The suite's network, batches, optimiser and average in the fewest lines that train them."""
 
     def __init__(self, case: Case) -> None:
-        self.case, self.run = case, case.run()
+        self.case, self.run, self.device = case, case.run(), case.device
 
     def outputs(self, weights: dict[str, Tensor], images: Tensor) -> Tensor:
-        model = engine.start(self.run).model
+        model = engine.start(self.run, self.device).model
         model.load_state_dict(weights)
         with torch.inference_mode():
-            return model.eval()(images)
+            return model.eval()(images.to(self.device))
 
     def train(self, after_step: Callable[[], None]) -> None:
-        state = engine.start(self.run)
+        state = engine.start(self.run, self.device)
         network, optimiser, average = state.model.train(), state.optimiser, state.average
         for step, (images, labels) in enumerate(endless(self.case)):
             optimiser.zero_grad()

@@ -1,11 +1,14 @@
 """Start the contenders, check that they compute the same function, and time them in turns."""
 
+import dataclasses
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,9 +20,12 @@ from sepablate import models
 from sepablate.bench import published
 from sepablate.bench.cases import Case
 from sepablate.models.initial import initialise
+from sepablate.training import settled
+from sepablate.training.job import FOLDER
 
 TOLERANCE = {"fp32": 1e-3, "bf16": 0.1}  # of the largest output
 CHECKED = 8  # images
+OURS = "sepablate"
 
 
 @dataclass
@@ -44,29 +50,42 @@ class Failed(Exception):  # noqa: N818 (says what happened)
 def measure(case: Case, tell: Callable[[str], None] = lambda what: None) -> list[Measured]:
     """Check and time all contenders of a case; one that is not installed is left out.
 
-    Raises ValueError if outputs differ for equal weights.
+    On a GPU they start side by side, which takes a core each, and one that cannot start is left out
+    as well. Raises ValueError if outputs differ for equal weights.
     """
-    found = _checked(case, tell)
-    for _ in range(case.starts - 1):
-        for each in found:
-            tell(f"{case.name}: start of {each.contender}")
+    gpu = case.device != "cpu"
+    if gpu:
+        settled.settle(case.run(), FOLDER.parent)  # while nothing else runs
+
+    def begin(each: Measured) -> tuple[Measured, Process] | None:
+        tell(f"{case.name}: start of {each.contender}")
+        try:
             process = Process(case, each.contender)
             each.first_step.append(process.first_step)
-            process.end()
-    processes = []
-    for each in found:
-        tell(f"{case.name}: start of {each.contender}")
-        process = Process(case, each.contender)
-        each.first_step.append(process.first_step)
-        process.turn(max(1, case.turn // 5))  # what later steps do not do again
-        processes.append(process)
+            process.turn(max(1, case.turn // 5))  # what later steps do not do again
+        except Failed as error:
+            if not gpu or each.contender == OURS:
+                raise
+            tell(f"{case.name}: without {error}\n")
+            return None
+        return each, process
+
+    with ThreadPoolExecutor(os.cpu_count() if gpu else 1) as pool:
+        found = _checked(case, tell, pool)
+        for _ in range(case.starts - 1):
+            for each in found:
+                tell(f"{case.name}: start of {each.contender}")
+                process = Process(case, each.contender)
+                each.first_step.append(process.first_step)
+                process.end()
+        begun = [pair for pair in pool.map(begin, found) if pair]
     for number in range(case.rounds):
-        for each, process in zip(found, processes, strict=True):
+        for each, process in begun:
             tell(f"{case.name}: turn {number + 1} of {case.rounds}, {each.contender}")
             each.seconds.append(process.turn(case.turn) / case.turn)
-    for each, process in zip(found, processes, strict=True):
+    for each, process in begun:
         each.memory = process.end()
-    return found
+    return [each for each, _ in begun]
 
 
 class Process:
@@ -74,12 +93,13 @@ class Process:
 
     def __init__(self, case: Case, contender: str) -> None:
         self.contender = contender
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed at its end)
         began = time.time()
         self.process = subprocess.Popen(
             _command(case, contender, ""),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self.errors,
             text=True,
         )
         self.first_step = self._answer("first_step") - began
@@ -93,8 +113,8 @@ class Process:
         """Its peak memory in bytes, as it ends."""
         self._ask("\n")
         memory = int(self._answer("memory"))
-        self.process.communicate()
-        return memory
+        with self.process, self.errors:  # waits for it, but not for who loads its images
+            return memory
 
     def _ask(self, line: str) -> None:
         assert self.process.stdin is not None
@@ -105,32 +125,41 @@ class Process:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise Failed(f"{self.contender} ended with status {self.process.wait()}")
+            self.process.wait()
+            self.errors.seek(0)
+            raise Failed(f"{self.contender}: {reason(self.errors.read())}")
         return float(json.loads(line)[key])
 
 
-def _checked(case: Case, tell: Callable[[str], None]) -> list[Measured]:
+def _checked(case: Case, tell: Callable[[str], None], pool: ThreadPoolExecutor) -> list[Measured]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         expected = _reference(case, folder)
-        found = []
-        for contender in case.contenders:
+
+        def check(contender: str) -> Measured | None:
             tell(f"{case.name}: outputs of {contender}")
             done = subprocess.run(
                 _command(case, contender, name), stderr=subprocess.PIPE, text=True
             )
             path = folder / f"{contender}.safetensors"
             if done.returncode or not path.exists():
-                reason = (done.stderr.strip().splitlines() or ["no reason"])[-1]
-                tell(f"{case.name}: without {contender}: {reason}\n")
-                continue
+                if contender == OURS:
+                    raise Failed(f"{contender}: {reason(done.stderr)}")
+                tell(f"{case.name}: without {contender}: {reason(done.stderr)}\n")
+                return None
             outputs = load_file(path)["outputs"]
             difference = ((outputs - expected).abs().max() / expected.abs().max()).item()
-            precision = "bf16" if contender == "sepablate" or "bf16" in contender else "fp32"
+            precision = "bf16" if contender == OURS or "bf16" in contender else "fp32"
             if not difference < TOLERANCE[precision]:
                 raise ValueError(f"{case.name}: outputs of {contender} differ by {difference:.2g}")
-            found.append(Measured(contender, difference))
-        return found
+            return Measured(contender, difference)
+
+        return [each for each in pool.map(check, case.contenders) if each]
+
+
+def reason(errors: str) -> str:
+    """The last line of what a process wrote on stderr."""
+    return (errors.strip().splitlines() or ["no reason"])[-1]
 
 
 def _reference(case: Case, folder: Path) -> Tensor:
@@ -140,12 +169,12 @@ def _reference(case: Case, folder: Path) -> Tensor:
     network = published.network(run) if known else models.build(run.model, **run.options)
     initialise(network, 1)
     network.eval()
-    images = case.feed().at(0)[0][:CHECKED].contiguous()
-    with torch.inference_mode():
-        expected = network(images)
+    feed = dataclasses.replace(case, device="cpu").feed()
+    images = feed.at(0)[0][:CHECKED].contiguous()
     tensors = {key: value.clone() for key, value in network.state_dict().items()}
     save_file({**tensors, "images": images}, folder / "weights.safetensors")
-    return expected
+    with torch.inference_mode():
+        return network(images)  # on the CPU, whose fp32 is exact
 
 
 def _command(case: Case, contender: str, folder: str) -> list[str]:

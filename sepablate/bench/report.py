@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from sepablate.analysis import beside_peers, statistics
-from sepablate.analysis.beside_peers import OURS, values
-from sepablate.bench.cases import BEST, CASES
+from sepablate.analysis.beside_peers import OURS, machine, on_accelerator, values
+from sepablate.bench.cases import BEST, CASES, GPU
 from sepablate.files import write_atomically
 
 FOLDER = Path("results/bench")
@@ -15,11 +15,11 @@ README = Path("README.md")
 BEGIN, END = "<!-- benchmark -->\n", "<!-- /benchmark -->\n"
 MARGIN = 1.0  # percentage points: a difference in accuracy that a user would not mind
 TITLES = {case.name: case.title for case in CASES}
-KEYS = ("case", "contender")
+ON_GPU = {case.name: case.title for case in GPU}
 
 
 def write(rows: pd.DataFrame, name: str) -> Path:
-    """Put cases into <name>.csv, in place of what it has of them; then figure and README anew.
+    """Put cases into <name>.csv, in place of what it has of them; then its figure, and the README.
 
     rows: case, contender, metric, turn, value, and what machine and versions it was.
     """
@@ -32,11 +32,23 @@ def write(rows: pd.DataFrame, name: str) -> Path:
     )
     write_atomically(path, frame.to_csv(index=False))
     frame = pd.read_csv(path)
-    write_atomically(path.with_suffix(".png"), beside_peers.draw(frame, TITLES))
+    write_atomically(path.with_suffix(".png"), beside_peers.draw(frame, titles(frame)))
     before, _, rest = README.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
-    write_atomically(README, before + BEGIN + section(frame, name) + END + after)
+    write_atomically(README, before + BEGIN + sections() + END + after)
     return path
+
+
+def sections() -> str:
+    """What the README says of each machine that has a CSV file, accelerators last."""
+    frames = [(path.stem, pd.read_csv(path)) for path in sorted(FOLDER.glob("*.csv"))]
+    frames.sort(key=lambda named: on_accelerator(named[1]))
+    return "".join(section(frame, name) for name, frame in frames)
+
+
+def titles(frame: pd.DataFrame) -> dict[str, str]:
+    """The title of each case, as it is on the machine of the numbers."""
+    return ON_GPU if on_accelerator(frame) else TITLES
 
 
 def section(frame: pd.DataFrame, name: str) -> str:
@@ -44,9 +56,14 @@ def section(frame: pd.DataFrame, name: str) -> str:
     first = frame.iloc[-1]
     versions = ", ".join(f"{key} {first[key]}" for key in VERSIONS if str(first[key]) != "nan")
     told = (
-        f"{first.processor}, {first.cores} cores, {first.date}; {versions}. Medians [lowest, "
-        f"highest] over turns; a ratio is of two neighbouring turns."
+        f"{machine(frame)}, {first.date}; {versions}. Medians [lowest, highest] over turns; a "
+        f"ratio is of two neighbouring turns."
     )
+    if on_accelerator(frame):
+        told += (
+            " All started side by side, and their times to the first step have that in them. "
+            "Memory is the GPU's."
+        )
     return f"{told}\n\n{table(frame)}\n![Step times]({FOLDER}/{name}.png)\n\n"
 
 
@@ -59,9 +76,10 @@ def table(frame: pd.DataFrame) -> str:
         "| | ms a step | times ours | first step (s) | memory (GiB) |",
         "|---|---|---|---|---|",
     ]
-    steps = frame[(frame.metric == "seconds") & frame.case.isin(TITLES)]
+    known = titles(frame)
+    steps = frame[(frame.metric == "seconds") & frame.case.isin(known)]
     for case, part in steps.groupby("case", sort=False):
-        lines.append(f"| **{TITLES[str(case)]}** | | | | |")
+        lines.append(f"| **{known[str(case)]}** | | | | |")
         for contender in part.contender.unique():
             seconds = values(frame, str(case), contender, "seconds")
             ratio = seconds / values(frame, str(case), OURS, "seconds")

@@ -21,14 +21,21 @@ class Suite:
         self.case, self.run = case, settled.settle(case.run(), FOLDER.parent)
 
     def outputs(self, weights: dict[str, Tensor], images: Tensor) -> Tensor:
-        model = engine.start(self.run).model
+        device = self.case.device
+        model = engine.start(self.run, device).model
         known = self.run.model in ("xception", "inception_v3", "mobilenet_v1")
         model.load_state_dict(from_timm(self.run.model, weights) if known else weights)
         with torch.inference_mode():
-            return forward(model.eval(), images, self.run, "cpu")
+            return forward(model.eval(), images, self.run, device)
 
     def train(self, after_step: Callable[[], None]) -> None:
         worker.tune_memory()
         splits = dict.fromkeys(("train", "validation", "test"), self.case.split())
         with tempfile.TemporaryDirectory() as folder:
-            engine.fit(self.run, splits, Path(folder), progress=lambda state: after_step())
+            engine.fit(
+                self.run,
+                splits,
+                Path(folder),
+                device=self.case.device,
+                progress=lambda state: after_step(),
+            )

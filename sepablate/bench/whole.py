@@ -9,11 +9,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -26,70 +27,89 @@ from torch.optim.swa_utils import AveragedModel
 from sepablate import data, scales
 from sepablate.bench import cases, loops, published
 from sepablate.bench.contender import Over
+from sepablate.bench.measure import Failed, reason
 from sepablate.data.fashion_mnist import Split
 from sepablate.models.weights import to_timm
-from sepablate.training import batches, engine, recipe
+from sepablate.training import batches, engine, machine, recipe, settled
+from sepablate.training.job import FOLDER
+from sepablate.training.ranks import ALONE
 from sepablate.training.run import Run
 
-SMALL = cases.CASES[0]
-SEEDS, IMAGES, TEST_IMAGES = 4, 6400, 2000  # of the suite's wall clock
-ROUNDS = 2
+SEEDS, TEST_IMAGES = 4, 2000  # of the suite's wall clock
+IMAGES = {"laptop": 6400, "workstation": 50_000}
+SHORT: dict[str, dict[str, Any]] = {  # what `accuracy` makes of a scale
+    "laptop": {},
+    "workstation": {"epochs": 1.0, "evaluations": 1, "seeds": (0, 1, 2, 3, 4, 5)},
+}
 METRIC = "final/test_accuracy_averaged"
 
 
 def wall_clock(tell: Callable[[str], None]) -> dict[str, list[float]]:
-    """Seconds that the same runs take: as a stage of the suite, and in one loop after another."""
+    """Seconds that the same runs take: as a stage of the suite, and in one loop after another.
+
+    A first turn fills caches. A GPU's time is dear: there is one turn, in which we are first.
+    """
+    small = cases.named("small")
+    warm, rounds = (1, 2) if small.device == "cpu" else (0, 1)
     taken: dict[str, list[float]] = {"sepablate": [], cases.BEST: []}
-    change = {"images": IMAGES, "test_images": TEST_IMAGES, "seeds": list(range(SEEDS))}
+    change = {"images": IMAGES[small.scale], "test_images": TEST_IMAGES, "epochs": 1}
     change |= {"evaluations": 1, "validation_images": 1}  # the peer follows no curve
-    with project(change) as folder:
-        for number in range(ROUNDS + 1):
-            tell(f"suite: turn {number} of {ROUNDS}, sepablate")
+    with project(small, {**change, "seeds": list(range(SEEDS))}) as folder:
+        for number in range(1 - warm, rounds + 1):
+            tell(f"suite: turn {number} of {rounds}, sepablate")
             for name in ("runs", "results"):
                 shutil.rmtree(folder / ".sepablate" / name, ignore_errors=True)
-            taken["sepablate"].append(_seconds("sepablate", *TRAIN, folder=folder))
-            tell(f"suite: turn {number} of {ROUNDS}, {cases.BEST}")
+            taken["sepablate"].append(_train(small, folder))
+            tell(f"suite: turn {number} of {rounds}, {cases.BEST}")
             taken[cases.BEST].append(_seconds("sepablate.bench.whole"))
-    return {name: seconds[1:] for name, seconds in taken.items()}  # the first one fills caches
+    return {name: seconds[warm:] for name, seconds in taken.items()}
 
 
-TRAIN = ("train", SMALL.variant, "--scale", SMALL.scale, "--no-mlflow")
+def _train(case: cases.Case, folder: Path) -> float:
+    return _seconds(
+        "sepablate", "train", case.variant, "--scale", case.scale, "--no-mlflow", folder=folder
+    )
 
 
 @contextmanager
-def project(change: dict[str, object]) -> Iterator[Path]:
+def project(case: cases.Case, change: Mapping[str, Any]) -> Iterator[Path]:
     """A folder with the studies, the data and params.yaml, in which nothing is trained yet."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         params = yaml.safe_load(scales.PARAMS.read_text())
-        params["scales"][SMALL.scale] |= change
+        params["scales"][case.scale] |= change
         (folder / scales.PARAMS).write_text(yaml.safe_dump(params))
         shutil.copytree("experiments", folder / "experiments")
         (folder / data.FOLDER).symlink_to(data.FOLDER.absolute())
+        if case.device != "cpu":  # what "auto" means there is known: no other check
+            settled.settle(case.run(), FOLDER.parent)
+            (folder / FOLDER.parent).mkdir()
+            for path in FOLDER.parent.glob("*.json"):
+                shutil.copy(path, folder / path)
         yield folder
 
 
 def _seconds(module: str, *arguments: str, folder: Path = Path()) -> float:
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}
-    began = time.monotonic()
-    subprocess.run(
-        [sys.executable, "-m", module, *arguments],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        check=True,
-    )
-    return time.monotonic() - began
+    command = [sys.executable, "-m", module, *arguments]
+    with tempfile.TemporaryFile("w+") as told:
+        began = time.monotonic()
+        done = subprocess.run(command, cwd=folder, env=environment, stdout=told, stderr=told)
+        seconds = time.monotonic() - began
+        told.seek(0)
+        if done.returncode:
+            raise Failed(f"{module}: {reason(told.read())}")
+    return seconds
 
 
 def one_after_another() -> None:
     """The best peer's loop for each seed: train, evaluate raw and averaged weights."""
-    run = SMALL.run()
-    steps = IMAGES // run.scale.batch_size
+    small = cases.named("small")
+    run = small.run()
+    steps = IMAGES[small.scale] // run.scale.batch_size
     test = data.dataset("fashion_mnist").load(data.FOLDER)["test"].first(TEST_IMAGES)
     for _ in range(SEEDS):
-        loop, left = loops.Timm(SMALL, cases.BEST), iter(range(steps - 1))
+        loop, left = loops.Timm(small, cases.BEST), iter(range(steps - 1))
 
         def count(left: Iterator[int] = left) -> None:
             if next(left, None) is None:
@@ -103,23 +123,25 @@ def one_after_another() -> None:
 
 def accuracy(split: Split, run: Run, forward: Callable[[Tensor], Tensor]) -> float:
     """The share of the images whose likeliest class is the label."""
+    device = machine.devices()[0]
     with torch.inference_mode():
         right = [
-            (forward(images).argmax(1) == labels).double()
+            (forward(images.to(device)).argmax(1).cpu() == labels).double()
             for images, labels in batches.evaluation(split, run)
         ]
     return torch.cat(right).mean().item()
 
 
 def accuracies(tell: Callable[[str], None]) -> pd.DataFrame:
-    """Test accuracy of each seed at laptop scale: the suite's, and a plain loop's in fp32.
+    """Test accuracy of each seed of the small case: the suite's, and a plain loop's in fp32.
 
     Both start from the same weights and see the same batches. Columns seed, sepablate, plain.
     """
-    with project({}) as folder:
+    small = cases.named("small")
+    with project(small, SHORT[small.scale]) as folder:
         tell("accuracy: sepablate, all seeds")
-        _seconds("sepablate", *TRAIN, folder=folder)
-        found = folder / "results" / SMALL.scale / "runs" / SMALL.variant
+        _train(small, folder)
+        found = folder / "results" / small.scale / "runs" / small.variant
         ours = {}
         for path in sorted(found.glob("seed-*.csv")):
             rows = pd.read_csv(path)
@@ -133,11 +155,13 @@ def accuracies(tell: Callable[[str], None]) -> pd.DataFrame:
 
 def plain_fp32(seed: int) -> float:
     """Test accuracy of timm's blocks in fp32 and NCHW, by the recipe, in torch's own parts."""
-    scale, _ = scales.load(SMALL.scale)
-    run = dataclasses.replace(SMALL.run(), scale=scale, seed=seed)
+    small = cases.named("small")
+    scale = dataclasses.replace(scales.load(small.scale)[0], **SHORT[small.scale])
+    run = dataclasses.replace(small.run(), scale=scale, seed=seed)
     splits = data.dataset("fashion_mnist").load(data.FOLDER)
     network = published.network(run)
     network.load_state_dict(to_timm(run.model, engine.start(run).model.state_dict()))
+    network.to(small.device)
     decayed = [weight for weight in network.parameters() if weight.ndim > 1]
     spared = [weight for weight in network.parameters() if weight.ndim == 1]
     optimiser = SGD(
@@ -157,7 +181,7 @@ def plain_fp32(seed: int) -> float:
 
     average = AveragedModel(network, avg_fn=averaged, use_buffers=True)
     average.n_averaged += 1  # else the first update is a copy
-    feed = batches.training(splits["train"].first(scale.images), run)
+    feed = batches.training(splits["train"].first(scale.images), run, ALONE, small.device)
     for step in range(scale.steps):
         images, labels = feed.at(step)
         for group in optimiser.param_groups:
