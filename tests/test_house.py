@@ -13,8 +13,9 @@ import yaml
 from conftest import ROOT
 
 from sepablate import scales, study
-from sepablate.training.run import COMPUTES, Run, resolve
-from sepablate.training.run import KERNELS as OURS
+from sepablate.training.run import Run, resolve
+from sepablate.training.sources import COMPUTES
+from sepablate.training.sources import KERNELS as OURS
 
 FOLDER = ROOT / "experiments"
 SOURCE = r"(Chollet|Howard et al\.) 2017, (section|tables?) .+|Keras, .+ example"
@@ -138,8 +139,13 @@ def test_the_source_that_computes_is_in_the_run_key() -> None:
     # What a data set is made of is in the key with the data set.
     decide_nothing |= {"data/fashion_mnist.py", "training/loader.py"}
     # The kernels are in the keys of the runs that use them.
-    decide_nothing |= {"kernels/__init__.py", *(f"kernels/{path.name}" for path in OURS)}
-    assert {*KERNELS, KERNEL_FOLDER / "compiled.py", KERNEL_FOLDER / "network.py"} == {*OURS}
+    network, captured = KERNEL_FOLDER / "network.py", ROOT / "sepablate/training/captured.py"
+    assert {*KERNELS, KERNEL_FOLDER / "compiled.py", network} == {*OURS["fused"]}
+    assert {*(KERNEL_FOLDER / "gpu").glob("*.py"), network, captured} == {*OURS["triton"]}
+    by_some = {
+        path.relative_to(ROOT / "sepablate").as_posix() for each in OURS.values() for path in each
+    }
+    decide_nothing |= {"kernels/__init__.py", *by_some}
     for start in (path for path in COMPUTES if path.startswith("training/")):
         for name in imports(ROOT / "sepablate" / start):
             parts = name.split(".")[1:] if name.startswith("sepablate.") else []

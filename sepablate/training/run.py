@@ -2,11 +2,8 @@
 
 import dataclasses
 import functools
-import hashlib
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,29 +13,9 @@ from sepablate.keys import run_key
 from sepablate.models.cost import Cost, count, match_width
 from sepablate.scales import Recipe, Scale
 from sepablate.study import Variant
+from sepablate.training.sources import source_digest
 
 TOLERANCE = 0.05  # of a parameter count to match, where whole channels are a coarse measure
-PACKAGE = Path(__file__).parents[1]
-COMPUTES = (
-    "models/initial.py",
-    "models/layers.py",
-    "training/batches.py",
-    "training/engine.py",
-    "training/evaluation.py",
-    "training/ranks.py",
-    "training/recipe.py",
-    "training/rmsprop.py",
-    "training/step.py",
-    "training/task.py",
-)
-KERNELS = {  # the source of what computes a run's layers, where torch does not
-    "fused": sorted((PACKAGE / "kernels").glob("[a-z]*.*")),
-    "triton": [
-        PACKAGE / "kernels" / "network.py",
-        *sorted((PACKAGE / "kernels" / "gpu").glob("[a-z]*.py")),
-        PACKAGE / "training" / "captured.py",
-    ],
-}
 
 
 @dataclass(frozen=True)
@@ -206,13 +183,3 @@ def _build_options(
 def _cost(model: str, image_size: int, **options: Any) -> Cost:
     with torch.device("meta"):
         return count(models.build(model, **options), image_size)
-
-
-@functools.cache
-def source_digest(model: str, dataset: str, kernels: str) -> str:
-    """A hash of the source that decides the numbers of a run of `model` on `dataset`."""
-    digest = hashlib.sha256(Path(inspect.getfile(models.MODELS[model])).read_bytes())
-    sources = [PACKAGE / path for path in (*COMPUTES, *data.dataset(dataset).SOURCES)]
-    for path in (*sources, *KERNELS.get(kernels, ())):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
