@@ -30,9 +30,8 @@ LARGE = ("sepablate", "timm", "timm, channels_last", TUNED, "Keras on torch", "K
 TINY = ("sepablate", "bare loop", "Lightning", "Keras on torch", "Keras on JAX")
 
 # On a GPU. The JAX that is installed here is for CPUs.
-GRAPHS = "compiled with CUDA graphs"
-SMALL_GPU = ("sepablate", "timm", TUNED, BEST, f"{BEST}, {GRAPHS}", "Keras on torch")
-LARGE_GPU = ("sepablate", "timm", TUNED, f"{TUNED}, {GRAPHS}", "Keras on torch")
+SMALL_GPU = ("sepablate", "timm", TUNED, BEST, f"{BEST}, compiled", "Keras on torch")
+LARGE_GPU = ("sepablate", "timm", TUNED, f"{TUNED}, compiled", "Keras on torch")
 TINY_GPU = ("sepablate", "bare loop", "Lightning", "Keras on torch")
 
 
