@@ -131,7 +131,16 @@ CASES = (
         "inception_v3", "Inception V3, 299 px", "inception_v3", "paper", LARGE, 1, 3, 4, noise=True
     ),
     Case(
-        "mobilenet_v1", "MobileNet v1, 299 px", "mobilenet_v1", "paper", LARGE, 1, 3, 8, noise=True
+        "mobilenet_v1",
+        "MobileNet v1, 224 px",
+        "mobilenet_v1",
+        "paper",
+        LARGE,
+        1,
+        3,
+        8,
+        noise=True,
+        image_size=224,
     ),
 )
 GPU = (
@@ -139,19 +148,7 @@ GPU = (
     dataclasses.replace(CASES[1], contenders=TINY_GPU),
     *(
         dataclasses.replace(case, contenders=LARGE_GPU, turn=10, rounds=5, batch=64)
-        for case in CASES[2:4]
-    ),
-    Case(
-        "mobilenet_v1",
-        "MobileNet v1, 224 px",
-        "mobilenet_v1",
-        "paper",
-        LARGE_GPU,
-        10,
-        5,
-        batch=64,
-        noise=True,
-        image_size=224,
+        for case in CASES[2:]
     ),
 )
 

@@ -98,7 +98,7 @@ def start(run: Run, device: str = "cpu", ranks: Ranks = ALONE) -> State:
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if run.kernels == "fused":
         compiled.require()
-    if run.kernels != "torch":
+    if run.kernels in ("fused", "triton"):
         take_on(model)
     network = ranks.wrapped(model, device)
     return State(model, network, recipe.Average(model, run), recipe.optimiser(model, run))
