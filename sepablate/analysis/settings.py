@@ -111,13 +111,17 @@ def _of_recipe(configs: list[Config]) -> str:
 
 
 def hardware(scale: str, variants: list[str]) -> str:
-    """The processors of the runs, if their measurements are on disk; no times, which vary."""
+    """What the runs were trained on, if their measurements are on disk; no times, which vary."""
     files = [
         path
         for name in variants
         for path in sorted((RESULTS / scale / "measured" / name).glob("seed-*.json"))
     ]
-    found = {json.loads(path.read_text())["hardware"]["processor"] for path in files}
+    machines = [json.loads(path.read_text())["hardware"] for path in files]
+    found = {
+        each["processor"] if each.get("accelerator", "none") == "none" else each["accelerator"]
+        for each in machines
+    }
     return f"Trained on: {', '.join(sorted(found))}.\n" if found else ""
 
 
