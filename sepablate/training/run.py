@@ -13,7 +13,7 @@ import torch
 
 from sepablate import data, models
 from sepablate.keys import run_key
-from sepablate.models.cost import Cost, count, match_width
+from sepablate.models.cost import Cost, breakdown_of, match_width
 from sepablate.scales import Recipe, Scale
 from sepablate.study import Variant
 
@@ -197,7 +197,8 @@ def _build_options(
 @functools.cache
 def _cost(model: str, image_size: int, **options: Any) -> Cost:
     with torch.device("meta"):
-        return count(models.build(model, **options), image_size)
+        network = models.build(model, **options)
+    return breakdown_of(network, image_size).total
 
 
 @functools.cache
