@@ -197,8 +197,7 @@ def _build_options(
 @functools.cache
 def _cost(model: str, image_size: int, **options: Any) -> Cost:
     with torch.device("meta"):
-        network = models.build(model, **options)
-    return breakdown_of(network, image_size).total
+        return breakdown_of(models.build(model, **options), image_size).total
 
 
 @functools.cache
