@@ -37,6 +37,8 @@ struct Convolution : Function<Convolution> {
       }
     }
 
+    const Half* whole(const Half* from) const { return pointwise() ? from : nullptr; }
+
     // What writes outputs' patches.
     auto take(const Half* from) const {
       return [this, from](int64_t first, int64_t count, Half* to, int64_t row) {
@@ -62,7 +64,7 @@ struct Convolution : Function<Convolution> {
     Tensor y = like(x, {shape.images, outputs, shape.rows, shape.columns});
     Half* to = half(y);
     products(shape.outputs(), shape.size(), outputs, weights(weight).forward(),
-             shape.take(half(x)),
+             shape.whole(half(x)), shape.take(half(x)),
              [&](int64_t first, int64_t count, const float* found, int64_t row) {
                round_rows(found, row, count, outputs, to + first * outputs, outputs);
              });
@@ -79,13 +81,13 @@ struct Convolution : Function<Convolution> {
     int64_t outputs = weight.size(0);
     const Half* from = half(dy);
     Tensor dweight = at::empty_like(weight, at::MemoryFormat::ChannelsLast);
-    correlated(shape.outputs(), outputs, shape.size(), from, shape.take(half(x)),
-               dweight.data_ptr<float>());
+    correlated(shape.outputs(), outputs, shape.size(), from, shape.whole(half(x)),
+               shape.take(half(x)), dweight.data_ptr<float>());
     if (context->needs_input_grad(0)) {
       bool alone = shape.pointwise();  // no two outputs have an input in common
       Tensor sums = alone ? none : at::zeros({x.numel()}, at::kFloat);
       dx = like(x, x.sizes());
-      products(shape.outputs(), outputs, shape.size(), weights(weight).backward(),
+      products(shape.outputs(), outputs, shape.size(), weights(weight).backward(), from,
                [&](int64_t first, int64_t count, Half* to, int64_t row) {
                  copy_rows(from + first * outputs, count, outputs, to, row);
                },

@@ -22,12 +22,14 @@ inline void multiply(int64_t rows, int64_t columns, int64_t inner, const Half* a
                               reinterpret_cast<const Number*>(b), c, true);
 }
 
-// Rows 2 i and 2 i + 1 of `from` side by side; `row` is a multiple of 16.
-inline void pair(const Half* from, int64_t rows, int64_t row, Pair* to) {
+// Rows 2 i and 2 i + 1 of `from`, which begin `from_row` numbers apart, side by side; `row` numbers
+// of each, a multiple of 16.
+inline void pair(const Half* from, int64_t from_row, int64_t rows, int64_t row, Pair* to) {
   using L = Lanes<16>;
   for (int64_t i = 0; i < rows; i += 2)
     for (int64_t j = 0; j < row; j += 16, to += 16) {
-      L::U both = L::bits(from + i * row + j) | L::bits(from + (i + 1) * row + j) << 16;
+      const Half* one = from + i * from_row + j;
+      L::U both = L::bits(one) | L::bits(one + from_row) << 16;
       std::memcpy(to, &both, sizeof both);
     }
 }
@@ -105,23 +107,49 @@ struct Weights {
   }
   std::vector<Pair> backward() const {  // (high / 2, wide)
     std::vector<Pair> found(high * wide / 2);
-    pair(numbers.data(), high, wide, found.data());
+    pair(numbers.data(), wide, high, wide, found.data());
     return found;
   }
 };
 
-// `take(first, count, to, row)` writes rows of a, `give(first, count, products, row)` gets those of
+// Rows of a matrix, a block of them at a time. Where it lies in memory row after row, the product
+// reads it there: what follows a row, in place of zeros, meets zeros of the other matrix or comes
+// to columns that nobody reads. Other rows, and the last ones, behind which the memory ends, are
+// written by `take(first, count, to, row)`; `row`: how far apart they begin.
+template <class Take> struct Rows {
+  int64_t rows, size, wide;
+  const Half* whole;  // or null
+  Take take;
+  std::vector<Half> copy;
+  const Half* at;  // the block
+  int64_t row;
+
+  Rows(int64_t rows, int64_t size, int64_t wide, const Half* whole, Take take)
+      : rows(rows), size(size), wide(wide), whole(whole), take(take), copy(BLOCK * wide) {}
+
+  void move_to(int64_t first, int64_t count) {
+    if (whole && count == BLOCK && (rows - first - count) * size >= wide - size) {
+      at = whole + first * size, row = size;
+      return;
+    }
+    if (count < BLOCK) std::fill(copy.begin(), copy.end(), 0);
+    take(first, count, copy.data(), wide);
+    at = copy.data(), row = wide;
+  }
+};
+
+// `take` and `whole`: rows of a, see above; `give(first, count, products, row)` gets those of
 // a b in fp32; `row`: how far apart they begin.
 template <class Take, class Give>
-void products(int64_t rows, int64_t inner, int64_t outer, const std::vector<Pair>& b, Take take,
-              Give give) {
+void products(int64_t rows, int64_t inner, int64_t outer, const std::vector<Pair>& b,
+              const Half* whole, Take take, Give give) {
   int64_t wide = padded(inner), columns = padded(outer, 16), b_row = 2 * b.size() / wide;
-  std::vector<Half> a(BLOCK * wide);
+  Rows a(rows, inner, wide, whole, take);
   std::vector<float> c(BLOCK * columns);
   for (int64_t first = 0; first < rows; first += BLOCK) {
     int64_t count = std::min(BLOCK, rows - first);
-    take(first, count, a.data(), wide);
-    multiply(count, columns, wide, a.data(), wide, b.data(), b_row, c.data(), columns);
+    a.move_to(first, count);
+    multiply(count, columns, wide, a.at, a.row, b.data(), b_row, c.data(), columns);
     give(first, count, c.data(), columns);
   }
   at::native::cpublas::brgemm_release();
@@ -129,22 +157,22 @@ void products(int64_t rows, int64_t inner, int64_t outer, const std::vector<Pair
 
 // The sum over the rows of g^T a, (outer, inner), to `to`: a weight's gradient.
 template <class Take>
-void correlated(int64_t rows, int64_t outer, int64_t inner, const Half* g, Take take, float* to) {
+void correlated(int64_t rows, int64_t outer, int64_t inner, const Half* g, const Half* whole,
+                Take take, float* to) {
   int64_t high = padded(outer, 16), wide = padded(inner, 16);
-  std::vector<Half> gradients(BLOCK * high), a(BLOCK * wide);
+  Rows a(rows, inner, wide, whole, take);
+  Rows gradients(rows, outer, high, g,
+                 [=](int64_t first, int64_t count, Half* copy, int64_t row) {
+                   copy_rows(g + first * outer, count, outer, copy, row);
+                 });
   std::vector<Pair> paired(BLOCK * high / 2), turned(BLOCK * high / 2), b(BLOCK * wide / 2);
   std::vector<float> sums(outer * wide);
   for (int64_t first = 0; first < rows; first += BLOCK) {
     int64_t count = std::min(BLOCK, rows - first);
-    if (count < BLOCK) {
-      std::fill(gradients.begin(), gradients.end(), 0);
-      std::fill(a.begin(), a.end(), 0);
-    }
-    copy_rows(g + first * outer, count, outer, gradients.data(), high);
-    take(first, count, a.data(), wide);
-    pair(gradients.data(), BLOCK, high, paired.data());
+    gradients.move_to(first, count), a.move_to(first, count);
+    pair(gradients.at, gradients.row, BLOCK, high, paired.data());
     transpose(paired.data(), BLOCK / 2, high, turned.data());
-    pair(a.data(), BLOCK, wide, b.data());
+    pair(a.at, a.row, BLOCK, wide, b.data());
     multiply(outer, wide, BLOCK, reinterpret_cast<const Half*>(turned.data()), BLOCK, b.data(),
              wide, sums.data(), wide, first > 0);
   }

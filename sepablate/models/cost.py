@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from sepablate.models import build
 
@@ -45,6 +44,8 @@ def count(model: nn.Module, image_size: int) -> Cost:
     Multiply-adds are those of convolutions and matrix products, biases left out. Nothing is
     computed: a copy of the model runs on the meta device.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # half a second
+
     counter = FlopCounterMode(display=False)
     with counter:
         _run_on_meta(copy.deepcopy(model), image_size)
@@ -58,6 +59,11 @@ def breakdown(model: nn.Module, image_size: int) -> Breakdown:
     not; "norm" is BN. Biases count with their layer. TypeError for any other layer that has
     parameters.
     """
+    return breakdown_of(copy.deepcopy(model), image_size)
+
+
+def breakdown_of(model: nn.Module, image_size: int) -> Breakdown:
+    """`breakdown` without its copy: leaves hooks in `model`, and `model` on the meta device."""
     costs = {kind: [0, 0] for kind in KINDS}
     outputs: list[int] = []
 
@@ -65,13 +71,12 @@ def breakdown(model: nn.Module, image_size: int) -> Breakdown:
         outputs.append(output.numel())
         costs[_kind(module)][1] += output.numel() * module.get_parameter("weight")[0].numel()
 
-    copied = copy.deepcopy(model)
-    for module in copied.modules():
+    for module in model.modules():
         if own := _parameters(module, recurse=False):
             costs[_kind(module)][0] += own
         if isinstance(module, nn.Conv2d | nn.Linear):
             module.register_forward_hook(note)
-    _run_on_meta(copied, image_size)
+    _run_on_meta(model, image_size)
     return Breakdown({kind: Cost(*both) for kind, both in costs.items()}, sum(outputs))
 
 

@@ -10,7 +10,7 @@ import torch
 
 from sepablate import data, models
 from sepablate.keys import run_key
-from sepablate.models.cost import Cost, count, match_width
+from sepablate.models.cost import Cost, breakdown_of, match_width
 from sepablate.scales import Recipe, Scale
 from sepablate.study import Variant
 from sepablate.training.sources import source_digest
@@ -182,4 +182,4 @@ def _build_options(
 @functools.cache
 def _cost(model: str, image_size: int, **options: Any) -> Cost:
     with torch.device("meta"):
-        return count(models.build(model, **options), image_size)
+        return breakdown_of(models.build(model, **options), image_size).total
