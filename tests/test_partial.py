@@ -1,12 +1,16 @@
 """A study of which only some variants are trained says which, and what it leaves out."""
 
 import shutil
+from pathlib import Path
 
 import pytest
+from conftest import ROOT
 from published import TINY, current, made, without_runs
+from typer.testing import CliRunner
 
 from sepablate import study
 from sepablate.analysis import outputs, partial
+from sepablate.cli import app
 from sepablate.provenance.verify import verify
 
 __all__ = ["current", "made"]
@@ -58,3 +62,26 @@ def test_without_a_pair_there_is_no_study(lost: list[str]) -> None:
         shutil.rmtree(TINY / "runs" / name)
     with pytest.raises(ValueError, match=r"no runs: train xception and one of no_residual, no_re"):
         partial.trained(NAME, "tiny")
+
+
+def test_a_variant_that_was_trained_since_is_not_said_to_be_missing(tmp_path: Path) -> None:
+    away = tmp_path / "away"
+    (TINY / "runs" / "no_residual_wide").rename(away)
+    outputs.study_outputs(NAME, "tiny", partial.trained(NAME, "tiny"))
+    outputs.report_outputs([NAME], "tiny")
+    away.rename(TINY / "runs" / "no_residual_wide")
+    assert any("leaves out variants that have runs" in line for line in verify("tiny").wrong)
+
+
+def test_the_command_leaves_out_what_has_no_runs_or_refuses() -> None:
+    shutil.copy(ROOT / "params.yaml", "params.yaml")
+    TINY.rename("results/smoke")
+    command = ["study", NAME, "--scale", "smoke", "--no-mlflow"]
+    shutil.rmtree("results/smoke/runs/no_residual_wide")
+    assert isinstance(CliRunner().invoke(app, command).exception, ValueError)
+    assert CliRunner().invoke(app, [*command, "--partial"]).exit_code == 0
+    table = Path("results/smoke") / NAME / "table.csv"
+    assert table.read_text().count("\n") == 3
+    shutil.rmtree("results/smoke/runs/xception")
+    refused = CliRunner().invoke(app, [*command, "--partial"]).exception
+    assert "no runs: train xception" in str(refused)

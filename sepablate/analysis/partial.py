@@ -30,7 +30,7 @@ def shown(name: str, folder: Path) -> AnyStudy:
     each = study.load(name)
     if not isinstance(each, Study):
         return each
-    return _only(each, set(tables.from_csv((folder / "table.csv").read_text()).variant))
+    return _only(each, set(tables.from_csv((folder / "table.csv").read_text())["variant"]))
 
 
 def sentence(name: str, part: AnyStudy) -> str:

@@ -25,8 +25,8 @@ def of_study(name: str, folder: Path) -> Iterator[str]:
     markdown = tables.to_markdown(summary).encode()
     yield from differences.in_bytes(folder / "table.md", markdown, str(table))
     names = [variant.name for variant in declared.all]
-    if list(summary.variant) != names:
-        yield f"{table}: variants {list(summary.variant)}, but the study has {names}"
+    if list(summary["variant"]) != names:
+        yield f"{table}: variants {list(summary['variant'])}, but the study has {names}"
     for figure in sorted(folder.glob("figure.*")):
         if behind.run_keys(figure) != behind.run_keys(table):
             yield f"{figure}: other run keys than in {table}"

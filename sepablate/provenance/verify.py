@@ -94,6 +94,9 @@ def _report(path: Path, scale: str, said: list[str], studies: list[str]) -> Iter
     studies += own
     if all((RESULTS / scale / "runs" / each / "config.json").is_file() for each in variants):
         said.append(f"{name}: made again from the runs of {len(variants)} variants")
+        for each, part in shown.items():
+            if partial.trained(each, scale) != part:
+                yield f"{path.parent / each}: leaves out variants that have runs; make it again"
         yield from _made_again(path, scale, name, shown)
     else:
         said.append(f"{name}: no runs on disk, so checked against itself (`dvc repro` makes them)")
