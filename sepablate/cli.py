@@ -69,6 +69,9 @@ def study_(
     name: Annotated[str, typer.Argument(metavar="STUDY", help="A study in experiments/.")],
     scale: ScaleOption = None,
     mlflow: MlflowOption = True,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Leave out, and name, variants without runs.")
+    ] = False,
 ) -> None:
     """Make the table, the figure and the numbers on each claim of a study from its runs."""
     declared, scale_name = study.load(name), _scale(scale)
@@ -77,8 +80,10 @@ def study_(
 
         layer_cost.study_times(name, scale_name)
     from sepablate.analysis import outputs
+    from sepablate.analysis.partial import trained
 
-    outputs.study_outputs(name, scale_name)
+    part = trained(name, scale_name) if partial else None
+    outputs.study_outputs(name, scale_name, part)
     if mlflow and declared.all:  # without runs there may be nothing yet to show it beside
         _publish(scale_name, [name])
 

@@ -180,6 +180,7 @@ def test_the_plain_loop_ends_in_our_weights(small: Case, monkeypatch: pytest.Mon
     for _ in range(scale.steps):
         train_step(state, feed, Setting(run, task.of(run.task, split.labels)))
     ends = []
+    monkeypatch.setattr(whole, "LENGTH", {small.scale: {}})
     monkeypatch.setattr(whole, "accuracy", lambda split, run, forward: ends.append(forward) or 0.0)
     whole.plain_fp32(5)
     theirs = flat(from_timm("xception", ends[0].module.state_dict()))

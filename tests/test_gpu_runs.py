@@ -9,6 +9,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ from conftest import TINY, TRAIN, edit_params, results, sepablate
 from test_training import setting, tiny
 
 from sepablate import data
-from sepablate.training import batches, engine, machine, parallel
+from sepablate.kernels import compiled, network
+from sepablate.training import batches, engine, machine, parallel, settled
 from sepablate.training.captured import Captured
-from sepablate.training.job import BUSY, DONE, INTERRUPTED, Job
-from sepablate.training.step import train_step
+from sepablate.training.checkpoint import newest_step
+from sepablate.training.job import BUSY, DONE, FAILED, INTERRUPTED, Job
+from sepablate.training.step import State, train_step
 
 DEVICE = machine.devices()[0]
 
@@ -75,6 +78,85 @@ def test_a_recorded_step_draws_its_dropout_by_seed_and_step(data_folder: Path) -
         seeds.append(captured.seeds.tolist())
     assert seeds[0] == seeds[2] != seeds[1]
     assert len(captured.dropouts) == 1
+
+
+def test_losses_that_are_told_now_and_then_add_up(
+    tmp_path: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows of a run are those of one that tells each loss, also if it is stopped meanwhile."""
+    run = tiny(images=96, epochs=4)
+    splits = data.dataset(run.dataset).load(data_folder)
+    expected = engine.fit(run, splits, tmp_path / "each")
+
+    def now_and_then(state: State, feed: Any, own: Any) -> Callable[[], float | None]:
+        due, untold = engine.evaluation_steps(run), [0.0]
+
+        def advance() -> float | None:
+            untold[0] += train_step(state, feed, own)
+            if state.step % 3 and state.step not in due:
+                return None
+            told, untold[0] = untold[0], 0.0
+            return told
+
+        return advance
+
+    monkeypatch.setattr(engine, "stepper", now_and_then)
+    steps: list[int] = []
+    with pytest.raises(engine.Interrupted):
+        engine.fit(
+            run,
+            splits,
+            tmp_path / "seldom",
+            stopping=lambda: steps[-1] > 10,
+            progress=lambda state: steps.append(state.step),
+        )
+    assert steps[-1] == newest_step(tmp_path / "seldom") == 12
+    found = engine.fit(run, splits, tmp_path / "seldom")
+    assert [row[:2] for row in found.rows] == [row[:2] for row in expected.rows]
+    for (_, metric, ours), (_, _, theirs) in zip(found.rows, expected.rows, strict=True):
+        assert ours == (pytest.approx(theirs) if metric == "train/loss" else theirs)
+
+
+@dataclasses.dataclass
+class Ended:
+    """A process that is over."""
+
+    exitcode: int
+
+    def is_alive(self) -> bool:
+        return False
+
+
+def test_each_run_of_a_process_is_known_by_how_it_ended() -> None:
+    jobs = [job(index, "cuda:0") for index in range(4)]
+    ended = [DONE, FAILED, parallel.UNKNOWN, parallel.UNKNOWN]
+    groups = [parallel.Group([0, 1, 2], Ended(-9)), parallel.Group([3], Ended(0))]  # type: ignore[arg-type]
+    progress = parallel.Progress([0] * 4)
+    assert parallel._collect(jobs, groups, ended, progress, stopping=False) == []
+    assert progress.finished == 2
+    assert progress.failures == {"xception seed 1": FAILED, "xception seed 2": -9}
+
+
+@pytest.mark.skipif(compiled.load() is not None, reason=f"no kernels here: {compiled.load()}")
+def test_the_check_of_a_gpu_s_kernels_sees_a_wrong_gradient(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By the CPU's kernels, where there is no GPU."""
+    assert settled._reason_on_gpu(DEVICE) is None
+    original = network._operators
+
+    class Wrong:
+        def __init__(self, kernels: Any) -> None:
+            self.kernels = kernels
+
+        def __getattr__(self, name: str) -> Any:
+            kernel = getattr(self.kernels, name)
+            if name != "depthwise":
+                return kernel
+            return lambda x, weight, *more: kernel(x, 2 * weight - weight.detach(), *more)
+
+    monkeypatch.setattr(network, "_operators", lambda x: Wrong(original(x)))
+    assert "Triton: outputs and gradients are" in (settled._reason_on_gpu(DEVICE) or "")
 
 
 def job(index: int, device: str, pixels: int = 28) -> Job:

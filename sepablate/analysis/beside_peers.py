@@ -56,25 +56,30 @@ def draw(frame: pd.DataFrame, titles: Mapping[str, str]) -> bytes:
             axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axis.xaxis.set_minor_formatter(NullFormatter())
             axis.margins(x=0.12)
-        first = frame.iloc[-1]
         panels[-1].set_xlabel(
             "Time of a step, sepablate = 1 (more is slower); median and range over turns\n"
-            f"{machine(frame)}, {first.date}",
+            f"{machine(frame)}, {latest(frame).date}",
             fontsize=8,
         )
-        return figures.render(figure, "png", f"benchmark, commit {first.commit}")
+        commits = ", ".join(dict.fromkeys(frame.commit))
+        return figures.render(figure, "png", f"benchmark, commit {commits}")
 
 
 def machine(frame: pd.DataFrame) -> str:
     """What it ran on, the accelerator first where there is one."""
-    last = frame.iloc[-1]
+    last = latest(frame)
     accelerator = f"{last.accelerator}, " if on_accelerator(frame) else ""
     return f"{accelerator}{last.processor}, {last.cores} cores"
 
 
 def on_accelerator(frame: pd.DataFrame) -> bool:
     """Whether the numbers are of an accelerator."""
-    return frame.iloc[-1].accelerator != "none"
+    return latest(frame).accelerator != "none"
+
+
+def latest(frame: pd.DataFrame) -> pd.Series:
+    """A row of the last day on which something was measured."""
+    return frame.sort_values("date", kind="stable").iloc[-1]
 
 
 def values(frame: pd.DataFrame, case: str, contender: str, metric: str) -> np.ndarray:

@@ -20,17 +20,18 @@ from sepablate.analysis import (
 )
 from sepablate.analysis.results import RESULTS
 from sepablate.files import write_atomically
-from sepablate.study import LayerStudy
+from sepablate.study import AnyStudy, LayerStudy
 
 
-def study_outputs(name: str, scale: str) -> None:
+def study_outputs(name: str, scale: str, part: AnyStudy | None = None) -> None:
     """Write a study's table, curves, claims.json and figure; the same bytes each time.
 
-    One of layers has its table, and the figure of the times that measured.csv holds.
+    One of layers has its table, and the figure of the times that measured.csv holds. part: what is
+    left of the study where not all of its variants have runs.
 
     Raises ValueError if the study is unknown, its runs are not whole or it has no times.
     """
-    each = study.load(name)
+    each = part or study.load(name)
     if isinstance(each, LayerStudy):
         _layer_outputs(name, each.at(scale), RESULTS / scale / name)
         return

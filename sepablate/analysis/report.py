@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sepablate import study
-from sepablate.analysis import beside, layers, sentences, settings, tables
+from sepablate.analysis import beside, layers, partial, sentences, settings, tables
 from sepablate.analysis.results import RESULTS, config
 from sepablate.analysis.verdicts import Verdict
 from sepablate.study import AnyStudy, LayerStudy, Study
@@ -25,7 +25,7 @@ adjusted p below 0.05), and else is *inconclusive*. The whole rule is in
 
 def write(studies: list[str], scale: str, decided: list[Verdict], scorecard: str) -> str:
     """The report on `studies`, from what their stages wrote; scorecard: its forest plot's name."""
-    loaded = {name: study.load(name) for name in studies}
+    loaded = {name: partial.shown(name, RESULTS / scale / name) for name in studies}
     training = {name: each for name, each in loaded.items() if isinstance(each, Study)}
     if not training:
         title = f"# What was measured without training, at scale `{scale}`\n"
@@ -104,6 +104,7 @@ def _study(
     if isinstance(each, LayerStudy):
         return "\n".join([*parts, layers.sentences(layers.read(folder, name)), table])
     parts += [
+        partial.sentence(name, each),
         table,
         beside.of_study(tables.from_csv((folder / "table.csv").read_text())),
         "".join(f"- {sentences.sentence(verdict)}\n" for verdict in decided),

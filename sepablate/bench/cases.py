@@ -9,7 +9,7 @@ from torch import Tensor
 from sepablate import data, scales, study
 from sepablate.data.fashion_mnist import Split
 from sepablate.training import machine
-from sepablate.training.batches import Batched, training
+from sepablate.training.batches import Batched, scaled_to_unit, training
 from sepablate.training.ranks import ALONE
 from sepablate.training.run import Run, resolve
 
@@ -104,9 +104,8 @@ class Same:
     """One batch for all steps: images (N, C, H, W) in [-1, 1] and labels."""
 
     def __init__(self, split: Split, run: Run, device: str) -> None:
-        images = split.images.unsqueeze(1).float().div_(127.5).sub_(1)
-        images = images.expand(-1, run.options["in_channels"], -1, -1).contiguous()
-        self.batch = images.to(device), split.labels.to(device)
+        images = scaled_to_unit(split.images.to(device), run).contiguous()
+        self.batch = images, split.labels.to(device)
 
     def at(self, step: int) -> tuple[Tensor, Tensor]:
         """The batch."""

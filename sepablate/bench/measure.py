@@ -1,5 +1,6 @@
 """Start the contenders, check that they compute the same function, and time them in turns."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -43,7 +44,7 @@ class Measured:
     memory: int = 0
 
 
-class Failed(Exception):  # noqa: N818 (says what happened)
+class Failed(ValueError):  # noqa: N818 (says what happened)
     """A contender ended without an answer."""
 
 
@@ -57,16 +58,20 @@ def measure(case: Case, tell: Callable[[str], None] = lambda what: None) -> list
     if gpu:
         settled.settle(case.run(), FOLDER.parent)  # while nothing else runs
 
+    def lost(each: Measured, error: Failed) -> None:
+        if not gpu or each.contender == OURS:
+            raise error
+        tell(f"{case.name}: without {error}\n")
+
     def begin(each: Measured) -> tuple[Measured, Process] | None:
         tell(f"{case.name}: start of {each.contender}")
         try:
             process = Process(case, each.contender)
             each.first_step.append(process.first_step)
-            process.turn(max(1, case.turn // 5))  # what later steps do not do again
+            # What later steps do not do again; on a GPU ours is recorded in the fourth.
+            process.turn(max(5 if gpu else 1, case.turn // 5))
         except Failed as error:
-            if not gpu or each.contender == OURS:
-                raise
-            tell(f"{case.name}: without {error}\n")
+            lost(each, error)
             return None
         return each, process
 
@@ -80,9 +85,13 @@ def measure(case: Case, tell: Callable[[str], None] = lambda what: None) -> list
                 process.end()
         begun = [pair for pair in pool.map(begin, found) if pair]
     for number in range(case.rounds):
-        for each, process in begun:
+        for each, process in [*begun]:
             tell(f"{case.name}: turn {number + 1} of {case.rounds}, {each.contender}")
-            each.seconds.append(process.turn(case.turn) / case.turn)
+            try:
+                each.seconds.append(process.turn(case.turn) / case.turn)
+            except Failed as error:
+                lost(each, error)
+                begun.remove((each, process))
     for each, process in begun:
         each.memory = process.end()
     return [each for each, _ in begun]
@@ -118,8 +127,9 @@ class Process:
 
     def _ask(self, line: str) -> None:
         assert self.process.stdin is not None
-        self.process.stdin.write(line)
-        self.process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # `_answer` tells why
+            self.process.stdin.write(line)
+            self.process.stdin.flush()
 
     def _answer(self, key: str) -> float:
         assert self.process.stdout is not None

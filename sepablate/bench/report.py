@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from sepablate.analysis import beside_peers, statistics
-from sepablate.analysis.beside_peers import OURS, machine, on_accelerator, values
+from sepablate.analysis.beside_peers import OURS, latest, machine, on_accelerator, values
 from sepablate.bench.cases import BEST, CASES, GPU
 from sepablate.files import write_atomically
 
@@ -53,7 +53,7 @@ def titles(frame: pd.DataFrame) -> dict[str, str]:
 
 def section(frame: pd.DataFrame, name: str) -> str:
     """The README's table, figure and sentence on the machine."""
-    first = frame.iloc[-1]
+    first = latest(frame)
     versions = ", ".join(f"{key} {first[key]}" for key in VERSIONS if str(first[key]) != "nan")
     told = (
         f"{machine(frame)}, {first.date}; {versions}. Medians [lowest, highest] over turns; a "

@@ -37,8 +37,10 @@ from sepablate.training.run import Run
 
 SEEDS, TEST_IMAGES = 4, 2000  # of the suite's wall clock
 IMAGES = {"laptop": 6400, "workstation": 50_000}
-SHORT: dict[str, dict[str, Any]] = {  # what `accuracy` makes of a scale
-    "laptop": {},
+# What `accuracy` makes of a scale. After one epoch at laptop scale the difference of two runs has a
+# deviation of 1.4 points from seed to seed: six pairs cannot show one within a point.
+LENGTH: dict[str, dict[str, Any]] = {
+    "laptop": {"epochs": 3.0, "evaluations": 1},
     "workstation": {"epochs": 1.0, "evaluations": 1, "seeds": (0, 1, 2, 3, 4, 5)},
 }
 METRIC = "final/test_accuracy_averaged"
@@ -138,7 +140,7 @@ def accuracies(tell: Callable[[str], None]) -> pd.DataFrame:
     Both start from the same weights and see the same batches. Columns seed, sepablate, plain.
     """
     small = cases.named("small")
-    with project(small, SHORT[small.scale]) as folder:
+    with project(small, LENGTH[small.scale]) as folder:
         tell("accuracy: sepablate, all seeds")
         _train(small, folder)
         found = folder / "results" / small.scale / "runs" / small.variant
@@ -155,8 +157,9 @@ def accuracies(tell: Callable[[str], None]) -> pd.DataFrame:
 
 def plain_fp32(seed: int) -> float:
     """Test accuracy of timm's blocks in fp32 and NCHW, by the recipe, in torch's own parts."""
+    torch.backends.cudnn.allow_tf32 = False
     small = cases.named("small")
-    scale = dataclasses.replace(scales.load(small.scale)[0], **SHORT[small.scale])
+    scale = dataclasses.replace(scales.load(small.scale)[0], **LENGTH[small.scale])
     run = dataclasses.replace(small.run(), scale=scale, seed=seed)
     splits = data.dataset("fashion_mnist").load(data.FOLDER)
     network = published.network(run)

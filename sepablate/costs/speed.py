@@ -18,10 +18,9 @@ from sepablate.training import engine, machine, settled, task
 from sepablate.training.evaluation import Setting
 from sepablate.training.job import FOLDER
 from sepablate.training.run import Run
-from sepablate.training.step import train_step
 
 RESULTS = Path("results")
-WARM_UP = 2  # steps: the first ones choose algorithms
+WARM_UP = {"cpu": 2, "cuda": 5}  # steps: the first ones choose algorithms, or are recorded
 CONDITIONS = (
     "batch_size",
     "image_size",
@@ -93,12 +92,13 @@ class Stepper:
         self.device = device
         self.noise = Noise(self.run, batch_size)
         self.state = engine.start(self.run, device)
-        self.setting = Setting(self.run, task.of(run.task, self.noise.labels), device)
+        setting = Setting(self.run, task.of(run.task, self.noise.labels), device)
+        self.advance = engine.stepper(self.state, self.noise, setting)
 
     def step(self) -> float:
         """The seconds of a gradient step, the moving average of the weights included."""
         began = time.perf_counter()
-        train_step(self.state, self.noise, self.setting)
+        self.advance()
         if self.device != "cpu":
             torch.cuda.synchronize(self.device)
         return time.perf_counter() - began
@@ -108,7 +108,7 @@ def measure(runs: list[Run], batch_size: int, rounds: int) -> list[Speed]:
     """Time `rounds` steps of each run on the first accelerator or the CPU: one each, in turns."""
     device = machine.devices()[0]
     steppers = [Stepper(run, batch_size, device) for run in runs]
-    for _ in range(WARM_UP):
+    for _ in range(WARM_UP[torch.device(device).type]):
         for stepper in steppers:
             stepper.step()
     taken = [[stepper.step() for stepper in steppers] for _ in range(rounds)]

@@ -30,7 +30,7 @@ from sepablate.training.job import FOLDER, Job
 from sepablate.training.run import Run
 
 STEPS, IMAGES = 2.5, 0.8  # seconds spent on gradient steps, and on evaluating images
-WARM_UP = 2  # steps: the first ones choose algorithms
+WARM_UP = {"cpu": 2, "cuda": 5}  # steps: the first ones choose algorithms, or are recorded
 BEGIN_TRAINING = """
 from sepablate.training import parallel
 context = parallel.warm_up()
@@ -108,7 +108,8 @@ def _measure(job: Job, asked: float) -> Cost:
     def evaluate() -> None:
         evaluation.scores(state.model, few, setting)
 
-    for _ in range(WARM_UP):
+    warm_up = WARM_UP[torch.device(job.device).type]
+    for _ in range(warm_up):
         step()
     evaluate()
     ready = time.monotonic() - asked
@@ -119,7 +120,7 @@ def _measure(job: Job, asked: float) -> Cost:
         write = _timed(lambda: checkpoint.save(Path(folder), 0, state.to_dict()), 0, 1)
         size = sum(path.stat().st_size for path in Path(folder).iterdir())
     return Cost(
-        start=max(ready - WARM_UP * step_seconds - batch_seconds, 0.0),
+        start=max(ready - warm_up * step_seconds - batch_seconds, 0.0),
         step=step_seconds,
         image=batch_seconds / len(few.labels),
         checkpoint=write,
@@ -134,6 +135,8 @@ def _timed(once: Callable[[], object], seconds: float, times: int) -> float:
     while not done or (done < times and time.monotonic() - began < seconds):
         once()
         done += 1
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
     return (time.monotonic() - began) / done
 
 

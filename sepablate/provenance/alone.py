@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from sepablate import study
-from sepablate.analysis import claims, layers, metrics, page, sentences, tables, verdicts
+from sepablate.analysis import claims, layers, metrics, page, partial, sentences, tables, verdicts
 from sepablate.analysis.claims import Measured
 from sepablate.provenance import behind, differences
 from sepablate.study import LayerStudy
@@ -16,7 +16,7 @@ from sepablate.study import LayerStudy
 
 def of_study(name: str, folder: Path) -> Iterator[str]:
     """Where a study's table, figure and claims in `folder` do not agree."""
-    declared = study.load(name)
+    declared = partial.shown(name, folder)
     table = folder / "table.csv"
     if isinstance(declared, LayerStudy):
         yield from _of_layers(declared.at(folder.parent.name), folder, study.FOLDER / f"{name}.py")
@@ -25,8 +25,8 @@ def of_study(name: str, folder: Path) -> Iterator[str]:
     markdown = tables.to_markdown(summary).encode()
     yield from differences.in_bytes(folder / "table.md", markdown, str(table))
     names = [variant.name for variant in declared.all]
-    if list(summary.variant) != names:
-        yield f"{table}: variants {list(summary.variant)}, but the study has {names}"
+    if list(summary["variant"]) != names:
+        yield f"{table}: variants {list(summary['variant'])}, but the study has {names}"
     for figure in sorted(folder.glob("figure.*")):
         if behind.run_keys(figure) != behind.run_keys(table):
             yield f"{figure}: other run keys than in {table}"
@@ -80,6 +80,7 @@ def of_report(name: str, studies: list[str], folder: Path) -> Iterator[str]:
     text = report.read_text()
     parts = [sentences.scorecard(decided), *map(tables.to_markdown, summaries.values())]
     parts += map(sentences.sentence, decided)
+    parts += [partial.sentence(each, partial.shown(each, folder / each)) for each in studies]
     parts += [(folder / each / "table.md").read_text() for each in timed]
     parts += [layers.sentences(layers.read(folder / each, each)) for each in timed]
     for line in "\n".join(parts).splitlines():

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sepablate import study
-from sepablate.analysis import digests, layers, outputs
+from sepablate.analysis import digests, layers, outputs, partial
 from sepablate.analysis.results import RESULTS
 from sepablate.keys import run_key
 from sepablate.provenance import alone, committed, differences
+from sepablate.study import AnyStudy
 
 NOT_COMMITTED = ("runs", "measured")
 
@@ -89,11 +89,15 @@ def _report(path: Path, scale: str, said: list[str], studies: list[str]) -> Iter
     """What is wrong in a report and its studies; adds what was checked to `said`."""
     listing = _read(path)
     name, own = listing["report"], listing["studies"]
-    variants = {variant.name for each in own for variant in study.load(each).all}
+    shown = {each: partial.shown(each, path.parent / each) for each in own}
+    variants = {variant.name for each in shown.values() for variant in each.all}
     studies += own
     if all((RESULTS / scale / "runs" / each / "config.json").is_file() for each in variants):
         said.append(f"{name}: made again from the runs of {len(variants)} variants")
-        yield from _made_again(path, scale, name, own)
+        for each, part in shown.items():
+            if partial.trained(each, scale) != part:
+                yield f"{path.parent / each}: leaves out variants that have runs; make it again"
+        yield from _made_again(path, scale, name, shown)
     else:
         said.append(f"{name}: no runs on disk, so checked against itself (`dvc repro` makes them)")
         for each in own:
@@ -101,15 +105,15 @@ def _report(path: Path, scale: str, said: list[str], studies: list[str]) -> Iter
         yield from alone.of_report(name, own, path.parent)
 
 
-def _made_again(path: Path, scale: str, name: str, studies: list[str]) -> Iterator[str]:
+def _made_again(path: Path, scale: str, name: str, studies: dict[str, AnyStudy]) -> Iterator[str]:
     """Files that differ from what the study and report commands write now, in a folder aside."""
     with tempfile.TemporaryDirectory() as temporary:
         aside = Path(temporary)
-        _furnish(aside, scale, studies)
+        _furnish(aside, scale, [*studies])
         with contextlib.chdir(aside):
-            for each in studies:
-                outputs.study_outputs(each, scale)
-            outputs.report_outputs(studies, scale, name)
+            for each, part in studies.items():
+                outputs.study_outputs(each, scale, part)
+            outputs.report_outputs([*studies], scale, name)
         made = aside / path.parent
         for name in sorted([path.name, *_read(made / path.name)["files"]]):
             expected = (made / name).read_bytes()

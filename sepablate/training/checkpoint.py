@@ -25,12 +25,13 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> None:
 def load(folder: Path) -> dict[str, Any] | None:
     """The newest checkpoint whose bytes agree with the digest in its name, or None.
 
-    One that is damaged is deleted, lest it count among the last two.
+    One that is damaged is deleted, lest it count among the last two. Its tensors are on the CPU:
+    the device that saved them may not be there any more.
     """
     for path in _all(folder):
         content = path.read_bytes()
         if path.stem.rpartition("-")[2] == _digest(content):
-            return torch.load(io.BytesIO(content), weights_only=True)
+            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         path.unlink()
     return None
 

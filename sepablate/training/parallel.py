@@ -49,7 +49,8 @@ class Group:
 def warm_up() -> ForkServerContext:
     """Start, in the background, the server that forks workers with torch already imported.
 
-    A forked worker starts in milliseconds, and a worker that crashes takes no other with it.
+    A forked worker starts in milliseconds, and a worker that crashes takes no other with it. (Runs
+    that share one crash together, and go on from their checkpoints when they are started again.)
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["sepablate.training.preload"])

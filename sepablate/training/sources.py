@@ -38,3 +38,10 @@ def source_digest(model: str, dataset: str, kernels: str) -> str:
     for path in (*sources, *KERNELS.get(kernels, ())):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+@functools.cache
+def kernels_digest(kernels: str) -> str:
+    """A hash of the source of these kernels."""
+    content = b"".join(path.read_bytes() for path in KERNELS[kernels])
+    return hashlib.sha256(content).hexdigest()[:16]

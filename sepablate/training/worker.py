@@ -159,7 +159,7 @@ def _write_measured(
 ) -> None:
     """What differs between two identical runs, kept out of the files that must not.
 
-    beside: how many runs its process trained at the same time.
+    beside: how many other runs its process trained at the same time; its memory is that of all.
     energy_joules: of the processor packages or the accelerator while the run went on, with all
     that ran beside it; null if the machine does not tell, the run was interrupted, or several
     processes trained it.
