@@ -57,7 +57,7 @@ def draw(frame: pd.DataFrame, titles: Mapping[str, str]) -> bytes:
             axis.xaxis.set_minor_formatter(NullFormatter())
             axis.margins(x=0.12)
         panels[-1].set_xlabel(
-            "Time of a step, sepablate = 1 (more is slower); median and range over turns\n"
+            "Time of a step, sepablate = 1 (more is slower)\nmedian and range over turns\n"
             f"{machine(frame)}, {latest(frame).date}",
             fontsize=8,
         )
