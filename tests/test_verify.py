@@ -112,6 +112,8 @@ def test_runs_that_do_not_match_their_keys_are_found() -> None:
 
 def test_what_no_digest_covers_or_is_missing_is_named() -> None:
     without_runs()
+    (TINY / "speed.csv").write_text("variant\n")  # of no report
+    assert verify("tiny").wrong == []
     shutil.copytree(TINY / "residual_connections", TINY / "other")
     (TINY / "residual_learning_rate/figure.svg").unlink()
     wrong = verify("tiny").wrong

@@ -16,6 +16,7 @@ from sepablate.provenance import alone, committed, differences
 from sepablate.study import AnyStudy
 
 NOT_COMMITTED = ("runs", "measured")
+OF_NO_REPORT = "speed.csv"  # of `sepablate cost --save`
 
 
 @dataclass
@@ -54,7 +55,10 @@ def _covered(folder: Path) -> Iterator[str]:
     listings = sorted(folder.glob("*digests.json"))
     covered = {folder / name for path in listings for name in _read(path)["files"]}
     for path in sorted(folder.rglob("[!.]*")):
-        own = path.is_file() and path.relative_to(folder).parts[0] not in NOT_COMMITTED
+        own = path.is_file() and path.relative_to(folder).parts[0] not in (
+            *NOT_COMMITTED,
+            OF_NO_REPORT,
+        )
         if own and path not in covered and path not in listings:
             yield f"{path}: in no digests.json; `sepablate report` writes one"
 
