@@ -16,13 +16,14 @@ import torch
 import torchvision
 from conftest import ROOT
 from torch import nn
+from torch_count import count
 
 from sepablate.costs import speed
 from sepablate.costs.command import cost as command
 from sepablate.costs.speed import Speed
 from sepablate.costs.table import resolved, thin
 from sepablate.models import MODELS, build
-from sepablate.models.cost import KINDS, Cost, breakdown, count
+from sepablate.models.cost import KINDS, Cost, breakdown
 
 TINY: list[dict[str, Any]] = [
     *({"model": name} for name in MODELS),

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT
-from test_kernels import error, random
+from test_kernels import error, random, results
 from torch import Tensor
 from torch.nn import functional
 
@@ -50,16 +50,6 @@ def gpu() -> ModuleType:
     from sepablate.kernels import gpu
 
     return gpu
-
-
-def results(compute: Callable[..., Tensor], *inputs: Tensor, device: str = "cpu") -> list[Tensor]:
-    """The output, and the gradient of each input for one gradient of the output."""
-    leaves = [tensor.detach().clone().to(device).requires_grad_() for tensor in inputs]
-    output = compute(*leaves)
-    output.float().backward(random(*output.shape, seed=1).to(device))
-    gradients = [leaf.grad for leaf in leaves]
-    assert all(gradient is not None for gradient in gradients)
-    return [tensor.detach().cpu() for tensor in (output, *gradients)]  # type: ignore[union-attr]
 
 
 def assert_equal(

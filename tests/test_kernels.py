@@ -48,14 +48,14 @@ def error(found: Tensor, expected: Tensor) -> float:
     return (difference / expected.float().norm().clamp_min(1e-9)).item()
 
 
-def results(compute: Callable[..., Tensor], *inputs: Tensor) -> list[Tensor]:
+def results(compute: Callable[..., Tensor], *inputs: Tensor, device: str = "cpu") -> list[Tensor]:
     """The output, and the gradient of each input for one gradient of the output."""
-    leaves = [tensor.clone().requires_grad_() for tensor in inputs]
+    leaves = [tensor.detach().clone().to(device).requires_grad_() for tensor in inputs]
     output = compute(*leaves)
-    output.float().backward(random(*output.shape, seed=1))
+    output.float().backward(random(*output.shape, seed=1).to(device))
     gradients = [leaf.grad for leaf in leaves]
     assert all(gradient is not None for gradient in gradients)
-    return [output.detach(), *gradients]  # type: ignore[list-item]
+    return [tensor.detach().cpu() for tensor in (output, *gradients)]  # type: ignore[union-attr]
 
 
 def assert_equal(

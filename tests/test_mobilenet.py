@@ -9,9 +9,10 @@ from test_models import generator, seeded, trainable
 from timm.layers import make_divisible
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch_count import count
 
 from sepablate.models import build
-from sepablate.models.cost import count, match_width
+from sepablate.models.cost import match_width
 from sepablate.models.initial import initialise
 from sepablate.models.layers import Depthwise, scaled
 from sepablate.models.weights import from_timm, to_timm

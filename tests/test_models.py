@@ -7,9 +7,10 @@ import timm
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch_count import count
 
 from sepablate.models import MODELS, build, defaults
-from sepablate.models.cost import count, match_width
+from sepablate.models.cost import match_width
 from sepablate.models.initial import initialise
 from sepablate.models.layers import scaled
 from sepablate.models.weights import from_timm, to_timm

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch_count import count
 
 from sepablate.models import build
-from sepablate.models.cost import Breakdown, breakdown, count
+from sepablate.models.cost import Breakdown, breakdown
 from sepablate.models.layers import Depthwise
 from sepablate.paper import mobilenets, xception
 from sepablate.paper.mobilenets import MISPRINTS, Cost, Misprint, Network

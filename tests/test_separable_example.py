@@ -7,9 +7,10 @@ import torch
 from test_models import generator, trainable
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch_count import count
 
 from sepablate.models import build
-from sepablate.models.cost import count, match_width
+from sepablate.models.cost import match_width
 from sepablate.models.initial import initialise
 
 # (inputs, outputs, side of the output map) of each convolution, of 64 x 64 pixels

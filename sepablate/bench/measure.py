@@ -21,7 +21,7 @@ from sepablate import models
 from sepablate.bench import published
 from sepablate.bench.cases import Case
 from sepablate.models.initial import initialise
-from sepablate.training import settled
+from sepablate.training import machine, settled
 from sepablate.training.job import FOLDER
 
 TOLERANCE = {"fp32": 1e-3, "bf16": 0.1}  # of the largest output
@@ -68,8 +68,8 @@ def measure(case: Case, tell: Callable[[str], None] = lambda what: None) -> list
         try:
             process = Process(case, each.contender)
             each.first_step.append(process.first_step)
-            # What later steps do not do again; on a GPU ours is recorded in the fourth.
-            process.turn(max(5 if gpu else 1, case.turn // 5))
+            # What later steps do not do again; the first step is done.
+            process.turn(max(machine.warm_up_steps(case.device) - 1, case.turn // 5))
         except Failed as error:
             lost(each, error)
             return None

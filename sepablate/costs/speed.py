@@ -20,7 +20,6 @@ from sepablate.training.job import FOLDER
 from sepablate.training.run import Run
 
 RESULTS = Path("results")
-WARM_UP = {"cpu": 2, "cuda": 5}  # steps: the first ones choose algorithms, or are recorded
 CONDITIONS = (
     "batch_size",
     "image_size",
@@ -108,7 +107,7 @@ def measure(runs: list[Run], batch_size: int, rounds: int) -> list[Speed]:
     """Time `rounds` steps of each run on the first accelerator or the CPU: one each, in turns."""
     device = machine.devices()[0]
     steppers = [Stepper(run, batch_size, device) for run in runs]
-    for _ in range(WARM_UP[torch.device(device).type]):
+    for _ in range(machine.warm_up_steps(device)):
         for stepper in steppers:
             stepper.step()
     taken = [[stepper.step() for stepper in steppers] for _ in range(rounds)]

@@ -38,22 +38,11 @@ class Breakdown:
         return Cost(sum(kind.parameters for kind in each), sum(kind.mult_adds for kind in each))
 
 
-def count(model: nn.Module, image_size: int) -> Cost:
-    """The cost of `model` for one image of `image_size` x `image_size` pixels.
-
-    Multiply-adds are those of convolutions and matrix products, biases left out. Nothing is
-    computed: a copy of the model runs on the meta device.
-    """
-    from torch.utils.flop_counter import FlopCounterMode  # half a second
-
-    counter = FlopCounterMode(display=False)
-    with counter:
-        _run_on_meta(copy.deepcopy(model), image_size)
-    return Cost(_parameters(model), counter.get_total_flops() // 2)
-
-
 def breakdown(model: nn.Module, image_size: int) -> Breakdown:
-    """What the layers of `model` cost for one image, counted as in `count`, by kind of layer.
+    """What the layers of `model` cost for one image of `image_size` x `image_size` pixels, by kind.
+
+    Multiply-adds are those of convolutions and dense layers, biases left out. Nothing is computed:
+    a copy of the model runs on the meta device.
 
     A convolution is "1x1", "depthwise" (as many groups as channels) or else "k x k", grouped or
     not; "norm" is BN. Biases count with their layer. TypeError for any other layer that has

@@ -22,6 +22,7 @@ from sepablate.training import (
     engine,
     evaluation,
     lifeline,
+    machine,
     parallel,
     task,
     worker,
@@ -30,7 +31,6 @@ from sepablate.training.job import FOLDER, Job
 from sepablate.training.run import Run
 
 STEPS, IMAGES = 2.5, 0.8  # seconds spent on gradient steps, and on evaluating images
-WARM_UP = {"cpu": 2, "cuda": 5}  # steps: the first ones choose algorithms, or are recorded
 BEGIN_TRAINING = """
 from sepablate.training import parallel
 context = parallel.warm_up()
@@ -108,7 +108,7 @@ def _measure(job: Job, asked: float) -> Cost:
     def evaluate() -> None:
         evaluation.scores(state.model, few, setting)
 
-    warm_up = WARM_UP[torch.device(job.device).type]
+    warm_up = machine.warm_up_steps(job.device)
     for _ in range(warm_up):
         step()
     evaluate()

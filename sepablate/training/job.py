@@ -16,7 +16,7 @@ DONE, FAILED, NO_SPACE, INTERRUPTED, BUSY = 0, 1, os.EX_IOERR, os.EX_TEMPFAIL, 7
 
 @dataclass(frozen=True)
 class Job:
-    """A run and how its files call it. beside: runs that its process trains at the same time."""
+    """A run and how its files call it. beside: other runs of its process."""
 
     run: Run
     label: str

@@ -30,6 +30,11 @@ def devices() -> list[str]:
     return [f"cuda:{index}" for index in range(count)] or ["cpu"]
 
 
+def warm_up_steps(device: str) -> int:
+    """Gradient steps that take longer than later ones: they choose algorithms, or are recorded."""
+    return 2 if device == "cpu" else 5
+
+
 def hardware() -> dict[str, Any]:
     """Processor, cores and accelerator, as they stand beside every time."""
     accelerator = torch.cuda.get_device_name(0) if torch.cuda.device_count() else "none"
@@ -135,11 +140,10 @@ def _checked_precision() -> str:
     device = devices()[0]
     if bf16_error(device) >= RIGHT:
         return "fp32"
+    if device == "cpu":
+        return "bf16" if bf16_time(device) < FAST else "fp32"
     # A GPU computes so small a probe in no time, and tells nothing of real networks.
-    fast = (
-        bf16_time(device) < FAST if device == "cpu" else torch.cuda.is_bf16_supported(False)
-    )  # not emulated
-    return "bf16" if fast else "fp32"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
 
 
 def bf16_error(device: str) -> float:
