@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 from test_analysis import make_runs
+from torch_count import count
 from typer.testing import CliRunner
 
 from sepablate import layer_cost, study, tracking
 from sepablate.analysis import layer_figure, layers, outputs
 from sepablate.cli import app
-from sepablate.models import cost
 from sepablate.planning.forecast import woken
 from sepablate.planning.pipeline import Stage
 from sepablate.provenance import trace, verify
@@ -55,7 +55,7 @@ def project(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 def test_formulas_are_what_the_timed_modules_count(kernel: int, channels: int, size: int) -> None:
     found = []
     for name in ("standard", "separable"):
-        counted = cost.count(getattr(layer_cost, name)(kernel, channels), size)
+        counted = count(getattr(layer_cost, name)(kernel, channels), size)
         formula = getattr(layers, name)(kernel, channels, channels, size)
         assert formula == (counted.parameters, counted.mult_adds)
         found.append(counted.mult_adds)
