@@ -6,8 +6,8 @@ from typing import Any
 
 import typer
 
-from sepablate.cli import app, command_names
-from sepablate.files import NoSpace
+from sepablate.cli.app import app, command_names
+from sepablate.store.files import NoSpace
 
 # typer exports only some of its exceptions
 USAGE_ERROR: type[Any] = typer.BadParameter.__bases__[0]

@@ -13,20 +13,20 @@ import sys
 import time
 
 from sepablate import data, scales, study
-from sepablate.training import parallel, settled, worker
-from sepablate.training.job import FOLDER, Job
-from sepablate.training.run import resolve
+from sepablate.execution import backend, pool, worker
+from sepablate.execution.job import FOLDER, Job
+from sepablate.runs.run import resolve
 
 
 def job() -> Job:
     """The first run of Xception at smoke scale."""
     scale, recipes = scales.load("smoke")
     run = resolve(study.variant("xception"), "smoke", scale, recipes, 0, scale.precision)
-    run = settled.settle(run, FOLDER.parent)
+    run = backend.settle(run, FOLDER.parent)
     module = data.dataset(scale.dataset)
     module.load = functools.cache(module.load)  # type: ignore[attr-defined]
     module.load(data.FOLDER)
-    return parallel.jobs_for([run], "Xception")[0]
+    return pool.jobs_for([run], "Xception")[0]
 
 
 def killed(run: Job, after: float) -> bool:

@@ -9,8 +9,8 @@ from conftest import ROOT, made_once
 from test_analysis import make_runs
 
 from sepablate import study
-from sepablate.analysis import outputs
-from sepablate.keys import run_key
+from sepablate.report import outputs
+from sepablate.store.run_key import run_key
 
 REPORTS = {"REPORT": ["residual_connections"], "CONTROLS": ["residual_learning_rate"]}
 TINY = Path("results/tiny")

@@ -11,7 +11,7 @@ from conftest import ROOT
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
-from sepablate.tracking import store
+from sepablate.tracking import connection
 
 STUDY = "xception_vs_inception"
 STEPS = (8, 16, 24)
@@ -94,7 +94,7 @@ def write_training(seed: int, evaluations: int, finished: bool = False) -> None:
 
 def shown(archived: bool = False) -> dict:
     """All that MLflow has of the study: run id -> name, status, parameters, tags, points."""
-    client = MlflowClient(store.address())
+    client = MlflowClient(connection.address())
     experiment = client.get_experiment_by_name(f"{STUDY} · smoke")
     if experiment is None:
         return {}

@@ -15,19 +15,11 @@ from matplotlib.transforms import Bbox
 from scipy import stats
 
 from sepablate import study
-from sepablate.analysis import (
-    claims,
-    curves,
-    labels,
-    looks,
-    measures,
-    outputs,
-    results,
-    series,
-    tables,
-)
-from sepablate.analysis.claims import Divergence
+from sepablate.analysis import effects, learning_curves, load_runs, metrics, summary_table
+from sepablate.analysis.effects import Divergence
 from sepablate.paper import xception as paper
+from sepablate.plots import point_labels, scores_against, style
+from sepablate.report import outputs
 
 STUDIES = [name for name in study.names() if study.load(name).all]
 MAIN = ["xception_vs_inception", "residual_connections", "pointwise_activation"]
@@ -53,7 +45,7 @@ def make_runs(name, seeds=range(6), diverged=()):
     folder.mkdir(parents=True)
     keys = {str(seed): f"{seed:016d}" for seed in seeds}
     declared = study.variants()[name]
-    measure = measures.OF_TASKS[declared.task]
+    measure = metrics.OF_TASKS[declared.task]
     config = {"parameters": 1000, "weight_decay": 1e-5, "batch_size": 64}
     config |= {"mult_adds": int(2_500_000 * declared.relative_width**2)}
     config |= {"test_images": IMAGES, "seeds": list(seeds), "label": name, "run_keys": keys}
@@ -85,7 +77,7 @@ def make_runs(name, seeds=range(6), diverged=()):
             rows.append((9, measure.final, correct.mean()))
             (folder / f"seed-{seed}.{measure.images}").write_bytes(content)
         text = "".join(f"{keys[str(seed)]},{name},{seed},{s},{m},{v}\n" for s, m, v in rows)
-        (folder / f"seed-{seed}.csv").write_text(",".join(results.COLUMNS) + "\n" + text)
+        (folder / f"seed-{seed}.csv").write_text(",".join(load_runs.COLUMNS) + "\n" + text)
 
 
 def final(name, metric="final/test_accuracy_averaged"):
@@ -117,8 +109,8 @@ def test_claims_against_the_files(project):
     make_runs("no_residual", diverged=[2])
     outputs.study_outputs("residual_connections", "tiny")
     text = Path("results/tiny/residual_connections/claims.json").read_text()
-    accuracy, speed = claims.from_json(text)
-    assert claims.to_json([accuracy, speed]) == text
+    accuracy, speed = effects.from_json(text)
+    assert effects.to_json([accuracy, speed]) == text
     expected = (final("xception") - final("no_residual")).dropna()
     assert accuracy.seeds == speed.seeds == (0, 1, 3, 4, 5)
     assert accuracy.differences == pytest.approx(expected.tolist())
@@ -146,9 +138,9 @@ def test_many_labels_are_scored_by_their_precision(project):
     assert not [column for column in table if "accuracy" in column]
     assert "Test MAP@100 (%)" in Path(f"results/tiny/{MANY}/table.md").read_text()
     curve = pd.read_csv(f"results/tiny/{MANY}/curves.csv")
-    assert list(curve.columns) == curves.columns(measures.OF_TASKS["multi_label"])
+    assert list(curve.columns) == learning_curves.columns(metrics.OF_TASKS["multi_label"])
     assert curve.validation_map_100.between(0.6, 0.9).all()
-    first, *_ = claims.from_json(Path(f"results/tiny/{MANY}/claims.json").read_text())
+    first, *_ = effects.from_json(Path(f"results/tiny/{MANY}/claims.json").read_text())
     assert first.differences == pytest.approx((own - theirs).dropna().tolist())
     runs, seeds = Path("results/tiny/runs"), (0, 1, 3, 4, 5)
     left, right = (
@@ -172,7 +164,7 @@ def test_a_study_of_two_tasks_is_refused(project):
 
 
 def test_a_claim_on_the_other_task_s_score_is_refused(project):
-    runs = results.read(study.load(MANY).all, "tiny")
+    runs = load_runs.read(study.load(MANY).all, "tiny")
     assert set(runs.scores("speed").columns) == {each.name for each in study.load(MANY).all}
     with pytest.raises(ValueError, match=r"metric 'accuracy' of runs of .*: choose map_100, speed"):
         runs.scores("accuracy")
@@ -264,12 +256,12 @@ def test_runs_that_all_diverged_leave_gaps_not_errors(project):
 def test_a_variant_looks_the_same_in_every_figure_and_no_two_look_alike_in_one():
     everywhere = {}
     for name in STUDIES:
-        found = looks.looks([variant.name for variant in study.load(name).all])
+        found = style.looks([variant.name for variant in study.load(name).all])
         for part in zip(*found.values(), strict=True):
             assert len(set(part)) == len(found), (name, part)
         for variant, look in found.items():
             assert everywhere.setdefault(variant, look) == look
-    many = looks.looks([f"unknown_{index}" for index in range(40)])
+    many = style.looks([f"unknown_{index}" for index in range(40)])
     assert len(set(many.values())) == 40
 
 
@@ -277,10 +269,12 @@ def test_a_variant_looks_the_same_in_every_figure_and_no_two_look_alike_in_one()
 def test_final_scores_against_a_field_of_the_config(project, name):
     each = study.load(name)
     make_runs(each.variants[0].name, diverged=[4])
-    runs = results.read(each.all, "tiny")
-    places = series.positions(runs.configs, each.against)
+    runs = load_runs.read(each.all, "tiny")
+    places = scores_against.positions(runs.configs, each.against)
     axis = Figure(figsize=(3, 3.6)).subplots()
-    assert series.scores_against(runs.frame, runs.measure, each.against, places, axis) is axis
+    assert (
+        scores_against.scores_against(runs.frame, runs.measure, each.against, places, axis) is axis
+    )
     assert axis.get_xscale() == "log"
     strokes, intervals, means = axis.lines[::3], axis.lines[1::3], axis.lines[2::3]
     for variant, *drawn in zip(each.all, strokes, intervals, means, strict=True):
@@ -295,12 +289,12 @@ def test_final_scores_against_a_field_of_the_config(project, name):
 
 def test_no_segments_stand_beyond_the_most_and_are_named(project):
     each = study.load("channel_segments")
-    runs = results.read(each.all, "tiny")
-    places = series.positions(runs.configs, each.against)
+    runs = load_runs.read(each.all, "tiny")
+    places = scores_against.positions(runs.configs, each.against)
     assert [places[f"segments_{count}"] for count in (1, 2, 32)] == [1, 2, 32]
     assert places["pointwise_first"] > 2 * 32
     axis = Figure().subplots()
-    series.scores_against(runs.frame, runs.measure, each.against, places, axis)
+    scores_against.scores_against(runs.frame, runs.measure, each.against, places, axis)
     axis.get_figure().draw_without_rendering()
     ticks = [label.get_text().replace("\n", " ") for label in axis.get_xticklabels()]
     assert ticks == ["1", "2", "4", "8", "16", "32", "one per channel"]
@@ -314,7 +308,9 @@ def test_against_wants_a_positive_number_of_every_variant():
         (-1, "log axis"),
     ):
         with pytest.raises(ValueError, match=f"against 'mult_adds'.* b.*{said}"):
-            series.positions({"a": {"mult_adds": 5}, "b": {"mult_adds": number}}, "mult_adds")
+            scores_against.positions(
+                {"a": {"mult_adds": 5}, "b": {"mult_adds": number}}, "mult_adds"
+            )
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -324,11 +320,11 @@ def test_names_of_points_cover_nothing(seed):
     axis.set(xlim=(0, 1), ylim=(0, 1))
     places = draw.permutation(9)[:5]  # of a grid
     points = [
-        labels.Point(f"point {k}", "black", x, y, y - 0.02, y + 0.02)
+        point_labels.Point(f"point {k}", "black", x, y, y - 0.02, y + 0.02)
         for k, (x, y) in enumerate((0.2 + 0.3 * (at % 3), 0.2 + 0.3 * (at // 3)) for at in places)
     ]
     points += [points[0]._replace(name="near", x=points[0].x + 0.02)]
-    labels.beside(points, axis)
+    point_labels.beside(points, axis)
     axis.get_figure().draw_without_rendering()
     boxes = [Text.get_window_extent(text) for text in axis.texts]
     assert [text.get_text() for text in axis.texts] == [point.name for point in points]
@@ -340,11 +336,11 @@ def test_names_of_points_cover_nothing(seed):
 
 def test_networks_of_both_tasks_share_their_colour():
     for name in ("xception", "inception_v3"):
-        assert looks.KNOWN[f"{name}_multilabel"] == looks.KNOWN[name]
+        assert style.KNOWN[f"{name}_multilabel"] == style.KNOWN[name]
 
 
 def test_markdown_and_published_numbers():
-    assert tables.markdown(["a|b"], [["c"]]) == "| a\\|b |\n| --- |\n| c |\n"
-    assert tables.percent(-0.01234) == "−1.23"
+    assert summary_table.markdown(["a|b"], [["c"]]) == "| a\\|b |\n| --- |\n| c |\n"
+    assert summary_table.percent(-0.01234) == "−1.23"
     gap = paper.TABLE_3["Inception V3"].parameters / paper.TABLE_3["Xception"].parameters - 1
     assert 0.03 < gap < 0.035  # "within 3.5 %", section 4.5.2

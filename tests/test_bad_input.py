@@ -75,12 +75,13 @@ ARGUMENTS = st.lists(
 ANY_ARGUMENTS = """
 import contextlib, io, json, sys
 from unittest import mock
-from sepablate import __main__, cli
+from sepablate import __main__
+from sepablate.cli import app
 for line in sys.stdin:
     sys.argv = ["sepablate", *json.loads(line)]
     errors, status = io.StringIO(), 0
     with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
-        with mock.patch("sepablate.launch.runs.train", return_value=[]):
+        with mock.patch("sepablate.execution.launch.train", return_value=[]):
             try:
                 __main__.main()
             except SystemExit as error:

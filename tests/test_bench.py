@@ -9,12 +9,12 @@ import torch
 import yaml
 
 from sepablate import models, scales
-from sepablate.bench import loops, measure, published, suite, whole
+from sepablate.bench import end_to_end, loops, measure, suite, timm_networks
 from sepablate.bench.cases import CASES, Case, on
 from sepablate.bench.contender import Over
-from sepablate.models.initial import initialise
-from sepablate.models.weights import from_timm
-from sepablate.training import batches, engine, task
+from sepablate.models.timm_weights import from_timm
+from sepablate.models.weight_init import initialise
+from sepablate.training import batches, engine, objective
 from sepablate.training.evaluation import Setting
 from sepablate.training.step import train_step
 
@@ -32,7 +32,7 @@ def small(data_folder: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> 
 )
 def test_contenders_compute_the_same_function(small: Case, name: str) -> None:
     run = small.run()
-    network = published.network(run)
+    network = timm_networks.network(run)
     initialise(network, 3)
     for norm in network.modules():
         if isinstance(norm, torch.nn.BatchNorm2d):
@@ -50,7 +50,7 @@ def test_contenders_compute_the_same_function(small: Case, name: str) -> None:
 
 def test_the_narrow_network_is_as_large_as_ours(small: Case) -> None:
     run = small.run()
-    ours, theirs = models.build(run.model, **run.options), published.network(run)
+    ours, theirs = models.build(run.model, **run.options), timm_networks.network(run)
     sizes = [sum(each.numel() for each in model.parameters()) for model in (ours, theirs)]
     assert sizes[0] == sizes[1] == run.parameters
 
@@ -114,7 +114,7 @@ def test_titles_say_what_is_trained(small: Case, device: str) -> None:
 
 def test_the_larger_network_of_a_gpu_is_its_peers(small: Case) -> None:
     case = dataclasses.replace(on("cuda:0")[0], device="cpu")
-    network = published.network(case.run())
+    network = timm_networks.network(case.run())
     initialise(network, 3)
     images, labels = case.feed().at(0)
     assert images.shape == (128, 1, 28, 28)
@@ -178,11 +178,13 @@ def test_the_plain_loop_ends_in_our_weights(small: Case, monkeypatch: pytest.Mon
     split = small.split().first(scale.images)
     state, feed = engine.start(run), batches.training(split, run)
     for _ in range(scale.steps):
-        train_step(state, feed, Setting(run, task.of(run.task, split.labels)))
+        train_step(state, feed, Setting(run, objective.of(run.task, split.labels)))
     ends = []
-    monkeypatch.setattr(whole, "LENGTH", {small.scale: {}})
-    monkeypatch.setattr(whole, "accuracy", lambda split, run, forward: ends.append(forward) or 0.0)
-    whole.plain_fp32(5)
+    monkeypatch.setattr(end_to_end, "LENGTH", {small.scale: {}})
+    monkeypatch.setattr(
+        end_to_end, "accuracy", lambda split, run, forward: ends.append(forward) or 0.0
+    )
+    end_to_end.plain_fp32(5)
     theirs = flat(from_timm("xception", ends[0].module.state_dict()))
     ours = flat(state.average.model.state_dict())
     moved = ours - flat(engine.start(run).model.state_dict())

@@ -9,7 +9,7 @@ from conftest import ROOT
 
 from sepablate.bench import report
 from sepablate.bench.cases import on
-from sepablate.bench.command import file_name
+from sepablate.cli.bench import file_name
 
 
 def frame(accelerator: str = "none", unit: float = 0.05) -> pd.DataFrame:

@@ -12,8 +12,8 @@ from conftest import PATIENCE, TRAIN, checkpoints, edit_params, living, results,
 
 distributed = pytest.importorskip("distributed")
 
-from sepablate.files import is_whole  # noqa: E402
-from sepablate.training import cluster  # noqa: E402
+from sepablate.execution import dask_cluster  # noqa: E402
+from sepablate.store.files import is_whole  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -103,17 +103,17 @@ def test_a_worker_that_does_not_share_the_folder_is_named(
 ) -> None:
     with workers.get_client() as client:
         (tmp_path / "token").touch()
-        cluster._check_shared(client, tmp_path / "token")
+        dask_cluster._check_shared(client, tmp_path / "token")
         with pytest.raises(ValueError, match=rf"^worker tcp://\S+ does not see {tmp_path}: share"):
-            cluster._check_shared(client, tmp_path / "missing")
+            dask_cluster._check_shared(client, tmp_path / "missing")
 
 
 def test_no_cluster_and_no_library_are_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "TIMEOUT", 0.5)
+    monkeypatch.setattr(dask_cluster, "TIMEOUT", 0.5)
     for address in ("tcp://127.0.0.1:1", "nonsense://there", "no address"):
         with pytest.raises(ValueError, match=f"^--cluster {address}: choose") as raised:
-            cluster._client(address).__enter__()
+            dask_cluster._client(address).__enter__()
         assert "\n" not in str(raised.value)
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(ValueError, match=r"pip install 'sepablate\[cluster\]'"):
-        cluster._client("tcp://127.0.0.1:1").__enter__()
+        dask_cluster._client("tcp://127.0.0.1:1").__enter__()

@@ -18,12 +18,12 @@ from conftest import ROOT
 from torch import nn
 from torch_count import count
 
-from sepablate.costs import speed
-from sepablate.costs.command import cost as command
-from sepablate.costs.speed import Speed
-from sepablate.costs.table import resolved, thin
+from sepablate.cli.cost import cost as command
 from sepablate.models import MODELS, build
-from sepablate.models.cost import KINDS, Cost, breakdown
+from sepablate.models.complexity import KINDS, Cost, breakdown
+from sepablate.profiling import speed
+from sepablate.profiling.complexity_table import resolved, thin
+from sepablate.profiling.speed import Speed
 
 TINY: list[dict[str, Any]] = [
     *({"model": name} for name in MODELS),

@@ -12,11 +12,12 @@ from conftest import TRAIN, results, sepablate
 from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from processes import dvc
 
-from sepablate import data, doctor
-from sepablate.analysis import results as analysed
-from sepablate.data import fashion_mnist, fetch
-from sepablate.files import SEAL, damaged, is_whole, seal, write_atomically
-from sepablate.training import checkpoint
+from sepablate import data
+from sepablate.analysis import load_runs as analysed
+from sepablate.data import download, fashion_mnist
+from sepablate.provenance import doctor
+from sepablate.store import checkpoint
+from sepablate.store.files import SEAL, damaged, is_whole, seal, write_atomically
 
 RUN = "results/smoke/runs/xception"
 
@@ -52,7 +53,7 @@ def test_a_thousand_flips_are_found(tmp_path: Path, finished: Path, data_folder:
     for _ in range(200):
         (tmp_path / name).write_bytes(disturbed(labels, draw))
         with pytest.raises(ValueError, match=name):
-            fetch.verified(fashion_mnist.SOURCE, tmp_path, name)
+            download.verified(fashion_mnist.SOURCE, tmp_path, name)
         found += 1
     checkpoint.save(tmp_path, 1, {"step": 1})
     checkpoint.save(tmp_path, 2, {"step": 2})

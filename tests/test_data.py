@@ -10,8 +10,8 @@ import torch
 import torchvision
 from conftest import sepablate
 
-from sepablate.data import dataset, fashion_mnist, fetch
-from sepablate.data.fetch import Source
+from sepablate.data import dataset, download, fashion_mnist
+from sepablate.data.download import Source
 
 NAMES = list(fashion_mnist.SOURCE.expected)
 
@@ -19,7 +19,7 @@ NAMES = list(fashion_mnist.SOURCE.expected)
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Source:
     """Fashion-MNIST without any source in reach but the user's own files."""
-    monkeypatch.setattr(fetch.shutil, "which", lambda name: None)
+    monkeypatch.setattr(download.shutil, "which", lambda name: None)
     return Source(
         "Fashion-MNIST",
         fashion_mnist.SOURCE.expected,
@@ -64,9 +64,9 @@ def test_the_user_s_own_files_come_first(
 ) -> None:
     for name in NAMES:
         put(data_folder, tmp_path / "user", name, packed)
-    fetch.fetch(offline, tmp_path / "user")
+    download.fetch(offline, tmp_path / "user")
     for name in NAMES:
-        assert fetch.verified(offline, tmp_path / "user", name)
+        assert download.verified(offline, tmp_path / "user", name)
     left = {path.name for path in (tmp_path / "user").iterdir()}
     assert left == {*NAMES, *(f"{name}.gz" for name in NAMES if packed)}
 
@@ -75,7 +75,7 @@ def test_debian_s_installed_package(offline: Source, data_folder: Path, tmp_path
     installed = Path(offline.debian_folder)
     for name in NAMES:
         put(data_folder, installed, name, packed=True)
-    fetch.fetch(offline, tmp_path / "out", say=lambda line: None)
+    download.fetch(offline, tmp_path / "out", say=lambda line: None)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(NAMES)
 
 
@@ -85,13 +85,13 @@ def test_a_wrong_package_falls_through_to_an_error(
     for name in NAMES:
         put(data_folder, Path(offline.debian_folder), name, packed=True, cut=5000)
     with pytest.raises(ValueError, match="5000 bytes decompressed"):
-        fetch.fetch(offline, tmp_path / "out", say=lambda line: None)
+        download.fetch(offline, tmp_path / "out", say=lambda line: None)
     assert not (tmp_path / "out").exists()
 
 
 def test_nothing_in_reach_says_what_to_do(offline: Source, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not found by any way") as error:
-        fetch.fetch(offline, tmp_path / "out")
+        download.fetch(offline, tmp_path / "out")
     message = str(error.value)
     assert "\n" not in message
     for part in (NAMES[0], offline.expected[NAMES[0]], str(tmp_path / "out"), "own site"):
@@ -115,7 +115,7 @@ def test_a_wrong_file_of_the_user_is_named_and_kept(
     )
     wrong = path.read_bytes()
     with pytest.raises(ValueError, match=path.name) as error:
-        fetch.fetch(offline, tmp_path, say=lambda line: None)
+        download.fetch(offline, tmp_path, say=lambda line: None)
     assert "delete it" in str(error.value)
     assert path.read_bytes() == wrong
     assert [found.name for found in tmp_path.iterdir()] == [path.name]

@@ -34,10 +34,11 @@ from conftest import (
 from images import class_folders
 
 from sepablate import __main__, data, models, scales, study
-from sepablate.files import is_whole
-from sepablate.models.initial import initialise
-from sepablate.training import distributed, evaluation, parallel, stage, task
-from sepablate.training.run import resolve
+from sepablate.execution import pool, torchrun, train_variant
+from sepablate.models.weight_init import initialise
+from sepablate.runs.run import resolve
+from sepablate.store.files import is_whole
+from sepablate.training import evaluation, objective
 
 TINY = {"images": 96, "batch_size": 16, "micro_batch": 8, "evaluations": 3, "precision": "fp32"}
 TINY |= {"validation_images": 21, "test_images": 33, "seeds": [0]}
@@ -78,7 +79,7 @@ def ranks(
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    context = parallel.warm_up()
+    context = pool.warm_up()
     both = [
         context.Process(target=rank, args=(number, port, project, before, arguments))
         for number in (0, 1)
@@ -116,7 +117,7 @@ def put_aside(project: Path) -> dict[str, bytes]:
 # With torchrun
 
 
-def torchrun(project: Path) -> subprocess.Popen[str]:
+def start_torchrun(project: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         TORCHRUN,
         cwd=project,
@@ -145,7 +146,7 @@ def test_torchrun_trains_as_one_process_does_and_resumes_to_the_same_bytes(proje
     edit_params(project, **TINY, epochs=4)
     assert sepablate(project, *TRAIN).returncode == 0
     alone, names = losses(project), set(put_aside(project))
-    process = torchrun(project)
+    process = start_torchrun(project)
     output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, output
     assert output.count("1/1 runs") == 1
@@ -160,7 +161,7 @@ def test_torchrun_trains_as_one_process_does_and_resumes_to_the_same_bytes(proje
     assert set(together) == names
 
     edit_params(project, evaluations=24)  # nothing but a checkpoint after each step
-    process = torchrun(project)
+    process = start_torchrun(project)
     wait_for(lambda: checkpoints(project))
     for pid in rank_1(project):
         os.kill(pid, signal.SIGTERM)
@@ -203,10 +204,10 @@ def test_what_does_not_fit_ends_both_in_one_line(project: Path) -> None:
 def test_parts_of_a_batch_must_come_out_even() -> None:
     scale, _ = scales.load("paper", ROOT / "params.yaml")
     for world in (1, 2, 4, 8, 16):
-        distributed.check("paper", scale, world)
+        torchrun.check("paper", scale, world)
     for world in (3, 32):
         with pytest.raises(ValueError, match=rf"scales\.paper\.batch_size: 1024: .* {world} proc"):
-            distributed.check("paper", scale, world)
+            torchrun.check("paper", scale, world)
 
 
 @pytest.mark.slow
@@ -215,7 +216,7 @@ def test_a_run_that_another_trainer_has_is_left_to_it(
 ) -> None:
     edit_params(project, **TINY | {"seeds": [0, 1]})
     monkeypatch.chdir(project)
-    first, second = stage.known_jobs("xception", "smoke")
+    first, second = train_variant.known_jobs("xception", "smoke")
     first.folder.mkdir(parents=True)
     with (first.folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -250,7 +251,7 @@ def no_room_for_the_leader(number: int) -> None:
 
 
 def elsewhere_for_the_other(number: int) -> None:
-    distributed.SHARED_WITHIN = 1.0
+    torchrun.SHARED_WITHIN = 1.0
     if number == 1:
         os.chdir("other")
 
@@ -281,10 +282,10 @@ def score_together(number: int) -> None:
     run = resolve(study.XCEPTION, "smoke", scale, recipes, 0, "fp32")
     model = models.build(run.model, **run.options)
     initialise(model, 0)
-    team = distributed.join()
+    team = torchrun.join()
     for count in (0, 1, 2, 7, 33, 401):
         split = data.dataset(run.dataset).load(data.FOLDER)["test"].first(count)
-        learns = task.of(run.task, split.labels)
+        learns = objective.of(run.task, split.labels)
         together = evaluation.scores(
             model, split, evaluation.Setting(run, learns, "cpu", team.ranks)
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sepablate.training import machine
+from sepablate.execution import hardware
 
 
 def zone(folder: Path, name: str, label: str, microjoules: int) -> Path:
@@ -22,14 +22,14 @@ def zone(folder: Path, name: str, label: str, microjoules: int) -> Path:
 def test_packages_are_added_up_and_their_parts_are_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine, "POWERCAP", tmp_path)
-    assert machine.energy_meter("cpu")() is None
+    monkeypatch.setattr(hardware, "POWERCAP", tmp_path)
+    assert hardware.energy_meter("cpu")() is None
     first = zone(tmp_path, "intel-rapl:0", "package-0", 9_000_000)
     part = zone(tmp_path, "intel-rapl:0:0", "core", 0)
     second = zone(tmp_path, "intel-rapl:1", "package-1", 0)
     unreadable = zone(tmp_path, "intel-rapl:2", "package-2", 0)
     unreadable.unlink()
-    meter = machine.energy_meter("cpu")
+    meter = hardware.energy_meter("cpu")
     part.write_text("5000000")
     assert meter() == 0.0
     first.write_text("2000000")  # past 10 J, the counter began again
@@ -54,7 +54,7 @@ def test_an_accelerator_is_asked_by_its_uuid(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
     card = types.SimpleNamespace(uuid="12-ab")
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
-    assert machine.energy_meter("cuda:0")() == 2.5
+    assert hardware.energy_meter("cuda:0")() == 2.5
     assert names == [b"GPU-12-ab"]
     library.nvmlInit_v2 = lambda: 9  # driver not loaded
-    assert machine.energy_meter("cuda:0")() is None
+    assert hardware.energy_meter("cuda:0")() is None

@@ -15,7 +15,7 @@ from test_security import Bomb
 from timm.data import create_dataset, create_loader, resolve_model_data_config
 from torch import nn
 
-from sepablate.evaluate import published
+from sepablate.pretrained import evaluate
 
 CLASSES = tuple(f"n{number:02}" for number in range(7))
 IMAGES = 8
@@ -39,7 +39,7 @@ def timms(name: str, data: Path) -> tuple[nn.Module, torch.Tensor, torch.Tensor]
     The mean logit of each class is taken off its bias, so that the predictions vary.
     """
     torch.manual_seed(1)
-    network = timm.create_model(published.NETWORKS[name].timm, num_classes=len(CLASSES)).eval()
+    network = timm.create_model(evaluate.NETWORKS[name].timm, num_classes=len(CLASSES)).eval()
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_var.fill_(0.7)  # or the images' differences die out on the way
@@ -70,7 +70,7 @@ def save_old(network: nn.Module, path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", published.NETWORKS)
+@pytest.mark.parametrize("name", evaluate.NETWORKS)
 def test_our_network_counts_what_timms_own_loop_counts(
     name: str, data: Path, tmp_path: Path
 ) -> None:
@@ -81,11 +81,11 @@ def test_our_network_counts_what_timms_own_loop_counts(
     assert len(set(order[:, 0].tolist())) > 1, "the network tells no images apart"
     save_file(network.state_dict(), tmp_path / "new.safetensors")
     save_old(network, tmp_path / "old.pth")
-    new, old = (published.load(name, tmp_path / file) for file in ("new.safetensors", "old.pth"))
+    new, old = (evaluate.load(name, tmp_path / file) for file in ("new.safetensors", "old.pth"))
     for key, value in new.state_dict().items():
         assert key.endswith("batches_tracked") or torch.equal(value, old.state_dict()[key])
 
-    lines = published.evaluate(name, tmp_path / "old.pth", data, batch=3, mean_std="timm")
+    lines = evaluate.evaluate(name, tmp_path / "old.pth", data, batch=3, mean_std="timm")
     assert f"{IMAGES} images of {data}/validation" in lines[0]
     for line, (top, count), printed in zip(lines[2:], expected.items(), PAPER[name], strict=False):
         interval = binomtest(count, IMAGES).proportion_ci(method="wilson")
@@ -97,10 +97,10 @@ def test_the_mean_can_be_imagenets(data: Path, tmp_path: Path) -> None:
     network = timm.create_model("mobilenetv1_100", num_classes=len(CLASSES))
     save_file(network.state_dict(), tmp_path / "m.safetensors")
     for choice, mean in {"timm": "0.5", "half": "0.5", "imagenet": "0.485"}.items():
-        lines = published.evaluate("mobilenet_v1", tmp_path / "m.safetensors", data, 8, choice)
+        lines = evaluate.evaluate("mobilenet_v1", tmp_path / "m.safetensors", data, 8, choice)
         assert f"mean ({mean}, " in lines[1]
     with pytest.raises(ValueError, match="mean-std 'none': choose timm, half, imagenet"):
-        published.evaluate("mobilenet_v1", tmp_path / "m.safetensors", data, 8, "none")
+        evaluate.evaluate("mobilenet_v1", tmp_path / "m.safetensors", data, 8, "none")
 
 
 def test_what_is_no_checkpoint_is_refused_and_never_run(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_what_is_no_checkpoint_is_refused_and_never_run(tmp_path: Path) -> None:
     for file in sorted(tmp_path.iterdir()):
         reason = reasons.get(file.name, "no file of weights alone, as .safetensors or .pth")
         with pytest.raises(ValueError, match=f"^{re.escape(str(file))}: {reason}") as raised:
-            published.load("xception", file)
+            evaluate.load("xception", file)
         assert "\n" not in str(raised.value)
     assert not (tmp_path / "bomb").exists()
 
@@ -138,7 +138,7 @@ def test_what_is_missing_is_said(data: Path, tmp_path: Path) -> None:
         ("mobilenet_v1", "m.safetensors", data, "7 classes .* but 1000 in the network"),
     ):
         with pytest.raises(ValueError, match=complaint):
-            published.evaluate(name, file and tmp_path / file, folder, 8, "timm")
+            evaluate.evaluate(name, file and tmp_path / file, folder, 8, "timm")
 
 
 def test_the_command_ends_in_one_line_and_status_2() -> None:

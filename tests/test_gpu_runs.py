@@ -19,14 +19,15 @@ from conftest import TINY, TRAIN, edit_params, results, sepablate
 from test_training import setting, tiny
 
 from sepablate import data
+from sepablate.execution import backend, hardware, pool
+from sepablate.execution.job import BUSY, DONE, FAILED, INTERRUPTED, Job
 from sepablate.kernels import compiled, network
-from sepablate.training import batches, engine, machine, parallel, settled
-from sepablate.training.captured import Captured
-from sepablate.training.checkpoint import newest_step
-from sepablate.training.job import BUSY, DONE, FAILED, INTERRUPTED, Job
+from sepablate.store.checkpoint import newest_step
+from sepablate.training import batches, engine
+from sepablate.training.cuda_graph import Captured
 from sepablate.training.step import State, train_step
 
-DEVICE = machine.devices()[0]
+DEVICE = hardware.devices()[0]
 
 
 def recorded(captured: Captured) -> float:
@@ -129,10 +130,10 @@ class Ended:
 
 def test_each_run_of_a_process_is_known_by_how_it_ended() -> None:
     jobs = [job(index, "cuda:0") for index in range(4)]
-    ended = [DONE, FAILED, parallel.UNKNOWN, parallel.UNKNOWN]
-    groups = [parallel.Group([0, 1, 2], Ended(-9)), parallel.Group([3], Ended(0))]  # type: ignore[arg-type]
-    progress = parallel.Progress([0] * 4)
-    assert parallel._collect(jobs, groups, ended, progress, stopping=False) == []
+    ended = [DONE, FAILED, pool.UNKNOWN, pool.UNKNOWN]
+    groups = [pool.Group([0, 1, 2], Ended(-9)), pool.Group([3], Ended(0))]  # type: ignore[arg-type]
+    progress = pool.Progress([0] * 4)
+    assert pool._collect(jobs, groups, ended, progress, stopping=False) == []
     assert progress.finished == 2
     assert progress.failures == {"xception seed 1": FAILED, "xception seed 2": -9}
 
@@ -142,7 +143,7 @@ def test_the_check_of_a_gpu_s_kernels_sees_a_wrong_gradient(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """By the CPU's kernels, where there is no GPU."""
-    assert settled._reason_on_gpu(DEVICE) is None
+    assert backend._reason_on_gpu(DEVICE) is None
     original = network._operators
 
     class Wrong:
@@ -156,7 +157,7 @@ def test_the_check_of_a_gpu_s_kernels_sees_a_wrong_gradient(
             return lambda x, weight, *more: kernel(x, 2 * weight - weight.detach(), *more)
 
     monkeypatch.setattr(network, "_operators", lambda x: Wrong(original(x)))
-    assert "Triton: outputs and gradients are" in (settled._reason_on_gpu(DEVICE) or "")
+    assert "Triton: outputs and gradients are" in (backend._reason_on_gpu(DEVICE) or "")
 
 
 def job(index: int, device: str, pixels: int = 28) -> Job:
@@ -168,7 +169,7 @@ def test_small_runs_share_a_gpu_large_ones_and_those_of_a_cpu_have_a_process_eac
     def groups(jobs: list[Job], room: int) -> list[list[int]]:
         waiting, found = list(range(len(jobs))), []
         while waiting:
-            found.append(parallel._next_group(jobs, waiting, room))
+            found.append(pool._next_group(jobs, waiting, room))
         return found
 
     two = [job(index, f"cuda:{index % 2}") for index in range(6)]
@@ -181,8 +182,8 @@ def test_small_runs_share_a_gpu_large_ones_and_those_of_a_cpu_have_a_process_eac
 
 TOGETHER = """
 import fcntl, json, multiprocessing, sys, time
-from sepablate.training import parallel, stage
-from sepablate.training.checkpoint import newest_step
+from sepablate.execution import pool, train_variant
+from sepablate.store.checkpoint import newest_step
 
 stop = sys.argv[1] == "stop"
 found = stage.seed_jobs("xception", "smoke", {})

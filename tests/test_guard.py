@@ -6,8 +6,8 @@ import pytest
 from conftest import ROOT, contents, edit_params, sepablate
 
 from sepablate import scales, study
-from sepablate.training import guard
-from sepablate.training.run import resolve
+from sepablate.runs import confounds
+from sepablate.runs.run import resolve
 
 FOLDER = ROOT / "experiments"
 PAIRS = [
@@ -38,12 +38,12 @@ def test_declared_studies_are_clean_and_every_other_change_is_caught(
 ) -> None:
     declared = study.load(name, FOLDER)
     left, right = (configs[each] for each in pair)
-    assert guard.undeclared(declared, left, right) == {}
+    assert confounds.undeclared(declared, left, right) == {}
     for field, value in right.items():
-        if field in {*declared.asks, *declared.confounds, *guard.FOLLOWS}:
+        if field in {*declared.asks, *declared.confounds, *confounds.FOLLOWS}:
             continue
         if field in left:  # else it belongs to another network
-            found = guard.undeclared(declared, left, {**right, field: ("changed", value)})
+            found = confounds.undeclared(declared, left, {**right, field: ("changed", value)})
             assert found == {field: (left[field], ("changed", value))}, field
 
 

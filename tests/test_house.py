@@ -13,9 +13,9 @@ import yaml
 from conftest import ROOT
 
 from sepablate import scales, study
-from sepablate.training.run import Run, resolve
-from sepablate.training.sources import COMPUTES
-from sepablate.training.sources import KERNELS as OURS
+from sepablate.runs.run import Run, resolve
+from sepablate.runs.source_hash import COMPUTES
+from sepablate.runs.source_hash import KERNELS as OURS
 
 FOLDER = ROOT / "experiments"
 SOURCE = r"(Chollet|Howard et al\.) 2017, (section|tables?) .+|Keras, .+ example"
@@ -121,7 +121,7 @@ def test_command_line_starts_without_torch() -> None:
 
 
 def test_workers_begin_with_all_that_a_run_imports_and_no_more() -> None:
-    code = "import sys, sepablate.training.preload; print(list(sys.modules))"
+    code = "import sys, sepablate.execution.preload; print(list(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     loaded = set(ast.literal_eval(found.stdout))
     assert "torch._dynamo" in loaded  # torch imports it for the first optimiser

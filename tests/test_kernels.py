@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from sepablate import models
 from sepablate.kernels import compiled, network
-from sepablate.models.initial import initialise
+from sepablate.models.weight_init import initialise
 
 ROOT = Path(__file__).parents[1]
 BF16 = 0.004  # relative error of numbers that were rounded to 8 bits

@@ -25,7 +25,7 @@ from conftest import (
 )
 from processes import ended, holders, opened, start
 
-from sepablate.files import is_whole
+from sepablate.store.files import is_whole
 
 pytestmark = pytest.mark.slow
 
@@ -45,9 +45,9 @@ def test_random_kills_of_a_run_end_in_the_same_bytes(project: Path) -> None:
 KILLED_AT_EACH_WRITE = """
 import os, signal, sys
 from sepablate import scales, study
-from sepablate.files import is_whole
-from sepablate.training import parallel, worker
-from sepablate.training.run import resolve
+from sepablate.store.files import is_whole
+from sepablate.execution import pool, worker
+from sepablate.runs.run import resolve
 
 def end(after, left, call, *arguments):
     left[0] -= 1

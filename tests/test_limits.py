@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, TRAIN, contents, results, sepablate
 
-from sepablate.files import NoSpace, write_atomically
+from sepablate.store.files import NoSpace, write_atomically
 from sepablate.tracking import live
 
 

@@ -9,7 +9,7 @@ import pytest
 from conftest import wait_for
 from records import STUDY, folder, key, one, shown, write_results, write_training
 
-from sepablate.tracking import Live, live, publish, store
+from sepablate.tracking import Live, connection, live, publish
 
 __all__ = ["folder"]
 
@@ -57,7 +57,7 @@ def test_live_then_publish_doubles_nothing(patient: None) -> None:
     completed = shown()
     assert followed.keys() < completed.keys()
     assert {run["status"] for run in completed.values()} == {"FINISHED"}
-    store.DATABASE.rename("followed.db")
+    connection.DATABASE.rename("followed.db")
     publish("smoke", [STUDY])
     rebuilt = {run["name"]: run["points"] for run in shown().values()}
     assert rebuilt == {run["name"]: run["points"] for run in completed.values()}
@@ -83,7 +83,7 @@ def follow_to_the_end() -> None:
     """As a training does whose MLflow fails; it ends after the first failure."""
     write_training(0, evaluations=2)
     follower = Live([STUDY], "smoke", [key("xception", 0)], period=0.1)
-    wait_for(store.given_up)
+    wait_for(connection.given_up)
     follower.close()
 
 
@@ -108,12 +108,12 @@ def test_nobody_waits_for_a_server_that_never_answers(monkeypatch, capfd) -> Non
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
         follower = Live([STUDY], "smoke", [key("xception", 0)], period=0.1)
         asking, _ = silent.accept()  # it is asked, and says nothing
-        assert not store.given_up()
+        assert not connection.given_up()
         follower.close()
         assert followers()  # still waits
         asking.close()
     assert warns_once(capfd)
-    assert store.given_up()
+    assert connection.given_up()
 
 
 def test_a_server_that_is_slow_gives_up_by_itself(monkeypatch, capfd) -> None:
@@ -132,12 +132,12 @@ def test_a_suite_waits_and_warns_once(monkeypatch, capfd) -> None:
         follower = Live([STUDY], "smoke", [key("xception", 0)], period=0.1)
         assert not followers()
         follower.close()
-    assert store.given_up()
+    assert connection.given_up()
     assert capfd.readouterr().err == ""
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     write_results()
     assert publish("smoke", [STUDY])  # asked for, it tries
-    assert not store.given_up()
+    assert not connection.given_up()
 
 
 def test_what_comes_after_the_end_changes_nothing(monkeypatch, capfd, tmp_path) -> None:
@@ -150,15 +150,15 @@ def test_what_comes_after_the_end_changes_nothing(monkeypatch, capfd, tmp_path) 
         follower = Live([STUDY], "smoke", [key("xception", 0)], period=0.1)
         asking, _ = silent.accept()
         follower.close()
-        store.reached()  # as `sepablate publish` does once MLflow answers
+        connection.reached()  # as `sepablate publish` does once MLflow answers
         asking.close()
     wait_for(lambda: not followers())
-    assert not store.given_up()
+    assert not connection.given_up()
     assert warns_once(capfd)
 
 
 def test_a_read_only_database_costs_a_warning(monkeypatch, capfd) -> None:
-    uri = f"sqlite:///file:{store.DATABASE.resolve()}?mode=ro&uri=true"
+    uri = f"sqlite:///file:{connection.DATABASE.resolve()}?mode=ro&uri=true"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     follow_to_the_end()
     assert warns_once(capfd)
@@ -168,7 +168,7 @@ def test_a_read_only_database_costs_a_warning(monkeypatch, capfd) -> None:
 
 
 def test_a_locked_database_costs_a_warning(capfd) -> None:
-    lock = sqlite3.connect(store.DATABASE)
+    lock = sqlite3.connect(connection.DATABASE)
     lock.execute("BEGIN EXCLUSIVE")
     follow_to_the_end()
     assert warns_once(capfd)
@@ -179,7 +179,7 @@ def test_live_tries_again_after_a_failure(monkeypatch, capfd) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", closed_port())
     write_training(0, evaluations=1)
     with Live([STUDY], "smoke", [key("xception", 0)], period=0.1):
-        wait_for(store.given_up)
+        wait_for(connection.given_up)
         monkeypatch.delenv("MLFLOW_TRACKING_URI")
         wait_for(lambda: points() == 3)
     assert warns_once(capfd)

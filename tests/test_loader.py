@@ -20,9 +20,9 @@ from timm.data import create_transform
 from sepablate import scales, study
 from sepablate.data import imagenet
 from sepablate.data.image_files import ImageFiles
-from sepablate.training.loader import FileBatches, evaluation_batches
-from sepablate.training.recipe import generator, stream_seed
-from sepablate.training.run import Run, resolve
+from sepablate.runs.run import Run, resolve
+from sepablate.training.file_batches import FileBatches, evaluation_batches
+from sepablate.training.optim import generator, stream_seed
 
 HALF = (0.5, 0.5, 0.5)
 
@@ -194,7 +194,7 @@ import signal, sys
 from pathlib import Path
 from test_loader import run_of
 from sepablate.data import imagenet
-from sepablate.training.loader import FileBatches
+from sepablate.training.file_batches import FileBatches
 
 stop = []
 signal.signal(signal.SIGTERM, lambda number, frame: stop.append(number))

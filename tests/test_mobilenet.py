@@ -12,10 +12,10 @@ from torch.nn.functional import cross_entropy
 from torch_count import count
 
 from sepablate.models import build
-from sepablate.models.cost import match_width
-from sepablate.models.initial import initialise
+from sepablate.models.complexity import match_width
 from sepablate.models.layers import Depthwise, scaled
-from sepablate.models.weights import from_timm, to_timm
+from sepablate.models.timm_weights import from_timm, to_timm
+from sepablate.models.weight_init import initialise
 
 SMALL: dict[str, Any] = {"classes": 10, "in_channels": 1, "width": 1 / 8, "stem_stride": 1}
 VARIANTS: list[dict[str, Any]] = [{}, {"separable": False}, {"shallow": True}]

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch_count import count
 
 from sepablate.models import MODELS, build, defaults
-from sepablate.models.cost import match_width
-from sepablate.models.initial import initialise
+from sepablate.models.complexity import match_width
 from sepablate.models.layers import scaled
-from sepablate.models.weights import from_timm, to_timm
+from sepablate.models.timm_weights import from_timm, to_timm
+from sepablate.models.weight_init import initialise
 
 SMALL: dict[str, Any] = {
     "classes": 10,

@@ -10,8 +10,8 @@ from timm.optim import RMSpropTF, param_groups_weight_decay
 from torch import nn
 
 from sepablate import models
-from sepablate.training import recipe
-from sepablate.training.rmsprop import RMSprop
+from sepablate.training import optim
+from sepablate.training.rmsprop_tf import RMSprop
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
@@ -60,7 +60,7 @@ def test_weight_decay_acts_on_kernels_as_timm_groups_them(
     model = models.build(run.model, **run.options)
     spared = [] if decay_depthwise else ["*.depthwise.weight"]
     expected = param_groups_weight_decay(model, 0.3, no_weight_decay_list=spared)
-    found = recipe.optimiser(model, run).param_groups
+    found = optim.optimiser(model, run).param_groups
     for one, other in zip(found, expected, strict=True):
         assert one["weight_decay"] == other["weight_decay"]
         assert list(map(id, one["params"])) == list(map(id, other["params"]))
@@ -69,5 +69,5 @@ def test_weight_decay_acts_on_kernels_as_timm_groups_them(
 def test_without_weight_decay_there_is_one_group() -> None:
     run = dataclasses.replace(tiny(), weight_decay=0.0)
     model = models.build(run.model, **run.options)
-    (group,) = recipe.optimiser(model, run).param_groups
+    (group,) = optim.optimiser(model, run).param_groups
     assert len(group["params"]) == len(list(model.parameters()))

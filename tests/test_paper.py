@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch_count import count
 
 from sepablate.models import build
-from sepablate.models.cost import Breakdown, breakdown
+from sepablate.models.complexity import Breakdown, breakdown
 from sepablate.models.layers import Depthwise
 from sepablate.paper import mobilenets, xception
 from sepablate.paper.mobilenets import MISPRINTS, Cost, Misprint, Network

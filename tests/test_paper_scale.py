@@ -9,7 +9,8 @@ import yaml
 from conftest import sepablate
 
 from sepablate import data
-from sepablate.training import engine, stage
+from sepablate.execution import train_variant
+from sepablate.training import engine
 
 FEW = {
     "classes": 3,
@@ -49,7 +50,7 @@ def test_the_unreduced_networks_train_and_resume(imagenet: Path, variant: str) -
     config = json.loads((folder / "config.json").read_text())
     assert (config["image_size"], config["dataset"], config["steps"]) == (299, "imagenet", 2)
     assert (config["model.classes"], config["model.width"]) == (3, 1)
-    (job,), outcome = stage.seed_jobs(variant, "paper", {}), None
+    (job,), outcome = train_variant.seed_jobs(variant, "paper", {}), None
     run = job.run
     assert config["run_keys"]["0"] == job.key
     splits = data.dataset("imagenet").load(data.FOLDER)
@@ -69,7 +70,7 @@ def test_another_number_of_classes_is_refused_before_training(imagenet: Path) ->
     params["scales"]["paper"]["classes"] = 1000
     path.write_text(yaml.safe_dump(params))
     with pytest.raises(ValueError, match="3 classes in the train images, but 1000"):
-        stage.check("xception", "paper")
+        train_variant.check("xception", "paper")
     refused = sepablate(imagenet, "train", "xception", "--scale", "paper", "--no-mlflow")
     assert refused.returncode == 2
     assert len(refused.stderr.splitlines()) == 1

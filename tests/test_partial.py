@@ -9,9 +9,10 @@ from published import TINY, current, made, without_runs
 from typer.testing import CliRunner
 
 from sepablate import study
-from sepablate.analysis import outputs, partial
-from sepablate.cli import app
+from sepablate.analysis import partial
+from sepablate.cli.app import app
 from sepablate.provenance.verify import verify
+from sepablate.report import outputs
 
 __all__ = ["current", "made"]
 pytestmark = pytest.mark.usefixtures("current")

@@ -9,10 +9,10 @@ import pytest
 from conftest import ROOT, edit_params
 
 from sepablate import scales, study
+from sepablate.execution import train_variant
 from sepablate.planning import forecast, pipeline, work
 from sepablate.planning.calibration import Cost
 from sepablate.planning.pipeline import CACHED, RUNS, UNCHANGED, Stage
-from sepablate.training import stage
 
 PRINTED = """Stage 'fetch' didn't change, skipping
 Stage 'train@xception' is cached - skipping run, checking out outputs
@@ -54,7 +54,7 @@ def smoke(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_times_add_up_to_the_slowest_process(smoke: Path) -> None:
-    jobs = stage.seed_jobs("xception", "smoke", {})
+    jobs = train_variant.seed_jobs("xception", "smoke", {})
     cost = Cost(1.0, 0.1, 0.001, 0.5, checkpoint_bytes=10, memory_bytes=10)
     scale, _ = scales.load("smoke")
     evaluated = 2 * (4 * 250 + 500)
@@ -73,7 +73,7 @@ def test_times_add_up_to_the_slowest_process(smoke: Path) -> None:
 def test_trials_of_a_learning_rate_are_planned_before_the_rest(smoke: Path) -> None:
     trials, rest = work.of("no_residual_tuned", "smoke").rounds
     rates = study.variant("no_residual_tuned").learning_rates
-    assert len(trials) == len(rates) * stage.TRIAL_SEEDS
+    assert len(trials) == len(rates) * train_variant.TRIAL_SEEDS
     assert [job.run.seed for job in rest] == [2]
     checkpoint = trials[0].folder / f"checkpoint-{5:09d}-{'0' * 32}.pt"
     checkpoint.parent.mkdir(parents=True)

@@ -16,9 +16,11 @@ from matplotlib.figure import Figure
 from test_analysis import make_runs
 
 from sepablate import study
-from sepablate.analysis import claims, curves, forest, measures, outputs, page, verdicts
+from sepablate.analysis import effects, learning_curves, metrics, verdicts
+from sepablate.plots import forest
+from sepablate.report import html, outputs
 
-ACCURACY = measures.OF_TASKS["single_label"]
+ACCURACY = metrics.OF_TASKS["single_label"]
 PAPER = ["xception_vs_inception", "residual_connections", "pointwise_activation"]
 CONTROLS = ["equal_weight_decay", "residual_learning_rate", "norm_between"]
 FURTHER = [
@@ -202,7 +204,7 @@ def test_reports_are_the_same_bytes_when_made_again(folder):
 
 def test_page_escapes_what_is_not_markup(tmp_path):
     text = "# a < b & c\n\n<script>x</script>\n\n| h |\n| --- |\n| `<i>` |\n"
-    made = page.to_html(text, tmp_path)
+    made = html.to_html(text, tmp_path)
     assert "<title>a &lt; b &amp; c</title>" in made
     assert "<script" not in made
     assert "<i>" not in made
@@ -212,7 +214,7 @@ def test_forest_plot_draws_rows_in_order_at_their_numbers(folder):
     measured = [
         each
         for name in PAPER
-        for each in claims.from_json((folder / name / "claims.json").read_text())
+        for each in effects.from_json((folder / name / "claims.json").read_text())
     ]
     decided = verdicts.decide(measured)
     axis = Figure().subplots()
@@ -247,7 +249,7 @@ def test_the_four_verdicts_differ_in_shape_and_colour():
 
 @pytest.mark.filterwarnings("error")
 def test_forest_plot_of_nothing_and_of_claims_without_numbers(folder):
-    first = claims.from_json((folder / PAPER[0] / "claims.json").read_text())[0]
+    first = effects.from_json((folder / PAPER[0] / "claims.json").read_text())[0]
     unknown = dict.fromkeys(("mean", "low", "high", "deviation", "p", "p_equivalence"), np.nan)
     empty = dataclasses.replace(first, seeds=(), differences=(), **unknown)
     for decided in ([], verdicts.decide([empty]), verdicts.decide([empty, first])):
@@ -280,7 +282,7 @@ def test_metrics_agree_with_the_tables_and_the_verdicts(folder, names, prefix):
 
 def test_curves_against_pandas(folder):
     found = pd.read_csv(folder / "residual_connections/curves.csv")
-    assert list(found.columns) == curves.columns(ACCURACY)
+    assert list(found.columns) == learning_curves.columns(ACCURACY)
     runs = folder / "runs"
     for name, seeds in (("xception", range(6)), ("no_residual", (0, 1, 3, 4, 5))):
         rows = pd.concat(pd.read_csv(runs / name / f"seed-{seed}.csv") for seed in seeds)
@@ -328,8 +330,8 @@ def test_pipelines_plot_the_columns_that_a_study_writes(path, studies):
     plots = {key: how for each in pipeline["plots"] for key, how in each.items()}
     assert list(plots) == [f"{up}results/${{scale}}/{each}/curves.csv" for each in studies]
     for name, how in zip(studies, plots.values(), strict=True):
-        measure = measures.OF_TASKS[study.load(name).baseline.task]
-        assert how["x"] in curves.columns(measure)
+        measure = metrics.OF_TASKS[study.load(name).baseline.task]
+        assert how["x"] in learning_curves.columns(measure)
         assert how["y"] == f"validation_{measure.name}"
         template = json.loads((ROOT / f".dvc/plots/{how['template']}.json").read_text())
         assert how["y"] in template["data"]["format"]["parse"]

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sepablate import scales, study
-from sepablate.training import checkpoint
+from sepablate.store import checkpoint
 
 SOURCES = [
     *sorted((ROOT / "sepablate").rglob("*.py")),
@@ -72,7 +72,7 @@ import pickle, sys
 from pathlib import Path
 from sepablate import data, scales, study
 from sepablate.training import engine
-from sepablate.training.run import resolve
+from sepablate.runs.run import resolve
 
 scale, recipes = scales.load("smoke")
 run = resolve(study.variant("xception"), "smoke", scale, recipes, 0, "fp32")

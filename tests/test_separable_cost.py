@@ -12,12 +12,15 @@ from test_analysis import make_runs
 from torch_count import count
 from typer.testing import CliRunner
 
-from sepablate import layer_cost, study, tracking
-from sepablate.analysis import layer_figure, layers, outputs
-from sepablate.cli import app
+from sepablate import study, tracking
+from sepablate.analysis import layer_costs
+from sepablate.cli.app import app
 from sepablate.planning.forecast import woken
 from sepablate.planning.pipeline import Stage
+from sepablate.plots import layer_figure
+from sepablate.profiling import layer_timing
 from sepablate.provenance import trace, verify
+from sepablate.report import outputs
 
 NAME = "separable_cost"
 STUDY = study.load(NAME, ROOT / "experiments")
@@ -55,23 +58,23 @@ def project(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 def test_formulas_are_what_the_timed_modules_count(kernel: int, channels: int, size: int) -> None:
     found = []
     for name in ("standard", "separable"):
-        counted = count(getattr(layer_cost, name)(kernel, channels), size)
-        formula = getattr(layers, name)(kernel, channels, channels, size)
+        counted = count(getattr(layer_timing, name)(kernel, channels), size)
+        formula = getattr(layer_costs, name)(kernel, channels, channels, size)
         assert formula == (counted.parameters, counted.mult_adds)
         found.append(counted.mult_adds)
     ratio = Fraction(1, channels) + Fraction(1, kernel**2)
     assert Fraction(found[1], found[0]) == ratio
-    assert layers.predicted(kernel, channels) == pytest.approx(float(ratio), rel=1e-15)
+    assert layer_costs.predicted(kernel, channels) == pytest.approx(float(ratio), rel=1e-15)
 
 
 def test_table_3_of_mobilenets() -> None:
-    assert layers.mobilenets_table_3() == [
+    assert layer_costs.mobilenets_table_3() == [
         ("Convolution", "462", "2.36", "462.42", "2,359,296"),
         ("Depthwise Separable Conv", "52.3", "0.27", "52.28", "266,752"),
         ("width 0.75", "29.6", "0.15", "29.58", "150,912"),
         ("resolution 0.714", "15.1", "0.15", "15.09", "150,912"),
     ]
-    for _, mult_adds, parameters, ours, our_parameters in layers.mobilenets_table_3():
+    for _, mult_adds, parameters, ours, our_parameters in layer_costs.mobilenets_table_3():
         assert float(ours) == pytest.approx(float(mult_adds), rel=0.005)
         millions = int(our_parameters.replace(",", "")) / 1e6
         assert millions == pytest.approx(float(parameters), abs=0.005)
@@ -102,8 +105,8 @@ def test_a_quick_measurement_has_every_case_with_its_spread(made: Path) -> None:
 
 
 def test_a_row_is_the_median_of_the_pairs_and_their_spread() -> None:
-    case = layer_cost.Case(3, 16, "fp32", "forward", int, int)
-    row = layer_cost._summary(case, [(1.0, 0.5), (4.0, 1.0), (2.0, 1.5)])
+    case = layer_timing.Case(3, 16, "fp32", "forward", int, int)
+    row = layer_timing._summary(case, [(1.0, 0.5), (4.0, 1.0), (2.0, 1.5)])
     assert (row["kernel"], row["channels"], row["precision"], row["n"]) == (3, 16, "fp32", 3)
     assert (row["standard"], row["standard_min"], row["standard_max"]) == (2.0, 1.0, 4.0)
     assert (row["separable"], row["separable_min"], row["separable_max"]) == (1.0, 0.5, 1.5)
@@ -112,7 +115,7 @@ def test_a_row_is_the_median_of_the_pairs_and_their_spread() -> None:
 
 def test_rounds_stop_when_the_time_is_over() -> None:
     brief = study.LayerStudy("t", "s", (1,), (1,), map_size=1, batch=1, repeats=50, seconds=1e-6)
-    assert set(layer_cost.measure(brief, ["fp32"], "cpu").n) == {layer_cost.FEWEST}
+    assert set(layer_timing.measure(brief, ["fp32"], "cpu").n) == {layer_timing.FEWEST}
 
 
 def test_made_again_from_kept_times_are_the_same_bytes(project: Path) -> None:
@@ -131,7 +134,7 @@ def made_up(ratios: list[float]) -> pd.DataFrame:
     frame = frame.assign(ratio_low=0.9 * frame.ratio, ratio_high=1.2 * frame.ratio, n=3)
     frame = frame.assign(precision="fp32", direction="forward", map_size=14, batch=4, threads=1)
     frame = frame.assign(device="abacus", torch="2.0")
-    return frame.assign(predicted=[layers.predicted(3, width) for width in widths])
+    return frame.assign(predicted=[layer_costs.predicted(3, width) for width in widths])
 
 
 @pytest.mark.parametrize(
@@ -144,7 +147,7 @@ def made_up(ratios: list[float]) -> pd.DataFrame:
     ],
 )
 def test_sentences_say_what_the_times_say(ratios: list[float], told: tuple[str, ...]) -> None:
-    found = layers.sentences(made_up(ratios))
+    found = layer_costs.sentences(made_up(ratios))
     assert all(words in found for words in told), found
 
 
@@ -173,8 +176,8 @@ def test_report_shows_table_figure_and_sentences(project: Path) -> None:
     section = report.partition(f"## {STUDY.title}")[2].partition("\n## ")[0]
     assert f"]({NAME}/figure.png)" in section
     assert (project / "results/smoke" / NAME / "table.md").read_text() in section
-    times = layers.read(project / "results/smoke" / NAME, NAME)
-    assert layers.sentences(times) in section
+    times = layer_costs.read(project / "results/smoke" / NAME, NAME)
+    assert layer_costs.sentences(times) in section
     assert "n = 3" in section
     metrics = json.loads((project / "results/smoke/metrics.json").read_text())
     assert list(metrics) == ["residual_connections"]
@@ -221,10 +224,10 @@ def test_other_times_under_new_digests_do_not_pass(project: Path) -> None:
 
 
 def test_trace_names_the_machine_and_the_command(project: Path) -> None:
-    times = layers.read(Path("results/smoke") / NAME, NAME)
+    times = layer_costs.read(Path("results/smoke") / NAME, NAME)
     for path in (NAME, f"{NAME}/figure.png", "REPORT.md"):
         text = trace.trace(Path("results/smoke") / path)
-        assert layers.measured_on(times) in text
+        assert layer_costs.measured_on(times) in text
         assert f"sepablate study {NAME} --scale smoke" in text
 
 
@@ -241,7 +244,7 @@ def test_other_commands_are_not_disturbed(project: Path) -> None:
     assert study.studies_with("xception")
     assert NAME not in study.studies_with("xception")
     with pytest.raises(ValueError, match="trains networks"):
-        layer_cost.study_times("residual_connections", "smoke")
+        layer_timing.study_times("residual_connections", "smoke")
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from torch.nn.functional import cross_entropy
 from torch_count import count
 
 from sepablate.models import build
-from sepablate.models.cost import match_width
-from sepablate.models.initial import initialise
+from sepablate.models.complexity import match_width
+from sepablate.models.weight_init import initialise
 
 # (inputs, outputs, side of the output map) of each convolution, of 64 x 64 pixels
 LAYERS = (

@@ -13,9 +13,10 @@ from conftest import ROOT, edit_params, results, sepablate
 from test_training import setting, tiny
 
 from sepablate import data
+from sepablate.execution import backend
 from sepablate.kernels import compiled
-from sepablate.training import batches, engine, settled
-from sepablate.training.run import Run
+from sepablate.runs.run import Run
+from sepablate.training import batches, engine
 from sepablate.training.step import train_step
 
 here = pytest.mark.skipif(compiled.load() is not None, reason=f"no kernels: {compiled.load()}")
@@ -28,35 +29,35 @@ def wanted(kernels: str, precision: str = "bf16", threads: int = 1) -> Run:
 
 @here
 def test_auto_measures_and_remembers(tmp_path: Path) -> None:
-    found = settled.settle(wanted("auto"), tmp_path).kernels
+    found = backend.settle(wanted("auto"), tmp_path).kernels
     (known,) = json.loads((tmp_path / "kernels.json").read_text()).values()
     assert found == known
     other = {"fused": "torch", "torch": "fused"}[found]
     text = (tmp_path / "kernels.json").read_text().replace(found, other)
     (tmp_path / "kernels.json").write_text(text)
-    assert settled.settle(wanted("auto"), tmp_path).kernels == other
+    assert backend.settle(wanted("auto"), tmp_path).kernels == other
 
 
 @pytest.mark.parametrize(("precision", "threads"), [("fp32", 1), ("bf16", 2)])
 def test_the_kernels_are_for_bf16_in_one_thread(
     tmp_path: Path, precision: str, threads: int
 ) -> None:
-    assert settled.settle(wanted("auto", precision, threads), tmp_path).kernels == "torch"
+    assert backend.settle(wanted("auto", precision, threads), tmp_path).kernels == "torch"
     with pytest.raises(
         ValueError, match=r"scale 'smoke': kernels: 'fused': .*; choose auto, torch"
     ):
-        settled.settle(wanted("fused", precision, threads), tmp_path)
+        backend.settle(wanted("fused", precision, threads), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_without_a_compiler_auto_says_so_in_a_line_and_trains_by_torch(tmp_path: Path) -> None:
     code = (
-        "from pathlib import Path\nfrom sepablate.training import settled\n"
+        "from pathlib import Path\nfrom sepablate.execution import backend\n"
         "from test_settled import wanted\n"
         f"folder = Path({str(tmp_path)!r})\n"
-        "print(settled.settle(wanted('auto'), folder).kernels)\n"
-        "print(settled.settle(wanted('auto'), folder).kernels)\n"
-        "settled.settle(wanted('fused'), folder)\n"
+        "print(backend.settle(wanted('auto'), folder).kernels)\n"
+        "print(backend.settle(wanted('auto'), folder).kernels)\n"
+        "backend.settle(wanted('fused'), folder)\n"
     )
     environment = {
         **os.environ,

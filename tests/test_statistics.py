@@ -11,7 +11,7 @@ from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import DescrStatsW, ttost_paired
 
 from sepablate.analysis import statistics, verdicts
-from sepablate.analysis.claims import Divergence, Measured, numbers
+from sepablate.analysis.effects import Divergence, Measured, numbers
 from sepablate.study import Claim
 
 CLOSE = {"rel": 1e-10, "abs": 1e-10}

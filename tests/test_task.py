@@ -6,7 +6,7 @@ from sklearn.metrics import label_ranking_average_precision_score
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy, cross_entropy
 
-from sepablate.training import task
+from sepablate.training import objective
 
 SCORES = torch.tensor([[0.9, 0.8, 0.7, 0.6]])
 LABELS = torch.tensor([[1, 0, 1, 0]], dtype=torch.uint8)
@@ -27,7 +27,7 @@ def test_equal_weights_and_all_predictions_give_scikit_learn_s_score(
     classes: int, predictions: int
 ) -> None:
     scores, labels = drawn(300, classes, seed=classes)
-    found = task.average_precision(scores, labels, torch.full((classes,), 0.3), predictions)
+    found = objective.average_precision(scores, labels, torch.full((classes,), 0.3), predictions)
     assert found.dtype == torch.float64
     expected = label_ranking_average_precision_score(labels.numpy(), scores.numpy())
     assert found.mean().item() == pytest.approx(expected, abs=1e-12)
@@ -45,34 +45,34 @@ def test_equal_weights_and_all_predictions_give_scikit_learn_s_score(
     ],
 )
 def test_weighted_and_cut_off_by_hand(predictions: int, expected: float) -> None:
-    found = task.average_precision(SCORES, LABELS, WEIGHTS, predictions)
+    found = objective.average_precision(SCORES, LABELS, WEIGHTS, predictions)
     assert found.tolist() == pytest.approx([expected])
 
 
 def test_best_and_worst_images() -> None:
     perfect, none = (SCORES * LABELS, LABELS), (SCORES, torch.zeros_like(LABELS))
-    assert task.average_precision(*perfect, WEIGHTS).tolist() == [1.0]
-    assert task.average_precision(*none, WEIGHTS).tolist() == [0.0]
-    assert task.average_precision(*perfect, WEIGHTS, 1).tolist() == pytest.approx([1 / 3])
+    assert objective.average_precision(*perfect, WEIGHTS).tolist() == [1.0]
+    assert objective.average_precision(*none, WEIGHTS).tolist() == [0.0]
+    assert objective.average_precision(*perfect, WEIGHTS, 1).tolist() == pytest.approx([1 / 3])
 
 
 def test_a_weight_is_a_class_s_share_of_the_training_labels() -> None:
     labels = torch.tensor([[1, 1, 0], [1, 0, 0]], dtype=torch.uint8)
-    learns = task.of("multi_label", labels)
+    learns = objective.of("multi_label", labels)
     assert learns.metric == "map_100"
     assert learns.class_weights.tolist() == pytest.approx([2 / 3, 1 / 3, 0])
     logits, truth = drawn(4, 3, seed=1)
-    expected = task.average_precision(logits, truth, learns.class_weights)
+    expected = objective.average_precision(logits, truth, learns.class_weights)
     assert learns.scores(logits, truth).tolist() == expected.tolist()
 
 
 def test_losses_are_means_over_images_and_over_classes() -> None:
     logits, labels = drawn(6, 5, seed=2)
-    many = task.of("multi_label", labels).loss(logits, labels)
+    many = objective.of("multi_label", labels).loss(logits, labels)
     each = binary_cross_entropy(logits.sigmoid(), labels.double(), reduction="none")
     assert many.item() == pytest.approx(each.sum().item() / 30)
     classes = labels.argmax(1)
-    one = task.of("single_label", classes)
+    one = objective.of("single_label", classes)
     assert one.metric == "accuracy"
     assert one.loss(logits, classes).item() == cross_entropy(logits, classes).item()
     assert one.scores(logits, classes).tolist() == (logits.argmax(1) == classes).double().tolist()

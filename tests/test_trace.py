@@ -9,9 +9,9 @@ from mlflow import MlflowClient
 from mlflow.entities import ViewType
 from published import TINY, current, made, without_runs
 
-from sepablate.provenance import behind
+from sepablate.provenance import embedded_keys
 from sepablate.provenance.trace import trace
-from sepablate.tracking import publish, run_ids, store
+from sepablate.tracking import connection, publish, run_ids
 
 __all__ = ["current", "made"]
 pytestmark = pytest.mark.usefixtures("current")
@@ -33,7 +33,7 @@ def test_trace_names_every_run(file: str) -> None:
 
 @pytest.mark.parametrize("file", ["REPORT.md", "report.html", "scorecard.png", "verdicts.json"])
 def test_trace_of_a_report_without_runs_names_them_and_how_to_make_them(file: str) -> None:
-    keys = behind.run_keys(TINY / "residual_connections/table.csv")
+    keys = embedded_keys.run_keys(TINY / "residual_connections/table.csv")
     without_runs()
     text = trace(TINY / file)
     for name, seeds in keys.items():
@@ -43,10 +43,10 @@ def test_trace_of_a_report_without_runs_names_them_and_how_to_make_them(file: st
 
 
 def test_figures_carry_their_keys_and_trace_says_if_the_runs_are_others() -> None:
-    keys = behind.run_keys(TINY / "residual_connections/table.csv")
+    keys = embedded_keys.run_keys(TINY / "residual_connections/table.csv")
     for figure in ("residual_connections/figure.png", "residual_connections/figure.svg"):
-        assert behind.run_keys(TINY / figure) == keys
-    assert behind.run_keys(TINY / "scorecard.svg") == keys
+        assert embedded_keys.run_keys(TINY / figure) == keys
+    assert embedded_keys.run_keys(TINY / "scorecard.svg") == keys
     path = TINY / "runs/xception/config.json"
     path.write_text(path.read_text().replace(keys["xception"][0], "f" * 16))
     text = trace(TINY / "residual_connections/figure.svg")
@@ -61,7 +61,7 @@ def test_what_cannot_be_traced_is_refused_in_one_line(path: str) -> None:
 
 
 def parent() -> dict:
-    client = MlflowClient(store.address())
+    client = MlflowClient(connection.address())
     (experiment,) = [e for e in client.search_experiments() if e.name.startswith("residual_conn")]
     runs = client.search_runs([experiment.experiment_id], run_view_type=ViewType.ACTIVE_ONLY)
     (found,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
@@ -76,7 +76,7 @@ def parent() -> dict:
 
 
 def test_mlflow_shows_the_verdicts_and_trace_the_runs_of_mlflow(empty_database: Path) -> None:
-    shutil.copy(empty_database, store.DATABASE)
+    shutil.copy(empty_database, connection.DATABASE)
     assert publish("tiny", ["residual_connections"]) == 18
     first = parent()
     decided = json.loads((TINY / "verdicts.json").read_text())
@@ -93,7 +93,7 @@ def test_mlflow_shows_the_verdicts_and_trace_the_runs_of_mlflow(empty_database: 
 
     ids = run_ids("residual_connections", "tiny")
     text = trace(TINY / "residual_connections")
-    for key in behind.run_keys(TINY / "residual_connections/table.csv")["xception"].values():
+    for key in embedded_keys.run_keys(TINY / "residual_connections/table.csv")["xception"].values():
         assert f"run {key}  MLflow {ids[key]}" in text
 
     decided[0] |= {"word": "contradicted", "p_adjusted": 0.5}

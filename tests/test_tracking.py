@@ -8,7 +8,7 @@ import pytest
 from mlflow import MlflowClient
 from records import BEGAN, STUDY, curve, folder, key, one, shown, write_results
 
-from sepablate.tracking import publish, store, ui
+from sepablate.tracking import connection, publish, ui
 
 __all__ = ["folder"]
 pytestmark = pytest.mark.usefixtures("folder")
@@ -49,7 +49,7 @@ def test_a_run_shows_its_files() -> None:
 def test_the_parent_carries_what_the_study_found() -> None:
     write_results()
     publish("smoke", [STUDY])
-    client = MlflowClient(store.address())
+    client = MlflowClient(connection.address())
     runs = shown()
     (parent,) = [run_id for run_id, run in runs.items() if run["name"] == STUDY]
     found = {file.path for file in client.list_artifacts(parent)}
@@ -92,7 +92,7 @@ def test_a_diverged_run_has_failed() -> None:
 
 
 def test_the_ui_is_for_this_machine_only() -> None:
-    arguments, environment = store.ui_command(5017)
+    arguments, environment = connection.ui_command(5017)
     assert arguments[arguments.index("--host") + 1] == "127.0.0.1"
     assert arguments[arguments.index("--allowed-hosts") + 1] == "localhost:5017,127.0.0.1:5017"
     assert environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"

@@ -13,10 +13,12 @@ from torch.optim.swa_utils import AveragedModel
 
 from sepablate import scales, study
 from sepablate.data import fashion_mnist
-from sepablate.training import checkpoint, engine, machine, recipe, task
+from sepablate.execution import hardware
+from sepablate.runs.run import Run, resolve
+from sepablate.store import checkpoint
+from sepablate.training import engine, objective, optim
 from sepablate.training.batches import Batches
 from sepablate.training.evaluation import Setting
-from sepablate.training.run import Run, resolve
 from sepablate.training.step import train_step
 
 
@@ -29,7 +31,7 @@ def tiny(variant: str = "xception", seed: int = 0, **changes: object) -> Run:
 
 
 def setting(run: Run, batches: Batches) -> Setting:
-    return Setting(run, task.of(run.task, batches.labels), "cpu")
+    return Setting(run, objective.of(run.task, batches.labels), "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ def test_learning_rate_follows_the_paper_s_staircase() -> None:
     # 181 epochs of ImageNet at 0.94 every 2 epochs, squeezed into the steps of a run.
     run = tiny(images=50_000, batch_size=50, epochs=0.9)
     assert run.scale.steps == 900
-    rates = [recipe.learning_rate(step, run) for step in range(900)]
+    rates = [optim.learning_rate(step, run) for step in range(900)]
     assert rates == [0.045 * 0.94 ** (step // 10) for step in range(900)]
     assert rates[-1] == pytest.approx(0.045 * 0.94**89)
 
@@ -64,7 +66,7 @@ def test_weight_decay_is_coupled_l2() -> None:
     model = torch.nn.Linear(3, 2, bias=False)
     before = model.weight.detach().clone()
     velocity = torch.zeros_like(before)
-    optimiser = recipe.optimiser(model, tiny("inception_v3"))
+    optimiser = optim.optimiser(model, tiny("inception_v3"))
     for _ in range(2):
         model.weight.grad = torch.full_like(before, 0.5)
         optimiser.step()
@@ -107,7 +109,7 @@ def test_first_step_equals_a_plain_loop(splits: dict[str, fashion_mnist.Split]) 
     plain = torch.optim.SGD(twin.parameters(), lr=0.045, momentum=0.9)
     train_step(state, batches, setting(run, batches))
     images, labels = batches.at(0)
-    torch.manual_seed(recipe.stream_seed(0, "dropout", 0))
+    torch.manual_seed(optim.stream_seed(0, "dropout", 0))
     torch.nn.functional.cross_entropy(twin.train()(images), labels).backward()
     plain.step()
     for ours, theirs in zip(state.model.parameters(), twin.parameters(), strict=True):
@@ -136,7 +138,7 @@ def test_augmentation_shifts_and_mirrors(splits: dict[str, fashion_mnist.Split])
     padded = torch.nn.functional.pad(data.images, (1, 1, 1, 1))
     seen = set()
     for step in range(24):
-        order = torch.randperm(96, generator=recipe.generator(0, "order", step // 6))
+        order = torch.randperm(96, generator=optim.generator(0, "order", step // 6))
         chosen = order[16 * (step % 6) :][:16]
         for image, index in zip(batches.at(step)[0], chosen, strict=True):
             views = {
@@ -153,10 +155,10 @@ def test_augmentation_shifts_and_mirrors(splits: dict[str, fashion_mnist.Split])
 
 def test_streams_do_not_touch_each_other() -> None:
     names = [(seed, kind, step) for seed in (0, 1) for kind in "ab" for step in (0, 1)]
-    draws = [torch.rand(4, generator=recipe.generator(*name)) for name in names]
+    draws = [torch.rand(4, generator=optim.generator(*name)) for name in names]
     assert len({tuple(draw.tolist()) for draw in draws}) == len(names)
     state = torch.get_rng_state()
-    recipe.generator(0, "order", 0)
+    optim.generator(0, "order", 0)
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -234,9 +236,9 @@ def test_run_key_changes_with_everything_that_changes_numbers() -> None:
 
 
 def test_precision_check_measures_and_remembers(tmp_path: Path) -> None:
-    assert 0 < machine.bf16_error("cpu") < 0.5
-    assert machine.precision("fp32", tmp_path) == "fp32"
+    assert 0 < hardware.bf16_error("cpu") < 0.5
+    assert hardware.precision("fp32", tmp_path) == "fp32"
     assert not list(tmp_path.iterdir())
-    found = machine.precision("auto", tmp_path)
+    found = hardware.precision("auto", tmp_path)
     (known,) = json.loads((tmp_path / "precision.json").read_text()).values()
     assert found == known

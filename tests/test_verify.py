@@ -13,10 +13,10 @@ from conftest import ROOT, contents
 from published import FILES, TINY, change_a_digit, current, made, named, without_runs
 from typer.testing import CliRunner
 
-from sepablate.analysis import outputs
-from sepablate.cli import app
-from sepablate.provenance import behind
+from sepablate.cli.app import app
+from sepablate.provenance import embedded_keys
 from sepablate.provenance.verify import verify
+from sepablate.report import outputs
 
 __all__ = ["current", "made"]
 pytestmark = pytest.mark.usefixtures("current")
@@ -102,7 +102,7 @@ def test_runs_that_do_not_match_their_keys_are_found() -> None:
     for path, (old, new) in change.items():
         path.write_text(path.read_text().replace(old, new))
     rows = TINY / "runs/xception/seed-2.csv"
-    key = behind.run_keys(TINY / "residual_connections/table.csv")["xception"][2]
+    key = embedded_keys.run_keys(TINY / "residual_connections/table.csv")["xception"][2]
     rows.write_text(rows.read_text().replace(key, "0" * 16, 1))
     wrong = verify("tiny").wrong
     assert any(re.match(rf"{runs}/config.json, seed 3: the hash is \w+, not", w) for w in wrong)

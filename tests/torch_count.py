@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from sepablate.models.cost import Cost
+from sepablate.models.complexity import Cost
 
 
 def count(model: nn.Module, image_size: int) -> Cost:

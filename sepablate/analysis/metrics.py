@@ -1,40 +1,44 @@
-"""The numbers of a report in one file, for `dvc metrics show` and `dvc metrics diff`."""
+"""How the networks of a task are scored: in the rows of a run, in tables and in words."""
 
-import json
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-import pandas as pd
-
-from sepablate.analysis import claims, measures
-from sepablate.analysis.verdicts import Verdict
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 
-def to_json(tables: Mapping[str, pd.DataFrame], decided: Sequence[Verdict]) -> str:
-    """Study -> variant -> final score, n and cost; study -> claim -> difference and verdict.
+@dataclass(frozen=True)
+class Measure:
+    """The score of a task, a fraction.
 
-    tables: by study, as `tables.summarise` makes them. All digits, as fractions; null for nan.
+    name: in the rows of a run, the columns of a table and a study's claims; words: in a heading.
+    images: the ending of the file with the score of each test image.
     """
-    found: dict[str, dict[str, Any]] = {
-        study: {
-            row["variant"]: {key: row[key] for key in _columns(table)}
-            for row in table.to_dict("records")
-        }
-        for study, table in tables.items()
-    }
-    for verdict in decided:
-        measured, claim = verdict.measured, verdict.measured.claim
-        name = f"{claim.left} {claim.comparison} {claim.right}, {claim.metric}"
-        found[measured.study][name] = {
-            "difference": measured.mean,
-            "low": measured.low,
-            "high": measured.high,
-            "n": len(measured.seeds),
-            "verdict": verdict.word,
-        }
-    return json.dumps(claims.without_nan(found), indent=1, allow_nan=False) + "\n"
+
+    name: str
+    words: str
+    images: str
+
+    @property
+    def final(self) -> str:
+        """On the test images, of the averaged weights."""
+        return f"final/test_{self.name}_averaged"
+
+    @property
+    def raw_final(self) -> str:
+        """On the test images, of the raw weights."""
+        return f"final/test_{self.name}"
+
+    @property
+    def curve(self) -> str:
+        """On the validation images, of the raw weights."""
+        return f"validation/{self.name}"
 
 
-def _columns(table: pd.DataFrame) -> list[str]:
-    score = measures.of_columns(map(str, table)).name
-    return [score, f"{score}_low", f"{score}_high", "n", "parameters", "mult_adds"]
+OF_TASKS = {
+    "single_label": Measure("accuracy", "accuracy", "correct.bin"),
+    "multi_label": Measure("map_100", "MAP@100", "precision.bin"),
+}
+
+
+def of_columns(columns: Iterable[str]) -> Measure:
+    """The measure of a table that has these columns."""
+    found = set(columns)
+    return next(each for each in OF_TASKS.values() if each.name in found)

@@ -5,8 +5,8 @@ from collections.abc import Collection
 from pathlib import Path
 
 from sepablate import study
-from sepablate.analysis import tables
-from sepablate.analysis.results import RESULTS
+from sepablate.analysis import summary_table
+from sepablate.analysis.load_runs import RESULTS
 from sepablate.study import AnyStudy, Study
 
 
@@ -30,7 +30,7 @@ def shown(name: str, folder: Path) -> AnyStudy:
     each = study.load(name)
     if not isinstance(each, Study):
         return each
-    return _only(each, set(tables.from_csv((folder / "table.csv").read_text())["variant"]))
+    return _only(each, set(summary_table.from_csv((folder / "table.csv").read_text())["variant"]))
 
 
 def sentence(name: str, part: AnyStudy) -> str:

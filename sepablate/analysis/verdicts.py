@@ -30,7 +30,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sepablate.analysis import statistics
-from sepablate.analysis.claims import Measured
+from sepablate.analysis.effects import Measured
 from sepablate.analysis.statistics import LEVEL
 
 

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from sepablate import data, scales, study
 from sepablate.data.fashion_mnist import Split
-from sepablate.training import machine
+from sepablate.execution import hardware
+from sepablate.runs.run import Run, resolve
 from sepablate.training.batches import Batched, scaled_to_unit, training
-from sepablate.training.ranks import ALONE
-from sepablate.training.run import Run, resolve
+from sepablate.training.process_group import ALONE
 
 TUNED = "timm, channels_last, bf16"
 BEST = f"{TUNED}, from memory"  # what a peer is at its best, without a minute of compiling
@@ -161,7 +161,7 @@ def on(device: str) -> tuple[Case, ...]:
 
 def here() -> tuple[Case, ...]:
     """The cases of this machine."""
-    return on(machine.devices()[0])
+    return on(hardware.devices()[0])
 
 
 def named(name: str) -> Case:

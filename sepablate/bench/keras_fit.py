@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sepablate import models
-from sepablate.bench import published
+from sepablate.bench import timm_networks
 from sepablate.bench.cases import Case
 from sepablate.bench.keras_model import arrays, converted
 
@@ -32,7 +32,7 @@ class Keras:
             ours: Any = models.build(run.model, **run.options)
             self.network: nn.Module = nn.Sequential(ours.body, ours.classifier)
         else:
-            self.network = published.network(run)
+            self.network = timm_networks.network(run)
         shape = (run.image_size, run.image_size, run.options["in_channels"])
         self.model, self.filled = converted(self.network, shape)
 

@@ -12,11 +12,11 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from sepablate.bench import published
+from sepablate.bench import timm_networks
 from sepablate.bench.cases import Case
 from sepablate.data.fashion_mnist import Split
+from sepablate.runs.run import Run
 from sepablate.training import engine
-from sepablate.training.run import Run
 
 
 class Timm:
@@ -29,7 +29,7 @@ class Timm:
         self.case, self.name, self.run = case, name, case.run()
         self.device = case.device
         torch.manual_seed(0)
-        self.network: Any = published.network(self.run).to(self.device)
+        self.network: Any = timm_networks.network(self.run).to(self.device)
         if "channels_last" in name:
             self.network = self.network.to(memory_format=torch.channels_last)
 

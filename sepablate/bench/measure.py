@@ -18,11 +18,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sepablate import models
-from sepablate.bench import published
+from sepablate.bench import timm_networks
 from sepablate.bench.cases import Case
-from sepablate.models.initial import initialise
-from sepablate.training import machine, settled
-from sepablate.training.job import FOLDER
+from sepablate.execution import backend, hardware
+from sepablate.execution.job import FOLDER
+from sepablate.models.weight_init import initialise
 
 TOLERANCE = {"fp32": 1e-3, "bf16": 0.1}  # of the largest output
 CHECKED = 8  # images
@@ -56,7 +56,7 @@ def measure(case: Case, tell: Callable[[str], None] = lambda what: None) -> list
     """
     gpu = case.device != "cpu"
     if gpu:
-        settled.settle(case.run(), FOLDER.parent)  # while nothing else runs
+        backend.settle(case.run(), FOLDER.parent)  # while nothing else runs
 
     def lost(each: Measured, error: Failed) -> None:
         if not gpu or each.contender == OURS:
@@ -69,7 +69,7 @@ def measure(case: Case, tell: Callable[[str], None] = lambda what: None) -> list
             process = Process(case, each.contender)
             each.first_step.append(process.first_step)
             # What later steps do not do again; the first step is done.
-            process.turn(max(machine.warm_up_steps(case.device) - 1, case.turn // 5))
+            process.turn(max(hardware.warm_up_steps(case.device) - 1, case.turn // 5))
         except Failed as error:
             lost(each, error)
             return None
@@ -175,8 +175,8 @@ def reason(errors: str) -> str:
 def _reference(case: Case, folder: Path) -> Tensor:
     """Outputs of the plain network in fp32; its weights and images are left in the folder."""
     run = case.run()
-    known = run.model in published.NAMES
-    network = published.network(run) if known else models.build(run.model, **run.options)
+    known = run.model in timm_networks.NAMES
+    network = timm_networks.network(run) if known else models.build(run.model, **run.options)
     initialise(network, 1)
     network.eval()
     feed = dataclasses.replace(case, device="cpu").feed()

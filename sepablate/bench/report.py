@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sepablate.analysis import beside_peers, statistics
-from sepablate.analysis.beside_peers import OURS, latest, machine, on_accelerator, values
+from sepablate.analysis import statistics
 from sepablate.bench.cases import BEST, CASES, GPU
-from sepablate.files import write_atomically
+from sepablate.plots import bench_figure
+from sepablate.plots.bench_figure import OURS, latest, machine, on_accelerator, values
+from sepablate.store.files import write_atomically
 
 FOLDER = Path("results/bench")
 README = Path("README.md")
@@ -32,7 +33,7 @@ def write(rows: pd.DataFrame, name: str) -> Path:
     )
     write_atomically(path, frame.to_csv(index=False))
     frame = pd.read_csv(path)
-    write_atomically(path.with_suffix(".png"), beside_peers.draw(frame, titles(frame)))
+    write_atomically(path.with_suffix(".png"), bench_figure.draw(frame, titles(frame)))
     before, _, rest = README.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     write_atomically(README, before + BEGIN + sections() + END + after)

@@ -8,17 +8,18 @@ import torch
 from torch import Tensor
 
 from sepablate.bench.cases import Case
-from sepablate.models.weights import from_timm
-from sepablate.training import engine, settled, worker
+from sepablate.execution import backend, worker
+from sepablate.execution.job import FOLDER
+from sepablate.models.timm_weights import from_timm
+from sepablate.training import engine
 from sepablate.training.evaluation import forward
-from sepablate.training.job import FOLDER
 
 
 class Suite:
     """`engine.fit` on the case's run."""
 
     def __init__(self, case: Case) -> None:
-        self.case, self.run = case, settled.settle(case.run(), FOLDER.parent)
+        self.case, self.run = case, backend.settle(case.run(), FOLDER.parent)
 
     def outputs(self, weights: dict[str, Tensor], images: Tensor) -> Tensor:
         device = self.case.device

@@ -4,13 +4,7 @@ import functools
 from pathlib import Path
 from types import ModuleType
 
-from sepablate.data import (
-    fashion_mnist,
-    garment_scenes,
-    image_files,
-    imagenet,
-    labelled_images,
-)
+from sepablate.data import fashion_mnist, garment_scenes, image_files, imagenet, labelled_images
 
 FOLDER = Path("data")
 DATASETS: dict[str, ModuleType] = {

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sepablate.data.fetch import Source, verified
-from sepablate.data.fetch import fetch as fetch_source
+from sepablate.data.download import Source, verified
+from sepablate.data.download import fetch as fetch_source
 
 CLASSES = 10
 CHANNELS = 1

@@ -25,7 +25,7 @@ SOURCES = (
     "data/imagenet.py",
     "data/image_files.py",
     "data/shards.py",
-    "training/loader.py",  # which crops and mirrors what is read from files
+    "training/file_batches.py",  # which crops and mirrors what is read from files
 )
 TASK = "single_label"
 HELD_OUT = 10_000

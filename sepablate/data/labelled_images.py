@@ -27,7 +27,7 @@ from sepablate.data.image_files import ImageFiles
 CLASSES = None  # the scale says it
 CHANNELS = 3
 IMAGE_SIZE = None
-SOURCES = ("data/labelled_images.py", "data/image_files.py", "training/loader.py")
+SOURCES = ("data/labelled_images.py", "data/image_files.py", "training/file_batches.py")
 TASK = "multi_label"
 SPLITS = ("train", "validation", "test")
 HEADER = ["image", "labels"]

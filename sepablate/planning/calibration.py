@@ -16,32 +16,26 @@ import torch
 
 from sepablate import data
 from sepablate.data.fashion_mnist import Split
-from sepablate.training import (
-    batches,
-    checkpoint,
-    engine,
-    evaluation,
-    lifeline,
-    machine,
-    parallel,
-    task,
-    worker,
-)
-from sepablate.training.job import FOLDER, Job
-from sepablate.training.run import Run
+from sepablate.execution import hardware, pool, process_lifetime, worker
+from sepablate.execution.job import FOLDER, Job
+from sepablate.runs.run import Run
+from sepablate.store import checkpoint
+from sepablate.training import batches, engine, evaluation, objective
 
 STEPS, IMAGES = 2.5, 0.8  # seconds spent on gradient steps, and on evaluating images
 BEGIN_TRAINING = """
-from sepablate.training import parallel
+from sepablate.execution import pool
 context = parallel.warm_up()
-from sepablate import progress, tracking
-from sepablate.training import stage
+from sepablate.execution import progress
+from sepablate import tracking
+from sepablate.execution import train_variant
 first = context.Process(target=print)
 first.start()
 first.join()
 """
 BEGIN_ANALYSIS = """
-from sepablate.analysis import figures, outputs
+from sepablate.plots import study_figure
+from sepablate.report import outputs
 from sepablate import tracking
 """
 
@@ -71,8 +65,8 @@ class Cost:
 
 def calibrate(jobs: list[Job]) -> Cost:
     """Start and time all `jobs` at once; means, but of memory the most."""
-    with ProcessPoolExecutor(len(jobs), mp_context=parallel.warm_up()) as pool:
-        asked = [pool.submit(_measure, job, time.monotonic()) for job in jobs]
+    with ProcessPoolExecutor(len(jobs), mp_context=pool.warm_up()) as executor:
+        asked = [executor.submit(_measure, job, time.monotonic()) for job in jobs]
         costs = [each.result() for each in asked]
     return Cost(
         start=mean(each.start for each in costs),
@@ -94,12 +88,12 @@ def begin(code: str) -> float:
 def _measure(job: Job, asked: float) -> Cost:
     """In a process like that of a run: start it, and time a few of its steps and evaluations."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    lifeline.die_with_parent()
+    process_lifetime.die_with_parent()
     worker.tune_memory()
     run, splits = job.run, _splits(job.run)
     state = engine.start(run, job.device)
     training = splits["train"].first(run.scale.images)
-    setting = evaluation.Setting(run, task.of(run.task, training.labels), job.device)
+    setting = evaluation.Setting(run, objective.of(run.task, training.labels), job.device)
     feed = batches.training(training, run, device=job.device)
     step = engine.stepper(state, feed, setting)
     size = batches.evaluation_batch(job.device)
@@ -108,7 +102,7 @@ def _measure(job: Job, asked: float) -> Cost:
     def evaluate() -> None:
         evaluation.scores(state.model, few, setting)
 
-    warm_up = machine.warm_up_steps(job.device)
+    warm_up = hardware.warm_up_steps(job.device)
     for _ in range(warm_up):
         step()
     evaluate()

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from sepablate.execution import pool, worker
+from sepablate.execution.job import Job
 from sepablate.planning import calibration, work
 from sepablate.planning.calibration import Cost
 from sepablate.planning.pipeline import RUNS, Stage
 from sepablate.planning.work import Work
-from sepablate.training import checkpoint, parallel, worker
-from sepablate.training.job import Job
+from sepablate.store import checkpoint
 
 COPIES = 3  # of a result: in .sepablate, in results, in DVC's cache
 
@@ -48,8 +49,8 @@ def forecast(stages: list[Stage], scale: str, tell: Callable[[str], None]) -> Fo
     On a GPU it counts one run at a time, though small ones share it: it forecasts too much there.
     tell is given a line before the calibration. Raises ValueError where a stage would refuse.
     """
-    parallel.warm_up()
-    processes = parallel.default_processes([])
+    pool.warm_up()
+    processes = pool.default_processes([])
     works = {stage: work.of(stage.variant, scale) for stage in stages if stage.variant}
     left = {stage: each.left for stage, each in works.items() if stage.state == RUNS and each.left}
     stages = woken(stages, {stage.variant for stage in left})

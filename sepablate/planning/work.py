@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from sepablate.training import checkpoint, stage
-from sepablate.training.job import Job
+from sepablate.execution import train_variant
+from sepablate.execution.job import Job
+from sepablate.store import checkpoint
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,13 @@ class Work:
 
 def of(variant: str, scale: str) -> Work:
     """The runs that the stage of `variant` needs; ValueError if it would refuse to train."""
-    stage.check(variant, scale)
-    trials = stage.trial_jobs(variant, scale)
+    train_variant.check(variant, scale)
+    trials = train_variant.trial_jobs(variant, scale)
     if not trials:
-        return Work([stage.seed_jobs(variant, scale, {})])
+        return Work([train_variant.seed_jobs(variant, scale, {})])
     known = all(job.finished for job in trials)
-    jobs = stage.seed_jobs(variant, scale, stage.validated(trials) if known else {})
-    return Work([trials, jobs[stage.TRIAL_SEEDS :]])  # the first seeds are among the trials
+    jobs = train_variant.seed_jobs(variant, scale, train_variant.validated(trials) if known else {})
+    return Work([trials, jobs[train_variant.TRIAL_SEEDS :]])  # the first seeds are among the trials
 
 
 def steps_done(job: Job) -> int:

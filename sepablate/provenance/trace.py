@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from sepablate import tracking
-from sepablate.analysis import layers
-from sepablate.analysis.results import RESULTS
-from sepablate.keys import NOT_IN_KEY
-from sepablate.provenance import behind
+from sepablate.analysis import layer_costs
+from sepablate.analysis.load_runs import RESULTS
+from sepablate.provenance import embedded_keys
+from sepablate.store.run_key import NOT_IN_KEY
 
 MEANS = "a folder results/<scale>/<study>, a file in it, or a report results/<scale>/REPORT.md"
 
@@ -24,13 +24,13 @@ def trace(path: Path) -> str:
     blocks = []
     for study in studies:
         folder = RESULTS / scale / study
-        if (folder / layers.MEASURED).is_file():
-            told = layers.measured_on(layers.read(folder, study))
+        if (folder / layer_costs.MEASURED).is_file():
+            told = layer_costs.measured_on(layer_costs.read(folder, study))
             command = f"sepablate study {study} --scale {scale}"
             blocks.append(f"{folder}\n\n  hardware  {told}\n  command   {command}\n")
             continue
         drawn = path if path.suffix in (".png", ".svg") and len(studies) == 1 else None
-        keys = behind.run_keys(drawn or folder / "table.csv")
+        keys = embedded_keys.run_keys(drawn or folder / "table.csv")
         published, said = _published(study, scale)
         blocks.append(f"{drawn or folder}{said}\n")
         blocks += [_variant(scale, name, seeds, published) for name, seeds in keys.items()]

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sepablate.analysis import digests, layers, outputs, partial
-from sepablate.analysis.results import RESULTS
-from sepablate.keys import run_key
-from sepablate.provenance import alone, committed, differences
+from sepablate.analysis import layer_costs, partial
+from sepablate.analysis.load_runs import RESULTS
+from sepablate.provenance import differences, git_compare, self_check
+from sepablate.report import manifest, outputs
+from sepablate.store.run_key import run_key
 from sepablate.study import AnyStudy
 
 NOT_COMMITTED = ("runs", "measured")
@@ -68,7 +69,7 @@ def _digests(path: Path) -> Iterator[str]:
         file = path.parent / name
         if not file.is_file():
             yield f"{file}: missing, but {path} lists it"
-        elif digests.sha256(file) != digest:
+        elif manifest.sha256(file) != digest:
             yield f"{file}: not the file that {path} lists"
 
 
@@ -105,8 +106,8 @@ def _report(path: Path, scale: str, said: list[str], studies: list[str]) -> Iter
     else:
         said.append(f"{name}: no runs on disk, so checked against itself (`dvc repro` makes them)")
         for each in own:
-            yield from alone.of_study(each, path.parent / each)
-        yield from alone.of_report(name, own, path.parent)
+            yield from self_check.of_study(each, path.parent / each)
+        yield from self_check.of_report(name, own, path.parent)
 
 
 def _made_again(path: Path, scale: str, name: str, studies: dict[str, AnyStudy]) -> Iterator[str]:
@@ -133,14 +134,14 @@ def _furnish(aside: Path, scale: str, studies: list[str]) -> None:
     for name in NOT_COMMITTED:
         (aside / RESULTS / scale / name).symlink_to((RESULTS / scale / name).resolve())
     for name in studies:
-        times = RESULTS / scale / name / layers.MEASURED
+        times = RESULTS / scale / name / layer_costs.MEASURED
         if times.is_file():
             (aside / times.parent).mkdir()
             (aside / times).write_bytes(times.read_bytes())
 
 
 def _reproduced(scale: str, studies: list[str], said: list[str]) -> Iterator[str]:
-    found = committed.reproduction(scale, studies)
+    found = git_compare.reproduction(scale, studies)
     said += [*found.within, found.summary]
     yield from found.lost
 

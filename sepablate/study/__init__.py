@@ -4,17 +4,9 @@ Data only. This package imports neither torch nor anything else of sepablate, so
 loads in milliseconds and never decides how it is trained.
 """
 
-from sepablate.study.comparison import Claim, Study
-from sepablate.study.declared import (
-    FOLDER,
-    AnyStudy,
-    load,
-    names,
-    studies_with,
-    variant,
-    variants,
-)
 from sepablate.study.layer_study import LayerStudy
+from sepablate.study.registry import FOLDER, AnyStudy, load, names, studies_with, variant, variants
+from sepablate.study.study import Claim, Study
 from sepablate.study.variant import (
     INCEPTION_V3,
     INCEPTION_V3_2016,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from sepablate.study.comparison import Claim
+from sepablate.study.study import Claim
 from sepablate.study.variant import Variant
 
 

@@ -10,8 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from sepablate.study import AnyStudy, load
 from sepablate.tracking import verdicts
-from sepablate.tracking.records import RESULTS, Record, finished
-from sepablate.tracking.store import (
+from sepablate.tracking.connection import (
     address,
     artifact_location,
     connect,
@@ -19,6 +18,7 @@ from sepablate.tracking.store import (
     one_line,
     reached,
 )
+from sepablate.tracking.records import RESULTS, Record, finished
 
 SHOWN = ("table.md", "table.csv", "figure.png", "figure.svg", "claims.json")
 KEY, DIGEST, PARENT = "sepablate.run_key", "sepablate.digest", "mlflow.parentRunId"

@@ -5,8 +5,8 @@ import threading
 from types import TracebackType
 
 from sepablate.tracking import records
+from sepablate.tracking.connection import connect, give_up, given_up, one_line, reached
 from sepablate.tracking.experiment import Experiment
-from sepablate.tracking.store import connect, give_up, given_up, one_line, reached
 
 PATIENCE = 5.0  # seconds that training waits for MLflow: at its end, and never before
 

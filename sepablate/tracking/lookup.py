@@ -5,8 +5,8 @@ import os
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
+from sepablate.tracking.connection import DATABASE, address, connect, one_line
 from sepablate.tracking.experiment import KEY
-from sepablate.tracking.store import DATABASE, address, connect, one_line
 
 
 def run_ids(study: str, scale: str) -> dict[str, str]:

@@ -1,1 +1,1 @@
-"""One run (engine, recipe, checkpoint), and many runs side by side (parallel)."""
+"""Train one run. Every file here decides numbers, and is hashed into the keys of all runs."""

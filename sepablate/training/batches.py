@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from sepablate.data.fashion_mnist import Split
-from sepablate.training.ranks import ALONE, Ranks
-from sepablate.training.recipe import generator
-from sepablate.training.run import Run
+from sepablate.runs.run import Run
+from sepablate.training.optim import generator
+from sepablate.training.process_group import ALONE, Ranks
 
 
 class Batched(Protocol):
@@ -24,7 +24,7 @@ def training(split: Any, run: Run, ranks: Ranks = ALONE, device: str = "cpu") ->
     """The batches of a training split: on `device` if it is in memory, not if it is on disk."""
     if isinstance(split, Split):
         return Batches(split, run, ranks, device)
-    from sepablate.training.loader import FileBatches
+    from sepablate.training.file_batches import FileBatches
 
     return FileBatches(split, run, ranks.rank, ranks.world)
 
@@ -35,7 +35,7 @@ def evaluation(split: Any, run: Run, device: str = "cpu") -> Iterator[tuple[Tens
     Those of a split in memory are on `device`; the labels are not.
     """
     if not isinstance(split, Split):
-        from sepablate.training.loader import evaluation_batches
+        from sepablate.training.file_batches import evaluation_batches
 
         yield from evaluation_batches(split, run)
         return

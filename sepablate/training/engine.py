@@ -14,11 +14,12 @@ from torch import Tensor
 from sepablate import models
 from sepablate.kernels import compiled
 from sepablate.kernels.network import take_on
-from sepablate.models.initial import initialise
-from sepablate.training import batches, checkpoint, recipe, task
+from sepablate.models.weight_init import initialise
+from sepablate.runs.run import Run
+from sepablate.store import checkpoint
+from sepablate.training import batches, objective, optim
 from sepablate.training.evaluation import Setting, scores
-from sepablate.training.ranks import ALONE, Ranks
-from sepablate.training.run import Run
+from sepablate.training.process_group import ALONE, Ranks
 from sepablate.training.step import Row, State, train_step
 
 
@@ -60,7 +61,7 @@ def fit(
     if saved is not None:
         state.restore(saved)
     training = splits["train"].first(run.scale.images)
-    setting = Setting(run, task.of(run.task, training.labels), device, ranks)
+    setting = Setting(run, objective.of(run.task, training.labels), device, ranks)
     feed = batches.training(training, run, ranks, device)
     validation = splits["validation"].first(run.scale.validation_images)
     due = evaluation_steps(run)
@@ -101,7 +102,7 @@ def start(run: Run, device: str = "cpu", ranks: Ranks = ALONE) -> State:
     if run.kernels in ("fused", "triton"):
         take_on(model)
     network = ranks.wrapped(model, device)
-    return State(model, network, recipe.Average(model, run), recipe.optimiser(model, run))
+    return State(model, network, optim.Average(model, run), optim.optimiser(model, run))
 
 
 def stepper(state: State, feed: batches.Batched, setting: Setting) -> Callable[[], float | None]:
@@ -110,7 +111,7 @@ def stepper(state: State, feed: batches.Batched, setting: Setting) -> Callable[[
     Several processes that train one network need to hear from each other in each step.
     """
     if setting.run.kernels == "triton" and setting.ranks.world == 1:
-        from sepablate.training.captured import Captured  # imports Triton
+        from sepablate.training.cuda_graph import Captured  # imports Triton
 
         return Captured(state, feed, setting)
     return functools.partial(train_step, state, feed, setting)
@@ -128,7 +129,7 @@ def follow(state: State, validation: Any, setting: Setting) -> None:
     metric = setting.learns.metric
     raw, averaged = _evaluated(state, validation, setting)
     state.rows += [
-        (state.step, "learning_rate", recipe.learning_rate(state.step - 1, setting.run)),
+        (state.step, "learning_rate", optim.learning_rate(state.step - 1, setting.run)),
         (state.step, "train/loss", state.loss_sum / since),
         (state.step, f"validation/{metric}", raw.mean().item()),
         (state.step, f"validation/{metric}_averaged", averaged.mean().item()),

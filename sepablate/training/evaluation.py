@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sepablate.runs.run import Run
 from sepablate.training import batches
-from sepablate.training.ranks import ALONE, Ranks
-from sepablate.training.run import Run
-from sepablate.training.task import Task
+from sepablate.training.objective import Task
+from sepablate.training.process_group import ALONE, Ranks
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sepablate.training import batches, recipe
+from sepablate.runs.run import Run
+from sepablate.training import batches, optim
 from sepablate.training.evaluation import Setting, forward
-from sepablate.training.ranks import Ranks
-from sepablate.training.run import Run
+from sepablate.training.process_group import Ranks
 
 Row = tuple[int, str, float]  # step, metric, value
 SAVED = ("step", "loss_sum", "seconds", "rows", "times")
@@ -22,7 +22,7 @@ class State:
 
     model: nn.Module
     network: nn.Module
-    average: recipe.Average
+    average: optim.Average
     optimiser: torch.optim.Optimizer
     step: int = 0
     loss_sum: float = 0.0
@@ -55,7 +55,7 @@ def train_step(state: State, feed: batches.Batched, setting: Setting) -> float:
     run = setting.run
     images, labels = feed.at(state.step)
     for group in state.optimiser.param_groups:
-        group["lr"] = recipe.learning_rate(state.step, run)
+        group["lr"] = optim.learning_rate(state.step, run)
     if not state.model.training:  # as after an evaluation: it visits every layer
         state.model.train()
     seeds = dropout_seeds(run, state.step, parts(run, labels), setting.ranks)
@@ -76,7 +76,7 @@ def parts(run: Run, labels: Tensor) -> int:
 def dropout_seeds(run: Run, step: int, count: int, ranks: Ranks) -> list[int]:
     """A seed for each of the passes of this rank in a step."""
     first = (step * ranks.world + ranks.rank) * count
-    return [recipe.stream_seed(run.seed, "dropout", first + index) for index in range(count)]
+    return [optim.stream_seed(run.seed, "dropout", first + index) for index in range(count)]
 
 
 def both_passes(

@@ -1,0 +1,50 @@
+"""The command `cost`. Nothing heavy is imported before it runs."""
+
+from typing import Annotated
+
+import typer
+
+from sepablate import scales, study
+from sepablate.cli.options import positive
+
+
+def cost(
+    variants: Annotated[
+        list[str],
+        typer.Argument(metavar="VARIANT...", help="Variants; `sepablate list` names them."),
+    ],
+    scale: Annotated[
+        str | None, typer.Option(help="A scale of params.yaml; default: the selected one.")
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Time gradient steps on random images as well.")
+    ] = False,
+    batch: Annotated[int, typer.Option(parser=positive, help="Images of a measured step.")] = 8,
+    rounds: Annotated[
+        int, typer.Option(parser=positive, help="Measured steps of each variant, in turns.")
+    ] = 5,
+    save: Annotated[
+        bool, typer.Option("--save", help="Write what was measured to results/<scale>/speed.csv.")
+    ] = False,
+) -> None:
+    """Count parameters, multiply-adds and activations of variants, by kind of layer.
+
+    Neither data nor training is needed.
+    """
+    name = scale or scales.current()
+    scales.load(name)
+    for variant in variants:
+        study.variant(variant)
+    if save and not measure:
+        raise ValueError("--save keeps what was measured: choose it together with --measure")
+    from sepablate.profiling import complexity_table
+
+    runs = [complexity_table.resolved(variant, name) for variant in dict.fromkeys(variants)]
+    complexity_table.show(runs)
+    if measure:
+        from sepablate.profiling import speed
+
+        found = speed.measure(runs, batch, rounds)
+        speed.show(found)
+        if save:
+            print(f"written: {speed.save(found, name)}")

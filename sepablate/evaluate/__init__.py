@@ -1,1 +1,0 @@
-"""Published weights in our networks, on ImageNet's validation images, beside table 1."""

@@ -1,0 +1,1 @@
+"""Draw figures from data frames. The only importer of matplotlib."""

@@ -1,0 +1,110 @@
+"""Predicted against measured: the mult-adds a separable convolution saves, and the time."""
+
+from typing import Any
+
+import matplotlib.style
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from sepablate.analysis import layer_costs
+from sepablate.plots import study_figure
+from sepablate.plots.style import COLOURS, MARKERS, STYLE
+
+PRECISIONS: dict[str, Any] = {
+    "fp32": ("-", 1.0),
+    "bf16": ((0, (3, 1.2)), 1.022),
+}  # line, and a step to the side
+MARGIN = 1.3  # factor between the outermost point and the frame
+
+
+def draw(frame: pd.DataFrame, kind: str) -> bytes:
+    """The figure of a layer study as "png" or "svg"; the same bytes for the same frame.
+
+    frame: as `layers.read` gives it.
+    """
+    with matplotlib.style.context(["default", STYLE]):
+        figure = Figure(figsize=(7, 4.4), dpi=200, layout="constrained")
+        panels = figure.subplots(1, 2, sharex=True, sharey=True)
+        for direction, axis in zip(("forward", "backward"), panels, strict=True):
+            ratios(frame[frame.direction == direction], axis)
+            axis.set_title(direction.capitalize())
+        low = min(frame.ratio_low.min(), frame.predicted.min()) / MARGIN
+        high = max(frame.ratio_high.max(), 1.0) * MARGIN
+        panels[0].set_ylim(low, high)
+        panels[0].set_xlim(frame.predicted.min() / MARGIN**1.5, frame.predicted.max() * MARGIN)
+        panels[0].set_ylabel("Time, separable / standard")
+        _widths(frame[frame.direction == "forward"], panels[0])
+        on_paper = "Mult-adds, separable / standard: 1/N + 1/k² (N channels, kernel k)"
+        figure.supxlabel(
+            f"{on_paper}\n{layer_costs.measured_on(frame)}: median, quartiles", fontsize=8
+        )
+        _legend(frame, figure)
+        return study_figure.render(figure, kind, layer_costs.origin(frame))
+
+
+def ratios(frame: pd.DataFrame, axis: Axes) -> Axes:
+    """Median and quartiles of the measured ratio over the predicted one, of one direction."""
+    axis.set(xscale="log", yscale="log")
+    axis.axline((0.01, 0.01), (1, 1), color="#666666", linewidth=1)
+    axis.axhline(1, color="#666666", linewidth=1, linestyle=(0, (1, 1.5)))
+    lines = frame[["kernel", "precision"]].drop_duplicates()
+    for kernel, precision in zip(lines.kernel, lines.precision, strict=True):
+        rows = frame[(frame.kernel == kernel) & (frame.precision == precision)]
+        colour, marker = _look(frame, kernel)
+        line, aside = PRECISIONS[precision]
+        axis.errorbar(
+            rows.predicted * aside,
+            rows.ratio,
+            [rows.ratio - rows.ratio_low, rows.ratio_high - rows.ratio],
+            color=colour,
+            marker=marker,
+            markersize=4.5,
+            markerfacecolor=colour if precision == "fp32" else "white",
+            linestyle=line,
+            linewidth=0.9,
+            elinewidth=0.9,
+        )
+    plain = FuncFormatter(lambda value, _: f"{value:g}")
+    for side in (axis.xaxis, axis.yaxis):
+        side.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        side.set_major_formatter(plain)
+        side.set_minor_formatter(NullFormatter())
+    return axis
+
+
+def _widths(frame: pd.DataFrame, axis: Axes) -> None:
+    """Channels beside the points of the leftmost line, which has nothing to its left."""
+    last = frame[frame.precision == frame.precision.iloc[-1]]
+    rows = last[last.kernel == last.kernel.max()]
+    _, aside = PRECISIONS[rows.precision.iloc[0]]
+    style: dict[str, Any] = {"ha": "right", "va": "bottom", "fontsize": 7, "color": "#333333"}
+    for row in rows.to_dict("records"):
+        text = (
+            f"N = {row['channels']}" if row["channels"] == rows.channels.min() else row["channels"]
+        )
+        place = (row["predicted"] * aside, row["ratio"])
+        axis.annotate(text, place, (-4, 2), textcoords="offset points", **style)
+
+
+def _look(frame: pd.DataFrame, kernel: int) -> tuple[str, str]:
+    place = sorted(frame.kernel.unique()).index(kernel) % len(COLOURS)
+    return COLOURS[place], MARKERS[place]
+
+
+def _legend(frame: pd.DataFrame, figure: Figure) -> None:
+    """Above both panels, where it hides no point."""
+    handles = []
+    for kernel in sorted(frame.kernel.unique()):
+        colour, marker = _look(frame, kernel)
+        handles.append(Line2D([], [], color=colour, marker=marker, label=f"{kernel}x{kernel}"))
+    for precision in frame.precision.unique():
+        line, _ = PRECISIONS[precision]
+        shown = Line2D([], [], color="black", marker="o", linestyle=line, label=precision)
+        shown.set_markerfacecolor("black" if precision == "fp32" else "white")
+        handles.append(shown)
+    handles.append(Line2D([], [], color="#666666", label="as on paper"))
+    handles.append(Line2D([], [], color="#666666", linestyle=(0, (1, 1.5)), label="no time saved"))
+    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), handlelength=2.4)

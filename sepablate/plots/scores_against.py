@@ -1,0 +1,109 @@
+"""Final scores against what the variants of a series differ in: one axis, one point a variant."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+from matplotlib.transforms import ScaledTranslation
+
+from sepablate.analysis import statistics
+from sepablate.analysis.metrics import Measure
+from sepablate.plots import point_labels as labels_of
+from sepablate.plots.point_labels import Point
+from sepablate.plots.style import Look, looks
+
+
+class Quantity(NamedTuple):
+    """A field of the resolved config on a log axis; unit: what its numbers are divided by.
+
+    zero: what 0 means, at the far end of the axis. named: every value has a tick, and so no label.
+    """
+
+    label: str
+    unit: float = 1
+    zero: str = ""
+    named: bool = False
+
+
+QUANTITIES = {
+    "mult_adds": Quantity("Mult-adds for one image (M)", 1e6),
+    "parameters": Quantity("Parameters (M)", 1e6),
+    "model.segments": Quantity(
+        "Segments of a layer's channels", zero="one per\nchannel", named=True
+    ),
+}
+ASIDE = 5  # points between an interval and the strokes of its seeds
+END = 4  # times the largest number: where 0 is drawn
+
+
+def positions(configs: Mapping[str, Mapping[str, Any]], field: str) -> dict[str, float]:
+    """Where each variant stands on the axis; ValueError for a config without a number for it."""
+    quantity = QUANTITIES.get(field, Quantity(field))
+    numbers = {name: config.get(field) for name, config in configs.items()}
+    for name, number in numbers.items():
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            raise ValueError(f"against {field!r}: {number!r} in the config of {name}: no number")
+        if number < 0 or not (number or quantity.zero):
+            raise ValueError(f"against {field!r}: {number!r} of {name}: not on a log axis")
+    end = END * max(number or 1 for number in numbers.values())
+    return {name: (number or end) / quantity.unit for name, number in numbers.items()}
+
+
+def scores_against(
+    frame: pd.DataFrame, measure: Measure, field: str, places: Mapping[str, float], axis: Axes
+) -> Axes:
+    """Mean and 95 % t interval of each variant's final score, and a stroke per seed beside it.
+
+    places: where each variant stands on the axis, as `positions` says.
+    """
+    quantity, count = QUANTITIES.get(field, Quantity(field)), frame.seed.nunique()
+    labels = dict(zip(frame.variant, frame.label, strict=True))
+    rows = frame[frame.metric == measure.final]
+    axis.set_xscale("log")
+    points = []
+    for name, look in looks(list(labels)).items():
+        values = 100 * rows[rows.variant == name].value.to_numpy()
+        if len(values):
+            missing = "" if len(values) == count else f" (n = {len(values)})"
+            points.append(_point(labels[name] + missing, look, places[name], values, axis))
+    axis.set(xlabel=quantity.label, ylabel=f"Test {measure.words} (%), averaged weights")
+    axis.set_title(f"At the end: {count} seeds, mean, 95 % t interval")
+    _ticks(quantity, places, axis)
+    if points:
+        low, high = min(each.low for each in points), max(each.high for each in points)
+        room = 0.09 * (high - low) or 1
+        axis.set_ylim(low - room, high + room)
+    return axis if quantity.named else labels_of.beside(points, axis)
+
+
+def _point(name: str, look: Look, x: float, values: statistics.Array, axis: Axes) -> Point:
+    """Draw one variant."""
+    mean, low, high = map(float, statistics.interval(values))
+    figure = axis.get_figure(root=True)
+    assert figure is not None
+    aside = axis.transData + ScaledTranslation(-ASIDE / 72, 0, figure.dpi_scale_trans)
+    seeds = np.full(len(values), x)
+    axis.plot(seeds, values, "_", color=look.colour, markersize=4, transform=aside)
+    axis.plot([x, x], [low, high], color=look.colour)
+    axis.plot(x, mean, look.marker, color=look.colour, markersize=4.5)
+    ends = [*values, *(each for each in (low, high) if not math.isnan(each))]
+    return Point(name, look.colour, x, mean, min(ends), max(ends))
+
+
+def _ticks(quantity: Quantity, places: Mapping[str, float], axis: Axes) -> None:
+    values = sorted(set(places.values()))
+    room = (values[-1] / values[0]) ** 0.12 * 1.1
+    axis.set_xlim(values[0] / room, values[-1] * room)
+    axis.xaxis.set_minor_locator(NullLocator())
+    if quantity.named:
+        axis.xaxis.set_major_locator(FixedLocator(values))
+        last = values[-1] if quantity.zero else math.inf
+        name = FuncFormatter(lambda x, _: quantity.zero if x == last else f"{x:g}")
+    else:
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        name = FuncFormatter(lambda x, _: f"{x:g}")
+    axis.xaxis.set_major_formatter(name)

@@ -1,0 +1,1 @@
+"""Evaluate published weights in our networks on ImageNet's validation images."""

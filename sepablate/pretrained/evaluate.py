@@ -1,0 +1,179 @@
+"""Load timm's weights into our networks, and measure them on ImageNet's validation images.
+
+Crop, interpolation, mean and standard deviation are those that timm says of its weights. Mean and
+standard deviation are 0.5 for all networks here, that is x / 127.5 - 1; also for the `inception_v3`
+that torchvision trained, whose own code scales its input back to that. Of timm's weights only
+`inception_v3.gluon_in1k` wants ImageNet's mean and standard deviation.
+"""
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from rich.console import Console
+from rich.progress import track
+from scipy.stats import binomtest
+from timm.data import (
+    IMAGENET_DEFAULT_MEAN,
+    IMAGENET_DEFAULT_STD,
+    IMAGENET_INCEPTION_MEAN,
+    IMAGENET_INCEPTION_STD,
+    create_transform,
+)
+from timm.models import load_state_dict
+from torch import Tensor, nn
+
+from sepablate.data import imagenet
+from sepablate.data.image_files import ImageFiles, check_classes
+from sepablate.models import build
+from sepablate.models.timm_weights import from_timm
+from sepablate.paper import mobilenets, xception
+from sepablate.training.file_batches import plain_batches
+
+TOP = (1, 5)
+
+
+@dataclass(frozen=True)
+class Published:
+    """timm: its name there; options: of our constructor, that those weights need.
+
+    printed: a paper's top-1 and top-5, None where it says nothing; source: which paper.
+    """
+
+    timm: str
+    printed: tuple[float | None, float | None]
+    source: str
+    options: Mapping[str, Any]
+
+
+NETWORKS = {
+    "xception": Published(
+        "legacy_xception",
+        xception.TABLE_1["Xception"],
+        f"{xception.SOURCE}, table 1",
+        {"norm_epsilon": 1e-5},
+    ),
+    "inception_v3": Published(
+        "inception_v3",
+        xception.TABLE_1["Inception V3"],
+        f"{xception.SOURCE}, table 1",
+        {"norm_epsilon": 1e-3},
+    ),
+    "mobilenet_v1": Published(
+        "mobilenetv1_100",
+        (mobilenets.TABLE_4["MobileNet"].accuracy / 100, None),
+        f"{mobilenets.SOURCE}, table 4",
+        {"norm_epsilon": 1e-5, "activation": "relu6"},
+    ),
+}
+MEAN_STD = {
+    "half": (IMAGENET_INCEPTION_MEAN, IMAGENET_INCEPTION_STD),
+    "imagenet": (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
+}
+
+
+def evaluate(name: str, weights: Path | None, data: Path, batch: int, mean_std: str) -> list[str]:
+    """The lines of a report: accuracy with its interval, and what the paper prints.
+
+    Raises ValueError for an unknown name, or if weights or images are missing or not fit.
+    """
+    if name not in NETWORKS:
+        raise ValueError(f"model {name!r}: choose {', '.join(NETWORKS)}")
+    if mean_std not in ("timm", *MEAN_STD):
+        raise ValueError(f"mean-std {mean_std!r}: choose timm, {', '.join(MEAN_STD)}")
+    config = timm.get_pretrained_cfg(NETWORKS[name].timm)
+    assert config is not None, "timm knows its own networks"
+    mean, std = MEAN_STD.get(mean_std, (config.mean, config.std))
+    model = load(name, weights)
+    split = imagenet.images(data / "validation")
+    check_classes({"validation": split}, model.get_submodule("classifier.dense").out_features)  # type: ignore[arg-type]
+    size = config.input_size[-1]
+    transform = create_transform(
+        size, crop_pct=config.crop_pct, interpolation=config.interpolation, mean=mean, std=std
+    )
+    correct = count_correct(model, split, transform, batch)
+    shorter = math.floor(size / config.crop_pct)
+    return [
+        f"{name} with {weights}: {len(split)} images of {split.folder}",
+        f"one crop of {size} x {size} after a {config.interpolation} resize to {shorter}; "
+        f"mean {mean}, standard deviation {std}",
+        *(_line(top, correct[top], len(split), NETWORKS[name]) for top in TOP),
+        "The intervals are 95 % (Wilson) over images. Xception's paper left out the blacklisted "
+        "validation images; Inception V3's says that all 50,000 give about 0.002 less.",
+    ]
+
+
+def load(name: str, path: Path | None) -> nn.Module:
+    """Our network with the weights of timm's file, in evaluation mode.
+
+    Raises ValueError if there is no file, or if it holds anything but that network's weights.
+    """
+    if path is None or not path.is_file():
+        config = timm.get_pretrained_cfg(NETWORKS[name].timm)
+        assert config is not None, "timm knows its own networks"
+        place = config.url or f"https://huggingface.co/{config.hf_hub_id}"
+        given = "missing" if path is None else f"{path}: there is no such file"
+        raise ValueError(f"--weights: {given}; download timm's weights, for example from {place}")
+    try:
+        state = load_state_dict(str(path), device="cpu", weights_only=True)
+    except Exception as error:  # of what is no checkpoint the readers raise nearly anything
+        raise ValueError(
+            f"{path}: no file of weights alone, as .safetensors or .pth ({type(error).__name__})"
+        ) from None
+    # Files older than PyTorch 0.4.1 do not count batches, which evaluation does not need.
+    counts = {_counter(key): torch.tensor(0) for key in state if key.endswith("running_var")}
+    try:
+        ours = from_timm(name, counts | state)
+        classes = len(ours["classifier.dense.bias"])
+        model = build(name, classes=classes, **NETWORKS[name].options)
+        model.load_state_dict(ours)
+    except (ValueError, RuntimeError) as error:  # other names, other shapes
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"{path}: not the weights of {NETWORKS[name].timm}: {reason}") from None
+    return model.eval()
+
+
+def _counter(key: str) -> str:
+    return key.removesuffix("running_var") + "num_batches_tracked"
+
+
+@torch.inference_mode()
+def count_correct(
+    model: nn.Module, split: ImageFiles, transform: Any, batch: int
+) -> dict[int, int]:
+    """For each k of TOP, of how many images the label is among the k likeliest classes."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    correct = torch.zeros(max(TOP), dtype=torch.int64)
+    workers = max(1, len(os.sched_getaffinity(0)) - 1)
+    batches = plain_batches(split, transform, batch, workers)
+    total = math.ceil(len(split) / batch)
+    for images, labels in track(
+        batches, "evaluate", total, console=Console(stderr=True), transient=True
+    ):
+        logits = model(images.to(device, memory_format=torch.channels_last)).cpu()
+        correct += _at_each_rank(logits, labels)
+    sums = correct.cumsum(0)
+    return {top: int(sums[top - 1]) for top in TOP}
+
+
+def _at_each_rank(logits: Tensor, labels: Tensor) -> Tensor:
+    """(5,): of how many images the label is the class of that rank."""
+    ranked = logits.topk(min(max(TOP), logits.shape[1])).indices  # (N, 5)
+    found = (ranked == labels[:, None]).sum(0)
+    return torch.nn.functional.pad(found, (0, max(TOP) - len(found)))
+
+
+def _line(top: int, correct: int, count: int, network: Published) -> str:
+    interval = binomtest(correct, count).proportion_ci(method="wilson")
+    printed = network.printed[TOP.index(top)]
+    paper = "not given" if printed is None else f"{printed:.3f}"
+    return (
+        f"top-{top}  {correct / count:.4f}  [{interval.low:.4f}, {interval.high:.4f}]  "
+        f"the paper: {paper} ({network.source})"
+    )

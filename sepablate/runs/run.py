@@ -1,0 +1,185 @@
+"""A run: one variant at one scale with one seed, resolved to the last number, named by a hash."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from sepablate import data, models
+from sepablate.models.complexity import Cost, breakdown_of, match_width
+from sepablate.runs.source_hash import source_digest
+from sepablate.scales import Recipe, Scale
+from sepablate.store.run_key import run_key
+from sepablate.study import Variant
+
+TOLERANCE = 0.05  # of a parameter count to match, where whole channels are a coarse measure
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that decides a run's numbers. options: all arguments of the model's constructor.
+
+    dataset, image_size, recipe: of the variant's task at its scale.
+    parameters: trainable; mult_adds: of one image's forward pass; threads: per process.
+    learning_rates: the grid that the recipe's rate was chosen from, if it was.
+    """
+
+    variant: str
+    scale_name: str
+    seed: int
+    model: str
+    options: dict[str, Any]
+    weight_decay: float
+    decay_depthwise: bool
+    task: str
+    dataset: str
+    image_size: int
+    scale: Scale
+    recipe_name: str
+    recipe: Recipe
+    precision: str
+    kernels: str
+    threads: int
+    parameters: int
+    mult_adds: int
+    learning_rates: tuple[float, ...] = ()
+
+    def with_seed(self, seed: int) -> "Run":
+        """The same run with another seed."""
+        return dataclasses.replace(self, seed=seed)
+
+    def computed(self, precision: str, kernels: str) -> "Run":
+        """The same run in fp32 or bf16, by the fused kernels or torch's."""
+        return dataclasses.replace(self, precision=precision, kernels=kernels)
+
+    def with_learning_rate(self, rate: float) -> "Run":
+        """The same run at another learning rate."""
+        return dataclasses.replace(
+            self, recipe=dataclasses.replace(self.recipe, learning_rate=rate)
+        )
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The resolved config, flat, as it is written beside the results and into MLflow."""
+        scale = {**dataclasses.asdict(self.scale), "seeds": list(self.scale.seeds)}
+        # Solved for or passed on by `resolve`: the model's options tell what was really built.
+        for key in ("width", "widths", "stem_stride", "padding", "precision", "kernels", "classes"):
+            del scale[key]
+        del scale["multi_label_dataset"]  # `dataset` is the one of the run's task
+        recipe = dataclasses.asdict(self.recipe)
+        for key in ("dropout", "norm_epsilon", "norm_momentum"):
+            del recipe[key]
+        return {
+            "variant": self.variant,
+            "scale": self.scale_name,
+            "model": self.model,
+            **{f"model.{key}": value for key, value in self.options.items()},
+            "parameters": self.parameters,
+            "mult_adds": self.mult_adds,
+            "weight_decay": self.weight_decay,
+            "decay_depthwise": self.decay_depthwise,
+            "task": self.task,
+            **scale,
+            "dataset": self.dataset,
+            "image_size": self.image_size,
+            "steps": self.scale.steps,
+            "recipe": self.recipe_name,
+            **recipe,
+            "learning_rates": list(self.learning_rates),
+            "precision": self.precision,
+            "kernels": self.kernels,
+            "threads": self.threads,
+            "data_digest": data.digest(self.dataset),
+            "source_digest": source_digest(self.model, self.dataset, self.kernels),
+            "torch": torch.__version__,
+        }
+
+    @property
+    def key(self) -> str:
+        """A hash of the config, the data, the training code and the seed: 16 hexadecimal digits."""
+        return run_key(self.config, self.seed)
+
+
+def resolve(
+    variant: Variant,
+    scale_name: str,
+    scale: Scale,
+    recipes: Mapping[str, Recipe],
+    seed: int,
+    precision: str,
+) -> Run:
+    """Fill in what variant and scale leave to each other: width, counts, the model's options.
+
+    A variant with a grid of learning rates has the recipe's until `with_learning_rate`.
+
+    Raises ValueError for an unknown recipe, model or option, or if no width gives equal parameters.
+    """
+    if variant.recipe not in recipes:
+        choices = ", ".join(recipes)
+        raise ValueError(f"variant {variant.name!r}: recipe {variant.recipe!r}: choose {choices}")
+    recipe = recipes[variant.recipe]
+    dataset = _dataset(variant, scale)
+    options, parameters, mult_adds = _build_options(variant, scale, recipe)
+    return Run(
+        variant=variant.name,
+        scale_name=scale_name,
+        seed=seed,
+        model=variant.model,
+        options=options,
+        weight_decay=variant.weight_decay,
+        decay_depthwise=variant.decay_depthwise,
+        task=variant.task,
+        dataset=dataset,
+        image_size=_image_size(variant, scale),
+        scale=scale,
+        recipe_name=variant.recipe,
+        recipe=recipe,
+        precision=precision,
+        kernels=scale.kernels,
+        threads=1,
+        parameters=parameters,
+        mult_adds=mult_adds,
+        learning_rates=variant.learning_rates,
+    )
+
+
+def _dataset(variant: Variant, scale: Scale) -> str:
+    return scale.dataset if variant.task == "single_label" else scale.multi_label_dataset
+
+
+def _image_size(variant: Variant, scale: Scale) -> int:
+    own = data.dataset(_dataset(variant, scale)).IMAGE_SIZE
+    return variant.image_size or own or scale.image_size
+
+
+def _build_options(
+    variant: Variant, scale: Scale, recipe: Recipe
+) -> tuple[dict[str, Any], int, int]:
+    source, own = data.dataset(_dataset(variant, scale)), models.defaults(variant.model)
+    common = {
+        "classes": scale.classes or source.CLASSES,
+        "in_channels": source.CHANNELS,
+        "width": scale.widths.get(variant.model, scale.width) * variant.relative_width,
+        "stem_stride": scale.stem_stride,
+        "padding": scale.padding,
+        "dropout": recipe.dropout,
+        "norm_epsilon": recipe.norm_epsilon,
+        "norm_momentum": recipe.norm_momentum,
+    }
+    options = {**own, **{key: common[key] for key in own if key in common}, **variant.options}
+    twin = variant.same_parameters_as
+    if twin is not None and not (scale.width == 1 and twin.model != variant.model):
+        target = _build_options(twin, scale, recipe)[1]
+        rest = {key: value for key, value in options.items() if key != "width"}
+        options["width"] = match_width(variant.model, target, TOLERANCE, **rest)
+    cost = _cost(variant.model, _image_size(variant, scale), **options)
+    return options, cost.parameters, cost.mult_adds
+
+
+@functools.cache
+def _cost(model: str, image_size: int, **options: Any) -> Cost:
+    with torch.device("meta"):
+        return breakdown_of(models.build(model, **options), image_size).total

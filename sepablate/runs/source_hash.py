@@ -1,0 +1,48 @@
+"""Hash the source that decides a run's numbers, by a rule on folders.
+
+Every file of `sepablate/training` and the random streams, layers and initial weights are hashed
+into the key of every run; a network, a data set and a backend's kernels only where a run uses them.
+"""
+
+import functools
+import hashlib
+import inspect
+from pathlib import Path
+
+from sepablate import data, models
+
+PACKAGE = Path(__file__).parents[1]
+SHARED = ("rng.py", "models/layers.py", "models/weight_init.py", "training/*.py")
+KERNELS = {
+    "fused": ("kernels/network.py", "kernels/[a-z]*.*"),
+    "triton": ("kernels/network.py", "kernels/gpu/*.py"),
+}
+
+
+@functools.cache
+def source_digest(model: str, dataset: str, kernels: str) -> str:
+    """Return a hash of the source that decides the numbers of a run.
+
+    Args:
+        model: the network's name in `sepablate.models.MODELS`.
+        dataset: the data set's name in `sepablate.data.DATASETS`.
+        kernels: the backend: "torch", "fused" or "triton".
+    """
+    network = Path(inspect.getfile(models.MODELS[model]))
+    files = [network, *source_files(*SHARED, *data.dataset(dataset).SOURCES)]
+    return _digest([*files, *source_files(*KERNELS.get(kernels, ()))])
+
+
+@functools.cache
+def kernels_digest(kernels: str) -> str:
+    """Return a hash of the source of a backend's kernels."""
+    return _digest(source_files(*KERNELS[kernels]))
+
+
+def source_files(*patterns: str) -> list[Path]:
+    """Return the package's files that match the patterns, each pattern's in alphabetical order."""
+    return [path for pattern in patterns for path in sorted(PACKAGE.glob(pattern))]
+
+
+def _digest(files: list[Path]) -> str:
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
