@@ -34,7 +34,7 @@ STUDY = Study(
             metric="accuracy",
             margin=0.005,
             section="1.2",
-            words="one segment per channel beats a standard convolution",
+            statement="one segment per channel beats a standard convolution",
         ),
         *(
             Claim(
@@ -44,12 +44,12 @@ STUDY = Study(
                 metric="accuracy",
                 margin=0.005,
                 section="1.2, open question",
-                words=f"{count} segments hold a further advantage over one per channel",
+                statement=f"{count} segments hold a further advantage over one per channel",
             )
             for count in SEGMENTS[1:]
         ),
     ),
-    asks=("model.segments",),
+    factors=("model.segments",),
     confounds={
         "model.width": "solved for, so that the parameter counts agree",
         "parameters": "equal within 2 %, as near as whole channels allow",

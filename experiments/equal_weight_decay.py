@@ -15,9 +15,11 @@ INCEPTION_1E_5 = INCEPTION_V3.but(
 )
 
 
-def beats(left: str, right: str, words: str) -> Claim:
+def beats(left: str, right: str, statement: str) -> Claim:
     """A claim on the final accuracy."""
-    return Claim(left, ">", right, metric="accuracy", margin=0.005, section="4.3", words=words)
+    return Claim(
+        left, ">", right, metric="accuracy", margin=0.005, section="4.3", statement=statement
+    )
 
 
 STUDY = Study(
@@ -42,7 +44,7 @@ STUDY = Study(
             "weight decay 1e-5 suits Xception better than 4e-5",
         ),
     ),
-    asks=("model", "weight_decay"),
+    factors=("model", "weight_decay"),
     confounds={
         "model.width": "solved for, so that the parameter counts agree",
         "parameters": "equal within 1 %, as near as whole channels allow",

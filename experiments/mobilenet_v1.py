@@ -20,9 +20,11 @@ MOBILENET = Variant(
 )
 
 
-def claim(left: str, right: str, table: int, words: str) -> Claim:
+def claim(left: str, right: str, table: int, statement: str) -> Claim:
     section = f"MobileNets, table {table}"
-    return Claim(left, ">", right, metric="accuracy", margin=0.005, section=section, words=words)
+    return Claim(
+        left, ">", right, metric="accuracy", margin=0.005, section=section, statement=statement
+    )
 
 
 STUDY = Study(
@@ -43,7 +45,7 @@ STUDY = Study(
         claim("mobilenet_075", "mobilenet_050", 6, "width 0.75 is better than width 0.5"),
         claim("mobilenet_050", "mobilenet_025", 6, "width 0.5 is better than width 0.25"),
     ),
-    asks=("model.separable", "model.shallow", "model.width"),
+    factors=("model.separable", "model.shallow", "model.width"),
     confounds={
         "parameters": "what the tables trade against accuracy",
         "mult_adds": "likewise",

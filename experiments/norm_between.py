@@ -24,7 +24,7 @@ STUDY = Study(
             metric="accuracy",
             margin=0.005,
             section="4, of 1802.02611",
-            words="batch norm and ReLU between the two steps help (the later paper)",
+            statement="batch norm and ReLU between the two steps help (the later paper)",
         ),
         Claim(
             "norm_between",
@@ -33,9 +33,9 @@ STUDY = Study(
             metric="accuracy",
             margin=0.005,
             section="4.7",
-            words="with batch norm between the two steps, no ReLU there is still better",
+            statement="with batch norm between the two steps, no ReLU there is still better",
         ),
     ),
-    asks=("model.norm_between", "model.activation_between"),
+    factors=("model.norm_between", "model.activation_between"),
     confounds={"parameters": "batch norm has two parameters a channel"},
 )

@@ -21,10 +21,10 @@ STUDY = Study(
             metric="accuracy",
             margin=0.02,
             section="1.2",
-            words="which of the two steps comes first is unimportant",
+            statement="which of the two steps comes first is unimportant",
         ),
     ),
-    asks=("model.pointwise_first",),
+    factors=("model.pointwise_first",),
     confounds={
         "parameters": "the depthwise step acts on the outputs instead of the inputs",
         "mult_adds": "likewise",

@@ -19,8 +19,10 @@ NONE_AFTER = XCEPTION.but("none_after", "No ReLU after", activation_after="none"
 
 def no_activation_beats(name: str, label: str, metric: str, how: str) -> Claim:
     """The two forms of the paper's claim, for each of the two activations."""
-    words = f"no activation between depthwise and pointwise {how} than {label}"
-    return Claim("xception", ">", name, metric=metric, margin=0.005, section="4.7", words=words)
+    statement = f"no activation between depthwise and pointwise {how} than {label}"
+    return Claim(
+        "xception", ">", name, metric=metric, margin=0.005, section="4.7", statement=statement
+    )
 
 
 STUDY = Study(
@@ -34,5 +36,5 @@ STUDY = Study(
         no_activation_beats("elu_between", "ELU", "accuracy", "ends more accurate"),
         no_activation_beats("elu_between", "ELU", "speed", "converges sooner"),
     ),
-    asks=("model.activation_between", "model.activation_after"),
+    factors=("model.activation_between", "model.activation_after"),
 )

@@ -28,7 +28,7 @@ STUDY = Study(
             metric="accuracy",
             margin=0.005,
             section="4.6",
-            words="with shortcuts Xception ends more accurate than without",
+            statement="with shortcuts Xception ends more accurate than without",
         ),
         Claim(
             "xception",
@@ -37,10 +37,10 @@ STUDY = Study(
             metric="speed",
             margin=0.005,
             section="4.6",
-            words="with shortcuts Xception converges sooner than without",
+            statement="with shortcuts Xception converges sooner than without",
         ),
     ),
-    asks=("model.residual",),
+    factors=("model.residual",),
     confounds={
         "parameters": "the shortcuts' 1x1 convolutions go with them; the widened twin controls it",
         "mult_adds": "likewise",

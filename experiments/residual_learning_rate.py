@@ -30,10 +30,11 @@ STUDY = Study(
             metric="accuracy",
             margin=0.005,
             section="4.6",
-            words="shortcuts help even if the network without them may choose its learning rate",
+            statement="shortcuts help even if the network without them may choose its "
+            "learning rate",
         ),
     ),
-    asks=("model.residual",),
+    factors=("model.residual",),
     confounds={
         "learning_rate": "the point of the control: the network without shortcuts chooses its own",
         "learning_rates": "the grid that it chooses from",

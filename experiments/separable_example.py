@@ -42,7 +42,7 @@ STUDY = Study(
             metric="accuracy",
             margin=0.02,
             section="Keras' example",
-            words="the separable network is as accurate as its twin of standard convolutions",
+            statement="the separable network is as accurate as its twin of standard convolutions",
         ),
         Claim(
             "separable_example",
@@ -51,10 +51,10 @@ STUDY = Study(
             metric="accuracy",
             margin=0.005,
             section="Keras' example, open question",
-            words="at the same number of parameters the separable network is more accurate",
+            statement="at the same number of parameters the separable network is more accurate",
         ),
     ),
-    asks=("model.separable",),
+    factors=("model.separable",),
     confounds={
         "model.width": "of the narrow twin, solved for",
         "parameters": "what is saved; equal within 3 % for the narrow twin",

@@ -23,10 +23,10 @@ STUDY = Study(
             metric="accuracy",
             margin=0.005,
             section="4.5.1",
-            words="Xception ends more accurate than Inception V3 of the same size",
+            statement="Xception ends more accurate than Inception V3 of the same size",
         ),
     ),
-    asks=("model",),
+    factors=("model",),
     confounds={
         "model.width": "solved for, so that the parameter counts agree",
         "parameters": "equal within 1 %, as near as whole channels allow",

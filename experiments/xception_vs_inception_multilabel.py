@@ -30,10 +30,16 @@ THEIRS_DENSE = THEIRS.but(
 )
 
 
-def claim(left: str, right: str, words: str) -> Claim:
+def claim(left: str, right: str, statement: str) -> Claim:
     """On the final mean average precision, as all of table 2."""
     return Claim(
-        left, ">", right, metric="map_100", margin=0.005, section="4.5.1, table 2", words=words
+        left,
+        ">",
+        right,
+        metric="map_100",
+        margin=0.005,
+        section="4.5.1, table 2",
+        statement=statement,
     )
 
 
@@ -64,7 +70,7 @@ STUDY = Study(
             "dense layers make Inception V3 more precise",
         ),
     ),
-    asks=("model", "model.hidden"),
+    factors=("model", "model.hidden"),
     confounds={
         "model.width": "solved for, so that the parameter counts of each pair agree",
         "parameters": "equal in each pair as near as whole channels allow; dense layers add theirs",

@@ -65,7 +65,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def variants(names: list[str]) -> list[study.Variant]:
-    return [variant for name in names for variant in study.load(name).all]
+    return [variant for name in names for variant in study.load(name).all_variants]
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from sepablate.paper import xception as paper
 from sepablate.plots import point_labels, scores_against, style
 from sepablate.report import outputs
 
-STUDIES = [name for name in study.names() if study.load(name).all]
+STUDIES = [name for name in study.names() if study.load(name).all_variants]
 MAIN = ["xception_vs_inception", "residual_connections", "pointwise_activation"]
 MANY = "xception_vs_inception_multilabel"
 FINAL = {"xception": 0.87, "no_residual": 0.80, "relu_between": 0.869}
@@ -45,7 +45,7 @@ def make_runs(name, seeds=range(6), diverged=()):
     folder.mkdir(parents=True)
     keys = {str(seed): f"{seed:016d}" for seed in seeds}
     declared = study.variants()[name]
-    measure = metrics.OF_TASKS[declared.task]
+    measure = metrics.TASK_METRICS[declared.task]
     config = {"parameters": 1000, "weight_decay": 1e-5, "batch_size": 64}
     config |= {"mult_adds": int(2_500_000 * declared.relative_width**2)}
     config |= {"test_images": IMAGES, "seeds": list(seeds), "label": name, "run_keys": keys}
@@ -138,7 +138,7 @@ def test_many_labels_are_scored_by_their_precision(project):
     assert not [column for column in table if "accuracy" in column]
     assert "Test MAP@100 (%)" in Path(f"results/tiny/{MANY}/table.md").read_text()
     curve = pd.read_csv(f"results/tiny/{MANY}/curves.csv")
-    assert list(curve.columns) == learning_curves.columns(metrics.OF_TASKS["multi_label"])
+    assert list(curve.columns) == learning_curves.columns(metrics.TASK_METRICS["multi_label"])
     assert curve.validation_map_100.between(0.6, 0.9).all()
     first, *_ = effects.from_json(Path(f"results/tiny/{MANY}/claims.json").read_text())
     assert first.differences == pytest.approx((own - theirs).dropna().tolist())
@@ -164,8 +164,10 @@ def test_a_study_of_two_tasks_is_refused(project):
 
 
 def test_a_claim_on_the_other_task_s_score_is_refused(project):
-    runs = load_runs.read(study.load(MANY).all, "tiny")
-    assert set(runs.scores("speed").columns) == {each.name for each in study.load(MANY).all}
+    runs = load_runs.load_runs(study.load(MANY).all_variants, "tiny")
+    assert set(runs.scores("speed").columns) == {
+        each.name for each in study.load(MANY).all_variants
+    }
     with pytest.raises(ValueError, match=r"metric 'accuracy' of runs of .*: choose map_100, speed"):
         runs.scores("accuracy")
 
@@ -179,7 +181,7 @@ def test_report_names_every_claim_and_divergence(project):
     decided = json.loads(Path("results/tiny/verdicts.json").read_text())
     declared = [claim for name in MAIN for claim in study.load(name).claims]
     assert len(decided) == len(declared)
-    assert all(claim.words[1:] in report for claim in declared)
+    assert all(claim.statement[1:] in report for claim in declared)
     assert "Seed 2 of No shortcuts diverged at step 5" in report
     assert "22,855,952" in report
     assert "| `batch_size` | 64 | not given |" in report
@@ -256,12 +258,12 @@ def test_runs_that_all_diverged_leave_gaps_not_errors(project):
 def test_a_variant_looks_the_same_in_every_figure_and_no_two_look_alike_in_one():
     everywhere = {}
     for name in STUDIES:
-        found = style.looks([variant.name for variant in study.load(name).all])
+        found = style.variant_styles([variant.name for variant in study.load(name).all_variants])
         for part in zip(*found.values(), strict=True):
             assert len(set(part)) == len(found), (name, part)
         for variant, look in found.items():
             assert everywhere.setdefault(variant, look) == look
-    many = style.looks([f"unknown_{index}" for index in range(40)])
+    many = style.variant_styles([f"unknown_{index}" for index in range(40)])
     assert len(set(many.values())) == 40
 
 
@@ -269,7 +271,7 @@ def test_a_variant_looks_the_same_in_every_figure_and_no_two_look_alike_in_one()
 def test_final_scores_against_a_field_of_the_config(project, name):
     each = study.load(name)
     make_runs(each.variants[0].name, diverged=[4])
-    runs = load_runs.read(each.all, "tiny")
+    runs = load_runs.load_runs(each.all_variants, "tiny")
     places = scores_against.positions(runs.configs, each.against)
     axis = Figure(figsize=(3, 3.6)).subplots()
     assert (
@@ -277,7 +279,7 @@ def test_final_scores_against_a_field_of_the_config(project, name):
     )
     assert axis.get_xscale() == "log"
     strokes, intervals, means = axis.lines[::3], axis.lines[1::3], axis.lines[2::3]
-    for variant, *drawn in zip(each.all, strokes, intervals, means, strict=True):
+    for variant, *drawn in zip(each.all_variants, strokes, intervals, means, strict=True):
         values = 100 * final(variant.name)
         assert sorted(drawn[0].get_ydata()) == pytest.approx(sorted(values))
         expected = stats.t.interval(0.95, len(values) - 1, values.mean(), values.sem())
@@ -289,7 +291,7 @@ def test_final_scores_against_a_field_of_the_config(project, name):
 
 def test_no_segments_stand_beyond_the_most_and_are_named(project):
     each = study.load("channel_segments")
-    runs = load_runs.read(each.all, "tiny")
+    runs = load_runs.load_runs(each.all_variants, "tiny")
     places = scores_against.positions(runs.configs, each.against)
     assert [places[f"segments_{count}"] for count in (1, 2, 32)] == [1, 2, 32]
     assert places["pointwise_first"] > 2 * 32
@@ -324,7 +326,7 @@ def test_names_of_points_cover_nothing(seed):
         for k, (x, y) in enumerate((0.2 + 0.3 * (at % 3), 0.2 + 0.3 * (at // 3)) for at in places)
     ]
     points += [points[0]._replace(name="near", x=points[0].x + 0.02)]
-    point_labels.beside(points, axis)
+    point_labels.place_labels(points, axis)
     axis.get_figure().draw_without_rendering()
     boxes = [Text.get_window_extent(text) for text in axis.texts]
     assert [text.get_text() for text in axis.texts] == [point.name for point in points]
@@ -336,7 +338,7 @@ def test_names_of_points_cover_nothing(seed):
 
 def test_networks_of_both_tasks_share_their_colour():
     for name in ("xception", "inception_v3"):
-        assert style.KNOWN[f"{name}_multilabel"] == style.KNOWN[name]
+        assert style.VARIANT_STYLES[f"{name}_multilabel"] == style.VARIANT_STYLES[name]
 
 
 def test_markdown_and_published_numbers():

@@ -13,7 +13,7 @@ from sepablate.bench import end_to_end, loops, measure, suite, timm_networks
 from sepablate.bench.cases import CASES, Case, on
 from sepablate.bench.contender import Over
 from sepablate.models.timm_weights import from_timm
-from sepablate.models.weight_init import initialise
+from sepablate.models.weight_init import init_weights
 from sepablate.training import batches, engine, objective
 from sepablate.training.evaluation import Setting
 from sepablate.training.step import train_step
@@ -32,8 +32,8 @@ def small(data_folder: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> 
 )
 def test_contenders_compute_the_same_function(small: Case, name: str) -> None:
     run = small.run()
-    network = timm_networks.network(run)
-    initialise(network, 3)
+    network = timm_networks.build(run)
+    init_weights(network, 3)
     for norm in network.modules():
         if isinstance(norm, torch.nn.BatchNorm2d):
             norm.running_mean.normal_()
@@ -50,7 +50,7 @@ def test_contenders_compute_the_same_function(small: Case, name: str) -> None:
 
 def test_the_narrow_network_is_as_large_as_ours(small: Case) -> None:
     run = small.run()
-    ours, theirs = models.build(run.model, **run.options), timm_networks.network(run)
+    ours, theirs = models.build(run.model, **run.options), timm_networks.build(run)
     sizes = [sum(each.numel() for each in model.parameters()) for model in (ours, theirs)]
     assert sizes[0] == sizes[1] == run.parameters
 
@@ -114,8 +114,8 @@ def test_titles_say_what_is_trained(small: Case, device: str) -> None:
 
 def test_the_larger_network_of_a_gpu_is_its_peers(small: Case) -> None:
     case = dataclasses.replace(on("cuda:0")[0], device="cpu")
-    network = timm_networks.network(case.run())
-    initialise(network, 3)
+    network = timm_networks.build(case.run())
+    init_weights(network, 3)
     images, labels = case.feed().at(0)
     assert images.shape == (128, 1, 28, 28)
     assert labels.shape == (128,)

@@ -13,7 +13,7 @@ from conftest import PATIENCE, TRAIN, checkpoints, edit_params, living, results,
 distributed = pytest.importorskip("distributed")
 
 from sepablate.execution import dask_cluster  # noqa: E402
-from sepablate.store.files import is_whole  # noqa: E402
+from sepablate.store.files import verify_manifest  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_a_cluster_trains_the_same_bytes_even_if_it_loses_a_worker(
     done = sepablate(half, *TRAIN, "--only", keys[0])
     assert done.returncode == 0, done.stderr
     assert not (half / "results").exists()
-    assert is_whole(half / ".sepablate/runs" / keys[0])
+    assert verify_manifest(half / ".sepablate/runs" / keys[0])
     process = start(half, workers.scheduler_address)
     wait_for(lambda: checkpoints(half))
     parents = trainers(half, pids(workers)).values()

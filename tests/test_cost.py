@@ -65,7 +65,7 @@ def test_a_network_counted_by_hand() -> None:
 
 @pytest.mark.parametrize("options", TINY, ids=str)
 def test_kinds_add_up_to_an_independent_count(options: dict[str, Any]) -> None:
-    """`count` asks PyTorch's own counter of operations, `breakdown` the layers."""
+    """`count` factors PyTorch's own counter of operations, `breakdown` the layers."""
     model = on_meta(**options, classes=10, width=1 / 8)
     found = breakdown(model, 75)
     assert tuple(found.kinds) == KINDS

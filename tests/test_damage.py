@@ -17,7 +17,13 @@ from sepablate.analysis import load_runs as analysed
 from sepablate.data import download, fashion_mnist
 from sepablate.provenance import doctor
 from sepablate.store import checkpoint
-from sepablate.store.files import SEAL, damaged, is_whole, seal, write_atomically
+from sepablate.store.files import (
+    MANIFEST,
+    corrupt_files,
+    verify_manifest,
+    write_atomically,
+    write_manifest,
+)
 
 RUN = "results/smoke/runs/xception"
 
@@ -43,11 +49,11 @@ def test_a_thousand_flips_are_found(tmp_path: Path, finished: Path, data_folder:
             path = draw.choice(sorted(names))
             good = path.read_bytes()
             path.write_bytes(disturbed(good, draw))
-            assert damaged(path.parent), path
-            assert not is_whole(path.parent)
+            assert corrupt_files(path.parent), path
+            assert not verify_manifest(path.parent)
             path.write_bytes(good)
             found += 1
-        assert is_whole(tmp_path / name)
+        assert verify_manifest(tmp_path / name)
     name = "t10k-labels-idx1-ubyte"
     labels = (data_folder / "fashion-mnist" / name).read_bytes()
     for _ in range(200):
@@ -70,13 +76,13 @@ def test_a_seal_vouches_for_each_file_and_for_itself(tmp_path: Path) -> None:
     texts = {"result.csv": "run_key,step\n" * 30, "run.json": '{"images": 96}'}
     for name, text in texts.items():
         (tmp_path / name).write_text(text)
-    seal(tmp_path, texts)
-    assert is_whole(tmp_path)
+    write_manifest(tmp_path, texts)
+    assert verify_manifest(tmp_path)
     (tmp_path / "run.json").unlink()
-    assert damaged(tmp_path) == ["run.json"]
-    (tmp_path / SEAL).write_text("{}")
-    assert damaged(tmp_path) == [SEAL]
-    assert damaged(tmp_path / "nothing") == []
+    assert corrupt_files(tmp_path) == ["run.json"]
+    (tmp_path / MANIFEST).write_text("{}")
+    assert corrupt_files(tmp_path) == [MANIFEST]
+    assert corrupt_files(tmp_path / "nothing") == []
 
 
 def test_a_damaged_checkpoint_does_not_push_out_a_good_one(tmp_path: Path) -> None:

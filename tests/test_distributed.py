@@ -35,9 +35,9 @@ from images import class_folders
 
 from sepablate import __main__, data, models, scales, study
 from sepablate.execution import pool, torchrun, train_variant
-from sepablate.models.weight_init import initialise
+from sepablate.models.weight_init import init_weights
 from sepablate.runs.run import resolve
-from sepablate.store.files import is_whole
+from sepablate.store.files import verify_manifest
 from sepablate.training import evaluation, objective
 
 TINY = {"images": 96, "batch_size": 16, "micro_batch": 8, "evaluations": 3, "precision": "fp32"}
@@ -281,7 +281,7 @@ def score_together(number: int) -> None:
     scale, recipes = scales.load("smoke")
     run = resolve(study.XCEPTION, "smoke", scale, recipes, 0, "fp32")
     model = models.build(run.model, **run.options)
-    initialise(model, 0)
+    init_weights(model, 0)
     team = torchrun.join()
     for count in (0, 1, 2, 7, 33, 401):
         split = data.dataset(run.dataset).load(data.FOLDER)["test"].first(count)
@@ -322,7 +322,7 @@ def test_images_on_disk_are_trained_on_by_two_as_by_one(project: Path, data_fold
         project / "results/smoke/runs/xception/seed-0.csv", "final/test_accuracy_averaged"
     )
     assert share * 13 == pytest.approx(round(share * 13))
-    assert [is_whole(path) for path in (project / ".sepablate/runs").iterdir()] == [True]
+    assert [verify_manifest(path) for path in (project / ".sepablate/runs").iterdir()] == [True]
     broken = next((project / "data/imagenet/train/n01").glob("*.JPEG"))
     broken.write_bytes(broken.read_bytes()[:-300] + bytes(300))
     shutil.rmtree(project / ".sepablate/runs")

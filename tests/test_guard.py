@@ -16,7 +16,7 @@ PAIRS = [
     for pair in sorted(
         {
             pair
-            for each in study.load(name, FOLDER).all
+            for each in study.load(name, FOLDER).all_variants
             for pair in study.load(name, FOLDER).pairs_with(each.name)
         }
     )
@@ -40,7 +40,7 @@ def test_declared_studies_are_clean_and_every_other_change_is_caught(
     left, right = (configs[each] for each in pair)
     assert confounds.undeclared(declared, left, right) == {}
     for field, value in right.items():
-        if field in {*declared.asks, *declared.confounds, *confounds.FOLLOWS}:
+        if field in {*declared.factors, *declared.confounds, *confounds.FOLLOWS}:
             continue
         if field in left:  # else it belongs to another network
             found = confounds.undeclared(declared, left, {**right, field: ("changed", value)})
@@ -52,7 +52,7 @@ def test_every_declared_difference_occurs(configs: dict[str, dict[str, Any]]) ->
     for name in study.names(FOLDER):
         declared = study.load(name, FOLDER)
         pairs = [pair for found, pair in PAIRS if found == name]
-        for field in {*declared.asks, *declared.confounds} - {"learning_rate"}:
+        for field in {*declared.factors, *declared.confounds} - {"learning_rate"}:
             differs = [configs[a].get(field) != configs[b].get(field) for a, b in pairs]
             assert any(differs), (name, field)
 

@@ -107,7 +107,7 @@ def test_study_files_are_data(path: Path) -> None:
     text = ast.get_docstring(ast.parse(path.read_text())) or ""
     assert re.match(rf".+\. ({SOURCE})\.\n", text)
     declared = study.load(path.stem, FOLDER)
-    assert declared.asks or isinstance(declared, study.LayerStudy)
+    assert declared.factors or isinstance(declared, study.LayerStudy)
     assert all(f"\n{head} " in text for head in ("Question", "Paper", "Deviates"))
 
 
@@ -164,11 +164,11 @@ def test_pipelines_list_the_declared_variants_each_once() -> None:
     listed = dict(pair for each in both for pair in each.items())
     assert len(listed) == sum(map(len, both)), "a variant stands in both pipelines"
     for name in study.names(FOLDER):
-        for variant in study.load(name, FOLDER).all:
+        for variant in study.load(name, FOLDER).all_variants:
             hint = f"add to dvc.yaml or experiments/dvc.yaml, train: {variant.name}: {name}"
             assert variant.name in listed, hint
     for variant_name, name in listed.items():
-        declared = [each.name for each in study.load(name, FOLDER).all]
+        declared = [each.name for each in study.load(name, FOLDER).all_variants]
         assert variant_name in declared, f"{name} declares no {variant_name}"
 
 
@@ -179,7 +179,9 @@ def test_pipelines_list_the_declared_studies() -> None:
             f"add to dvc.yaml or experiments/dvc.yaml:\n{name}: python -m sepablate study {name}"
         )
         runs = [dep for dep in found[0][name]["deps"] if "/runs/" in dep]
-        expected = [f"results/${{scale}}/runs/{each.name}" for each in study.load(name, FOLDER).all]
+        expected = [
+            f"results/${{scale}}/runs/{each.name}" for each in study.load(name, FOLDER).all_variants
+        ]
         assert sorted(runs) == sorted(expected), f"{name}: deps: list {expected}"
         commands = {key: stage.get("cmd", "").split() for key, stage in found[0].items()}
         (report,) = [key for key, words in commands.items() if {"report", name} <= {*words}]
@@ -209,8 +211,8 @@ def test_every_variant_resolves_at_every_scale(name: str, scale_name: str) -> No
     declared = study.load(name, FOLDER)
     scale, recipes = scales.load(scale_name, ROOT / "params.yaml")
     tolerance = 0.03 if scale_name == "laptop" else 0.05  # whole channels, of few
-    runs = {variant.name: resolved(variant.name, scale_name) for variant in declared.all}
-    for variant in declared.all:
+    runs = {variant.name: resolved(variant.name, scale_name) for variant in declared.all_variants}
+    for variant in declared.all_variants:
         run = runs[variant.name]
         if variant.same_parameters_as is not None:
             target = resolved(variant.same_parameters_as.name, scale_name).parameters

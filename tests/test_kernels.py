@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from sepablate import models
 from sepablate.kernels import compiled, network
-from sepablate.models.weight_init import initialise
+from sepablate.models.weight_init import init_weights
 
 ROOT = Path(__file__).parents[1]
 BF16 = 0.004  # relative error of numbers that were rounded to 8 bits
@@ -202,7 +202,7 @@ def test_a_network_trains_no_worse_by_the_kernels_than_by_torch(
     """fp32 is the truth; a deep network in bf16 is far from it, whoever computes."""
     padding = {} if model == "mobilenet_v1" else {"padding": "same"}
     exact = models.build(model, **SMALL, **padding, **options).train()
-    initialise(exact, 0)
+    init_weights(exact, 0)
     exact = exact.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     torched, fast = copy.deepcopy(exact), network.take_on(copy.deepcopy(exact))
     assert list(fast.state_dict()) == list(exact.state_dict())
@@ -231,7 +231,7 @@ def step(model: nn.Module, images: Tensor, bf16: bool) -> list[Tensor]:
 @pytest.mark.parametrize("options", [{}, {"activation_after": "none"}, {"segments": 4}])
 def test_a_block_whose_shortcut_is_its_input(options: dict[str, Any]) -> None:
     plain = models.build("xception", **SMALL, **options).middle[0].train()
-    initialise(plain, 0)
+    init_weights(plain, 0)
     fast = network.take_on(copy.deepcopy(plain))
     inputs = random(4, 91, 4, 4).to(memory_format=torch.channels_last)
     truth, by_torch, by_kernels = [], [], []
@@ -260,7 +260,7 @@ def test_equal_steps_give_equal_bits() -> None:
     found = []
     for _ in range(2):
         model = models.build("xception", **SMALL, padding="same").train()
-        initialise(model, 0)
+        init_weights(model, 0)
         found.append(step(network.take_on(model), random(16, 1, 14, 14), bf16=True))
     assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
 

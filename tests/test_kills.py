@@ -25,7 +25,7 @@ from conftest import (
 )
 from processes import ended, holders, opened, start
 
-from sepablate.store.files import is_whole
+from sepablate.store.files import verify_manifest
 
 pytestmark = pytest.mark.slow
 
@@ -45,7 +45,7 @@ def test_random_kills_of_a_run_end_in_the_same_bytes(project: Path) -> None:
 KILLED_AT_EACH_WRITE = """
 import os, signal, sys
 from sepablate import scales, study
-from sepablate.store.files import is_whole
+from sepablate.store.files import verify_manifest
 from sepablate.execution import pool, worker
 from sepablate.runs.run import resolve
 
@@ -69,7 +69,7 @@ run = resolve(study.variant("xception"), "smoke", scale, recipes, 0, "fp32")
 (job,) = parallel.jobs_for([run], "Xception")
 kills = 0
 for write in range(400):
-    if is_whole(job.folder):
+    if verify_manifest(job.folder):
         break
     child = os.fork()
     if not child:
@@ -178,7 +178,7 @@ def test_a_worker_that_is_killed_takes_no_other_with_it(half: Path, finished: Pa
     status, output = ended(process)
     assert status == 1
     assert "xception seed 1 was ended by SIGKILL; the same command resumes it" in output
-    assert sum(is_whole(folder) for folder in runs.iterdir()) == 2
+    assert sum(verify_manifest(folder) for folder in runs.iterdir()) == 2
     assert sepablate(half, *TRAIN, "--processes", "1").returncode == 0
     assert results(half) == results(finished)  # of two processes
 
@@ -219,6 +219,6 @@ def test_two_that_collect_at_the_same_moment_leave_whole_results(
     wait_for(lambda: second.poll() == 0 or any(lock in opened(pid) for pid in living(second.pid)))
     os.killpg(first.pid, signal.SIGCONT)
     assert [ended(process)[0] for process in (first, second)] == [0, 0]
-    assert is_whole(whole / "results/smoke/runs/xception")
+    assert verify_manifest(whole / "results/smoke/runs/xception")
     assert results(whole) == results(finished)
     assert not list((whole / "results").rglob(".*.tmp"))

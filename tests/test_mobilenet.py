@@ -15,7 +15,7 @@ from sepablate.models import build
 from sepablate.models.complexity import match_width
 from sepablate.models.layers import Depthwise, scaled
 from sepablate.models.timm_weights import from_timm, to_timm
-from sepablate.models.weight_init import initialise
+from sepablate.models.weight_init import init_weights
 
 SMALL: dict[str, Any] = {"classes": 10, "in_channels": 1, "width": 1 / 8, "stem_stride": 1}
 VARIANTS: list[dict[str, Any]] = [{}, {"separable": False}, {"shallow": True}]
@@ -209,7 +209,7 @@ def test_every_switch_is_live(switch: dict[str, Any]) -> None:
 def test_shallow_leaves_out_five_layers_and_keeps_the_weights_of_the_others() -> None:
     deep, shallow = (build("mobilenet_v1", **SMALL, **options) for options in ({}, VARIANTS[2]))
     for model in (deep, shallow):
-        initialise(model, 3)
+        init_weights(model, 3)
     ours, theirs = deep.state_dict(), shallow.state_dict()
     assert not theirs.keys() - ours.keys()
     missing = {".".join(key.split(".")[:2]) for key in ours.keys() - theirs.keys()}
@@ -220,7 +220,7 @@ def test_shallow_leaves_out_five_layers_and_keeps_the_weights_of_the_others() ->
 @pytest.mark.parametrize("options", VARIANTS, ids=str)
 def test_learns_in_bfloat16(options: dict[str, Any]) -> None:
     model = build("mobilenet_v1", **SMALL, **options).to(memory_format=torch.channels_last)
-    initialise(model, 0)
+    init_weights(model, 0)
     optimiser = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     labels = torch.arange(32) % 2
     images = torch.randn(32, 1, 28, 28, generator=generator())

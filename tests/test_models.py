@@ -13,7 +13,7 @@ from sepablate.models import MODELS, build, defaults
 from sepablate.models.complexity import match_width
 from sepablate.models.layers import scaled
 from sepablate.models.timm_weights import from_timm, to_timm
-from sepablate.models.weight_init import initialise
+from sepablate.models.weight_init import init_weights
 
 SMALL: dict[str, Any] = {
     "classes": 10,
@@ -87,7 +87,7 @@ def trainable(name: str, **options: Any) -> int:
 def seeded(name: str, seed: int = 0, **options: Any) -> nn.Module:
     """A network in eval mode with BN statistics and weights that leave nothing at its default."""
     model = build(name, **options)
-    initialise(model, seed)
+    init_weights(model, seed)
     draw = generator(seed)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -274,8 +274,8 @@ def test_strided_shortcut_is_a_strided_convolution() -> None:
 @pytest.mark.parametrize("switch", [*XCEPTION_SWITCHES, {"stem_stride": 2}, {"dropout": 0.0}])
 def test_variants_start_from_the_same_weights(switch: dict[str, Any]) -> None:
     baseline, variant = build("xception", **SMALL), build("xception", **SMALL | switch)
-    initialise(baseline, 3)
-    initialise(variant, 3)
+    init_weights(baseline, 3)
+    init_weights(variant, 3)
     ours, theirs = baseline.state_dict(), variant.state_dict()
     missing = ours.keys() - theirs.keys()
     added = theirs.keys() - ours.keys()
@@ -290,7 +290,7 @@ def test_variants_start_from_the_same_weights(switch: dict[str, Any]) -> None:
 def test_initial_weights(name: str) -> None:
     first, again, other = (build(name, **small(name)) for _ in range(3))
     for model, seed in ((first, 0), (again, 0), (other, 1)):
-        initialise(model, seed)
+        init_weights(model, seed)
     weights, repeated = dict(first.named_parameters()), dict(again.named_parameters())
     assert all(torch.equal(weights[key], repeated[key]) for key in weights)
     # Each from its own generator: no two are multiples of each other.
@@ -302,7 +302,7 @@ def test_initial_weights(name: str) -> None:
         assert torch.equal(parameter, weights[key]) != drawn, key
 
     wide = build(name, classes=1000, width=0.25)
-    initialise(wide, 0)
+    init_weights(wide, 0)
     for key, parameter in wide.named_parameters():
         if parameter.dim() == 1:
             assert torch.all(parameter == (1.0 if key.endswith("norm.weight") else 0.0)), key
@@ -313,7 +313,7 @@ def test_initial_weights(name: str) -> None:
 
 def test_initialise_refuses_a_layer_without_a_rule() -> None:
     with pytest.raises(TypeError, match="GRU"):
-        initialise(nn.Sequential(nn.GRU(2, 2)), 0)
+        init_weights(nn.Sequential(nn.GRU(2, 2)), 0)
 
 
 @pytest.mark.parametrize("name", having("stem_stride"))

@@ -42,7 +42,7 @@ def test_claims_on_what_is_missing_are_counted() -> None:
     shutil.rmtree(TINY / "runs" / "no_residual")
     part = partial.trained(NAME, "tiny")
     assert part.claims == ()
-    assert [each.name for each in part.all] == ["xception", "no_residual_wide"]
+    assert [each.name for each in part.all_variants] == ["xception", "no_residual_wide"]
     assert "; of 2 claims 2 are left out.**" in partial.sentence(NAME, part)
     assert partial.sentence(NAME, study.load(NAME)) == ""
 

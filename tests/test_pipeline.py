@@ -28,7 +28,7 @@ def test_smoke_pipeline_from_nothing_to_report(project: Path) -> None:
     subprocess.run(["git", "init", "-q"], cwd=project, check=True)
     edit_params(project, precision="auto")
     loaded = [study.load(name, project / "experiments") for name in STUDIES]
-    variants = {variant.name for each in loaded for variant in each.all}
+    variants = {variant.name for each in loaded for variant in each.all_variants}
     said = dvc(project, "repro", "train@xception")
     assert stages_run(said) == ["fetch", "train@xception"]
     interrupt(project, "no_residual")
@@ -136,7 +136,7 @@ def check_results(project: Path, results: Path) -> None:
         figures = {"figure.png", "figure.svg"}
         assert made == {"table.csv", "table.md", "claims.json", "curves.csv", *figures}
         table = pd.read_csv(folder / "table.csv")
-        assert len(table) == len(each.all)
+        assert len(table) == len(each.all_variants)
         assert f"{name}/figure." in report
         assert each.title in report
 
@@ -174,7 +174,7 @@ def check_mlflow(project: Path) -> None:
         (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
         children = [run for run in runs if run is not parent]
         name = next(each for each in STUDIES if each in experiment.name)
-        variants = study.load(name, project / "experiments").all
+        variants = study.load(name, project / "experiments").all_variants
         places = {(run.data.tags["variant"], run.data.tags["seed"]) for run in children}
         assert places == {(each.name, str(seed)) for each in variants for seed in scale.seeds}
         assert len(children) == len(places)

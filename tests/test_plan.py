@@ -41,9 +41,9 @@ def test_new_runs_let_what_reads_them_run(monkeypatch: pytest.MonkeyPatch) -> No
     )
     trained = Stage("train@no_residual", RUNS)
     stages = [trained, *(Stage(name, UNCHANGED) for name in names)]
-    woken = forecast.woken(stages, {"no_residual"})
-    assert [each.state for each in woken] == [RUNS, UNCHANGED, RUNS, RUNS, UNCHANGED]
-    assert forecast.woken(stages, set()) == stages
+    mark_dependents = forecast.mark_dependents(stages, {"no_residual"})
+    assert [each.state for each in mark_dependents] == [RUNS, UNCHANGED, RUNS, RUNS, UNCHANGED]
+    assert forecast.mark_dependents(stages, set()) == stages
 
 
 @pytest.fixture
@@ -97,11 +97,11 @@ def test_a_folder_that_is_no_project_is_one_line(
     monkeypatch.chdir(project)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match="dvc is not installed"):
-        pipeline.ask("smoke", False)
+        pipeline.query_dvc("smoke", False)
 
 
 def test_another_scale_than_the_selected_one_runs_everything(smoke: Path) -> None:
     subprocess.run(["git", "init", "-q"], cwd=smoke, check=True)
-    at_laptop = pipeline.ask("laptop", False)
+    at_laptop = pipeline.query_dvc("laptop", False)
     assert len(at_laptop) > 10
     assert {each.state for each in at_laptop} == {RUNS}

@@ -20,7 +20,7 @@ from sepablate.analysis import effects, learning_curves, metrics, verdicts
 from sepablate.plots import forest
 from sepablate.report import html, outputs
 
-ACCURACY = metrics.OF_TASKS["single_label"]
+ACCURACY = metrics.TASK_METRICS["single_label"]
 PAPER = ["xception_vs_inception", "residual_connections", "pointwise_activation"]
 CONTROLS = ["equal_weight_decay", "residual_learning_rate", "norm_between"]
 FURTHER = [
@@ -114,8 +114,8 @@ def test_page_says_what_the_markdown_says(folder, markdown, name, prefix):
     assert made.rows == [[cell.strip() for cell in row] for row in plain]
     decided = json.loads((folder / f"{prefix}verdicts.json").read_text())
     for row, verdict in zip(made.rows[1:], decided, strict=False):
-        assert row[-1].rstrip(" *") == verdict["word"]
-        assert row[0][1:] == verdict["measured"]["claim"]["words"][1:]
+        assert row[-1].rstrip(" *") == verdict["outcome"]
+        assert row[0][1:] == verdict["measured"]["claim"]["statement"][1:]
     sentences = re.findall(r"the difference in .* points", text)
     assert len(sentences) == len(decided)
     assert all(sentence in made.text for sentence in sentences)
@@ -227,7 +227,7 @@ def test_forest_plot_draws_rows_in_order_at_their_numbers(folder):
         assert list(interval.get_ydata()) == [row, row]
         assert mean.get_xdata() == pytest.approx([100 * each.mean])
         assert list(mean.get_ydata()) == [row]
-        assert mean.get_marker() == forest.LOOKS[verdict.word].marker
+        assert mean.get_marker() == forest.OUTCOME_STYLES[verdict.outcome].marker
         assert list(zero.get_xdata()) == [0, 0]
         corners = band.get_paths()[0].vertices
         margin = 100 * each.claim.margin
@@ -237,14 +237,14 @@ def test_forest_plot_draws_rows_in_order_at_their_numbers(folder):
     assert top < 0 < len(decided) - 1 < bottom  # the first claim is on top
     words = [text.get_text() for text in axis.texts]
     for verdict in decided:
-        assert any(verdict.measured.claim.words[1:25] in text for text in words)
+        assert any(verdict.measured.claim.statement[1:25] in text for text in words)
     lost = ["*" in text for text in words if re.search(r"n = \d", text)]
     assert lost == [bool(each.diverged) for each in measured]
 
 
 def test_the_four_verdicts_differ_in_shape_and_colour():
-    assert len({look.marker for look in forest.LOOKS.values()}) == 4
-    assert len({look.colour for look in forest.LOOKS.values()}) == 4
+    assert len({look.marker for look in forest.OUTCOME_STYLES.values()}) == 4
+    assert len({look.colour for look in forest.OUTCOME_STYLES.values()}) == 4
 
 
 @pytest.mark.filterwarnings("error")
@@ -273,7 +273,7 @@ def test_metrics_agree_with_the_tables_and_the_verdicts(folder, names, prefix):
         measured, claim = verdict["measured"], verdict["measured"]["claim"]
         key = f"{claim['left']} {claim['comparison']} {claim['right']}, {claim['metric']}"
         found = metrics[measured["study"]].pop(key)
-        assert found["verdict"] == verdict["word"]
+        assert found["verdict"] == verdict["outcome"]
         assert found["n"] == len(measured["seeds"])
         for mine, theirs in (("difference", "mean"), ("low", "low"), ("high", "high")):
             assert found[mine] == measured[theirs]
@@ -330,7 +330,7 @@ def test_pipelines_plot_the_columns_that_a_study_writes(path, studies):
     plots = {key: how for each in pipeline["plots"] for key, how in each.items()}
     assert list(plots) == [f"{up}results/${{scale}}/{each}/curves.csv" for each in studies]
     for name, how in zip(studies, plots.values(), strict=True):
-        measure = metrics.OF_TASKS[study.load(name).baseline.task]
+        measure = metrics.TASK_METRICS[study.load(name).baseline.task]
         assert how["x"] in learning_curves.columns(measure)
         assert how["y"] == f"validation_{measure.name}"
         template = json.loads((ROOT / f".dvc/plots/{how['template']}.json").read_text())

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from sepablate import study, tracking
 from sepablate.analysis import layer_costs
 from sepablate.cli.app import app
-from sepablate.planning.forecast import woken
+from sepablate.planning.forecast import mark_dependents
 from sepablate.planning.pipeline import Stage
 from sepablate.plots import layer_figure
 from sepablate.profiling import layer_timing
@@ -37,7 +37,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(ROOT / "params.yaml", "params.yaml")
         done = CliRunner().invoke(app, ["study", NAME, "--scale", "smoke"])
         assert done.exit_code == 0, done.output
-        for variant in study.load("residual_connections").all:
+        for variant in study.load("residual_connections").all_variants:
             make_runs(variant.name)
         shutil.copytree("results/tiny/runs", "results/smoke/runs")
         outputs.study_outputs("residual_connections", "smoke")
@@ -219,7 +219,7 @@ def test_other_times_under_new_digests_do_not_pass(project: Path) -> None:
     path.write_text("\n".join([*lines[:2], *lines[3:]]) + "\n")
     own = [path.name for path in results.iterdir() if path.is_file()]
     own.remove("digests.json")
-    outputs.digests.write(results / "digests.json", "REPORT", ["residual_connections", NAME], own)
+    outputs.manifest.write(results / "digests.json", "REPORT", ["residual_connections", NAME], own)
     assert any("not of the times in" in line for line in wrong())
 
 
@@ -240,7 +240,9 @@ def test_other_commands_are_not_disturbed(project: Path) -> None:
     assert not stage.reads
     assert stage.measuring("smoke") == STUDY.at("smoke").seconds > 0
     assert Stage("report", "runs").measuring("smoke") == 0
-    assert [each.state for each in woken([stage, Stage("report", "unchanged")], set())][1] == "runs"
+    assert [each.state for each in mark_dependents([stage, Stage("report", "unchanged")], set())][
+        1
+    ] == "runs"
     assert study.studies_with("xception")
     assert NAME not in study.studies_with("xception")
     with pytest.raises(ValueError, match="trains networks"):

@@ -11,7 +11,7 @@ from torch_count import count
 
 from sepablate.models import build
 from sepablate.models.complexity import match_width
-from sepablate.models.weight_init import initialise
+from sepablate.models.weight_init import init_weights
 
 # (inputs, outputs, side of the output map) of each convolution, of 64 x 64 pixels
 LAYERS = (
@@ -28,7 +28,7 @@ DENSE = 128 * 32 + 32 * 10
 def drawn(separable: bool = True, **options: Any) -> nn.Module:
     """A network whose biases are not zero either."""
     model = build("separable_example", separable=separable, **options)
-    initialise(model, 0)
+    init_weights(model, 0)
     for parameter in model.parameters():
         if parameter.dim() == 1:
             parameter.data.normal_(std=0.1, generator=generator())
@@ -95,7 +95,7 @@ def test_layers_in_order() -> None:
 def test_learns(separable: bool, precision: torch.dtype) -> None:
     model = build("separable_example", width=0.5, separable=separable)
     model.to(memory_format=torch.channels_last)
-    initialise(model, 0)
+    init_weights(model, 0)
     optimiser = torch.optim.RMSprop(model.parameters(), lr=1e-3, alpha=0.9)
     labels = torch.randint(2, (16,), generator=generator())
     images = torch.randn(16, 3, 32, 32, generator=generator()) + labels.view(-1, 1, 1, 1)

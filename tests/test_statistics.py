@@ -11,7 +11,7 @@ from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import DescrStatsW, ttost_paired
 
 from sepablate.analysis import statistics, verdicts
-from sepablate.analysis.effects import Divergence, Measured, numbers
+from sepablate.analysis.effects import Divergence, Measured, paired_effect
 from sepablate.study import Claim
 
 CLOSE = {"rel": 1e-10, "abs": 1e-10}
@@ -32,14 +32,14 @@ def test_paired_t_agrees_with_scipy_and_statsmodels():
         assert statistics.t_test(d) == pytest.approx(stats.ttest_rel(left, right).pvalue, **CLOSE)
         assert (low, high) == pytest.approx(DescrStatsW(d).tconfint_mean(), **CLOSE)
         assert mean == pytest.approx(left.mean() - right.mean(), **CLOSE)
-        assert statistics.effect(d) == pytest.approx(d.mean() / stats.tstd(d), **CLOSE)
+        assert statistics.cohens_dz(d) == pytest.approx(d.mean() / stats.tstd(d), **CLOSE)
 
 
 @pytest.mark.parametrize("margin", [0.005, 0.05])
 def test_equivalence_agrees_with_statsmodels(margin):
     for left, right in samples():
         expected = ttost_paired(left, right, -margin, margin)[0]
-        assert statistics.equivalence(left - right, margin) == pytest.approx(expected, **CLOSE)
+        assert statistics.tost(left - right, margin) == pytest.approx(expected, **CLOSE)
 
 
 def test_beyond_margin_is_the_t_test_against_the_nearer_end():
@@ -47,7 +47,7 @@ def test_beyond_margin_is_the_t_test_against_the_nearer_end():
         d = left - right
         end = math.copysign(0.02, d.mean())
         expected = stats.ttest_1samp(d, end).pvalue if abs(d.mean()) > 0.02 else 1.0
-        assert statistics.beyond_margin(d, 0.02) == pytest.approx(expected, **CLOSE)
+        assert statistics.margin_test(d, 0.02) == pytest.approx(expected, **CLOSE)
 
 
 def test_holm_agrees_with_statsmodels():
@@ -106,8 +106,8 @@ def test_detectable_effects_of_a_handful_of_seeds():
 @pytest.mark.parametrize("d", [[], [0.1], [0.1, 0.1], [0.1 - 0.08, 0.3 - 0.28, 0.02]])
 def test_nothing_is_said_without_a_spread(d):
     d = np.array(d, float)
-    found = [*statistics.interval(d)[1:], statistics.t_test(d), statistics.effect(d),
-             statistics.equivalence(d, 0.5), statistics.beyond_margin(d, 0.01)]  # fmt: skip
+    found = [*statistics.interval(d)[1:], statistics.t_test(d), statistics.cohens_dz(d),
+             statistics.tost(d, 0.5), statistics.margin_test(d, 0.01)]  # fmt: skip
     assert np.isnan(found).all()
 
 
@@ -157,7 +157,7 @@ def test_the_rule_decides_as_the_simulation_assumes():
     draw = np.random.default_rng(7)
     for _ in range(60):
         differences = draw.normal(draw.choice([0, 1]), 1, (7, 6)) / 100
-        words = [each.word for each in verdicts.decide([measured(d) for d in differences])]
+        words = [each.outcome for each in verdicts.decide([measured(d) for d in differences])]
         real = statistics.holm(statistics.t_test(differences)) < 0.05
         assert [word in ("holds", "contradicted") for word in words] == real.tolist()
 
@@ -168,7 +168,7 @@ def measured(differences, comparison=">", margin=0.005, diverged=()):
     return Measured(
         study="s", claim=claim, left_label="A", right_label="B", seeds=tuple(range(len(d))),
         differences=tuple(d), diverged=diverged, images_low=math.nan, images_high=math.nan,
-        **numbers(claim, d),
+        **paired_effect(claim, d),
     )  # fmt: skip
 
 
@@ -204,13 +204,13 @@ LEFT, RIGHT = (Divergence(name, name.upper(), 9, 5) for name in "ab")
 )
 def test_rule(differences, comparison, diverged, word):
     (verdict,) = verdicts.decide([measured(differences, comparison, diverged=diverged)])
-    assert verdict.word == word
+    assert verdict.outcome == word
 
 
 def test_other_claims_of_the_report_raise_the_bar():
     one = measured([0.020, 0.005, 0.012, 0.016])
     alone, among = (verdicts.decide([one] + [measured(WIDE)] * more)[0] for more in (0, 6))
-    assert (alone.word, among.word) == ("holds", "inconclusive")
+    assert (alone.outcome, among.outcome) == ("holds", "inconclusive")
     detectable = one.deviation * statistics.detectable_effect(4, 0.05 / 7)
     assert among.detectable == pytest.approx(detectable, **CLOSE)
     assert among.seeds_needed == statistics.seeds_needed(0.005 / one.deviation, 0.05 / 7)

@@ -33,7 +33,7 @@ def test_trace_names_every_run(file: str) -> None:
 
 @pytest.mark.parametrize("file", ["REPORT.md", "report.html", "scorecard.png", "verdicts.json"])
 def test_trace_of_a_report_without_runs_names_them_and_how_to_make_them(file: str) -> None:
-    keys = embedded_keys.run_keys(TINY / "residual_connections/table.csv")
+    keys = embedded_keys.read_run_keys(TINY / "residual_connections/table.csv")
     without_runs()
     text = trace(TINY / file)
     for name, seeds in keys.items():
@@ -43,10 +43,10 @@ def test_trace_of_a_report_without_runs_names_them_and_how_to_make_them(file: st
 
 
 def test_figures_carry_their_keys_and_trace_says_if_the_runs_are_others() -> None:
-    keys = embedded_keys.run_keys(TINY / "residual_connections/table.csv")
+    keys = embedded_keys.read_run_keys(TINY / "residual_connections/table.csv")
     for figure in ("residual_connections/figure.png", "residual_connections/figure.svg"):
-        assert embedded_keys.run_keys(TINY / figure) == keys
-    assert embedded_keys.run_keys(TINY / "scorecard.svg") == keys
+        assert embedded_keys.read_run_keys(TINY / figure) == keys
+    assert embedded_keys.read_run_keys(TINY / "scorecard.svg") == keys
     path = TINY / "runs/xception/config.json"
     path.write_text(path.read_text().replace(keys["xception"][0], "f" * 16))
     text = trace(TINY / "residual_connections/figure.svg")
@@ -80,7 +80,7 @@ def test_mlflow_shows_the_verdicts_and_trace_the_runs_of_mlflow(empty_database: 
     assert publish("tiny", ["residual_connections"]) == 18
     first = parent()
     decided = json.loads((TINY / "verdicts.json").read_text())
-    assert list(first["words"].values()) == [each["word"] for each in decided]
+    assert list(first["words"].values()) == [each["outcome"] for each in decided]
     assert "verdict: xception above no_residual in accuracy" in first["words"]
     point = (
         "verdict/xception_vs_no_residual/accuracy/difference",
@@ -93,10 +93,12 @@ def test_mlflow_shows_the_verdicts_and_trace_the_runs_of_mlflow(empty_database: 
 
     ids = run_ids("residual_connections", "tiny")
     text = trace(TINY / "residual_connections")
-    for key in embedded_keys.run_keys(TINY / "residual_connections/table.csv")["xception"].values():
+    for key in embedded_keys.read_run_keys(TINY / "residual_connections/table.csv")[
+        "xception"
+    ].values():
         assert f"run {key}  MLflow {ids[key]}" in text
 
-    decided[0] |= {"word": "contradicted", "p_adjusted": 0.5}
+    decided[0] |= {"outcome": "contradicted", "p_adjusted": 0.5}
     (TINY / "verdicts.json").write_text(json.dumps(decided))
     publish("tiny", ["residual_connections"])
     second = parent()

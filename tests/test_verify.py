@@ -78,17 +78,17 @@ def test_a_consistent_lie_is_found_in_what_does_not_follow() -> None:
     """Digests written again do not help: table and claims stand for the report."""
     without_runs()
     path = TINY / "verdicts.json"
-    path.write_text(re.sub(r'"word": "\w+"', '"word": "bought"', path.read_text(), count=1))
+    path.write_text(re.sub(r'"outcome": "\w+"', '"outcome": "bought"', path.read_text(), count=1))
     path = TINY / "residual_connections/table.csv"
     path.write_text(re.sub(r",0\.8", ",0.7", path.read_text(), count=1))
     listing = json.loads((TINY / "digests.json").read_text())
     names = ["REPORT.md", "report.html", "verdicts.json", "metrics.json"]
     own = [*names, "scorecard.png", "scorecard.svg"]
-    outputs.digests.write(TINY / "digests.json", "REPORT", listing["studies"], own)
+    outputs.manifest.write(TINY / "digests.json", "REPORT", listing["studies"], own)
     wrong = verify("tiny").wrong
     assert named(wrong, TINY / "residual_connections/table.md")
     assert any(
-        re.match(r".*/verdicts.json, \[\d\]\.word: has 'bought' for", line) for line in wrong
+        re.match(r".*/verdicts.json, \[\d\]\.outcome: has 'bought' for", line) for line in wrong
     )
 
 
@@ -102,7 +102,7 @@ def test_runs_that_do_not_match_their_keys_are_found() -> None:
     for path, (old, new) in change.items():
         path.write_text(path.read_text().replace(old, new))
     rows = TINY / "runs/xception/seed-2.csv"
-    key = embedded_keys.run_keys(TINY / "residual_connections/table.csv")["xception"][2]
+    key = embedded_keys.read_run_keys(TINY / "residual_connections/table.csv")["xception"][2]
     rows.write_text(rows.read_text().replace(key, "0" * 16, 1))
     wrong = verify("tiny").wrong
     assert any(re.match(rf"{runs}/config.json, seed 3: the hash is \w+, not", w) for w in wrong)

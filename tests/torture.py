@@ -27,7 +27,7 @@ KINDS = {
     "write": "SIGKILL of a process within the write, flush or rename of a file, half of it written",
     "stop": "SIGINT or SIGTERM to every process",
     "cut": "dvc.lock cut at a random length, as DVC leaves it when killed in its write",
-    "flip": "a bit flipped in a checkpoint, a result, its seal, a collected file or DVC's cache",
+    "flip": "a bit flipped in a checkpoint, a result, a manifest, a collected file or DVC's cache",
     "run": "SIGKILL of a single run, no pipeline around it, in its steps, evaluations and writes",
 }
 AIMS = ("any time", "any time", "training", "MLflow", "DVC")

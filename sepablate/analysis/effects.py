@@ -44,7 +44,7 @@ class Measured:
     low: float
     high: float
     deviation: float
-    effect: float
+    cohens_dz: float
     p: float
     p_sign_flip: float
     p_equivalence: float
@@ -73,15 +73,15 @@ def measure(study: str, claim: Claim, runs: Runs, labels: Mapping[str, str]) -> 
         ),
         images_low=float(images.low),
         images_high=float(images.high),
-        **numbers(claim, differences),
+        **paired_effect(claim, differences),
     )
 
 
-def numbers(claim: Claim, differences: Array) -> dict[str, float]:
+def paired_effect(claim: Claim, differences: Array) -> dict[str, float]:
     """Everything that a claim's paired differences say, by the fields of Measured."""
     mean, low, high = statistics.interval(differences)
     if claim.comparison == "=":
-        p = statistics.beyond_margin(differences, claim.margin)
+        p = statistics.margin_test(differences, claim.margin)
     else:
         p = statistics.t_test(differences)
     return {
@@ -89,10 +89,10 @@ def numbers(claim: Claim, differences: Array) -> dict[str, float]:
         "low": float(low),
         "high": float(high),
         "deviation": float(statistics.deviation(differences)),
-        "effect": float(statistics.effect(differences)),
+        "cohens_dz": float(statistics.cohens_dz(differences)),
         "p": float(p),
         "p_sign_flip": statistics.sign_flip(differences, np.random.default_rng(0)),
-        "p_equivalence": float(statistics.equivalence(differences, claim.margin)),
+        "p_equivalence": float(statistics.tost(differences, claim.margin)),
     }
 
 

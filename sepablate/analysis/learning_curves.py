@@ -4,15 +4,15 @@ import pandas as pd
 
 from sepablate.analysis import statistics
 from sepablate.analysis.load_runs import DIVERGED
-from sepablate.analysis.metrics import Measure
+from sepablate.analysis.metrics import Metric
 
 
-def columns(measure: Measure) -> list[str]:
+def columns(measure: Metric) -> list[str]:
     """Of a profile."""
     return ["variant", "label", "step", "n", f"validation_{measure.name}", "low", "high"]
 
 
-def profile(frame: pd.DataFrame, measure: Measure) -> pd.DataFrame:
+def profile(frame: pd.DataFrame, measure: Metric) -> pd.DataFrame:
     """One row per variant and step: n, mean and 95 % t interval, as fractions, of the whole runs.
 
     frame: as in `results.Runs`. A variant whose runs all diverged has no row.
@@ -28,7 +28,7 @@ def profile(frame: pd.DataFrame, measure: Measure) -> pd.DataFrame:
     return pd.concat(found[1:] or found)
 
 
-def split(frame: pd.DataFrame, measure: Measure) -> tuple[pd.DataFrame, pd.DataFrame]:
+def split(frame: pd.DataFrame, measure: Metric) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The curves of the runs that ended well, and of those that diverged."""
     curve = frame[frame.metric == measure.curve]
     diverged = set(_runs(frame[frame.metric == DIVERGED]))

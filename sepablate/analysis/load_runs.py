@@ -11,8 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sepablate.analysis import metrics
-from sepablate.analysis.metrics import Measure
-from sepablate.store.files import damaged
+from sepablate.analysis.metrics import Metric
+from sepablate.store.files import corrupt_files
 from sepablate.study import Variant
 
 RESULTS = Path("results")
@@ -32,7 +32,7 @@ class Runs:
     configs: dict[str, dict[str, Any]]
     seeds: list[int]
     folder: Path
-    measure: Measure
+    measure: Metric
 
     @property
     def diverged(self) -> dict[tuple[str, int], int]:
@@ -74,14 +74,14 @@ class Runs:
         return np.frombuffer(content, "<f4").astype(float)
 
 
-def read(variants: Sequence[Variant], scale: str) -> Runs:
+def load_runs(variants: Sequence[Variant], scale: str) -> Runs:
     """All runs of `variants` at `scale`.
 
     Raises ValueError, with the command that helps, if runs are missing, unfinished or of another
     training than their config says, or if the variants' tasks, seeds or evaluation steps differ.
     """
     folder = RESULTS / scale / "runs"
-    configs = {each.name: config(scale, each.name) for each in variants}
+    configs = {each.name: load_config(scale, each.name) for each in variants}
     seeds = {name: sorted(map(int, each["run_keys"])) for name, each in configs.items()}
     measure = _measure({name: each["task"] for name, each in configs.items()})
     frames = []
@@ -95,30 +95,30 @@ def read(variants: Sequence[Variant], scale: str) -> Runs:
     return Runs(frame, configs, seeds[variants[0].name], folder, measure)
 
 
-def config(scale: str, variant: str) -> dict[str, Any]:
+def load_config(scale: str, variant: str) -> dict[str, Any]:
     """The resolved config of a variant's runs; ValueError if there is none."""
     path = RESULTS / scale / "runs" / variant / "config.json"
-    if wrong := damaged(path.parent):
+    if wrong := corrupt_files(path.parent):
         raise ValueError(f"{path.parent / wrong[0]}: damaged; {_remedy(variant)}")
     found = json.loads(_content(path, variant))
     if not found.get("run_keys"):
         raise ValueError(f"{path}: no run_keys; {_remedy(variant)}")
-    if found.get("task") not in metrics.OF_TASKS:
+    if found.get("task") not in metrics.TASK_METRICS:
         raise ValueError(f"{path}: task {found.get('task')!r}; {_remedy(variant)}")
     return found
 
 
-def _measure(tasks: dict[str, str]) -> Measure:
+def _measure(tasks: dict[str, str]) -> Metric:
     """Of the task that all variants share."""
     first, *others = tasks
     for name in others:
         if tasks[name] != tasks[first]:
             said = f"{name} is of task {tasks[name]}, {first} of {tasks[first]}"
             raise ValueError(f"{said}: one study compares variants of one task")
-    return metrics.OF_TASKS[tasks[first]]
+    return metrics.TASK_METRICS[tasks[first]]
 
 
-def _run(path: Path, variant: str, key: str, measure: Measure) -> pd.DataFrame:
+def _run(path: Path, variant: str, key: str, measure: Metric) -> pd.DataFrame:
     _content(path, variant)
     run = pd.read_csv(path, dtype=str)  # a key may look like a number
     if list(run.columns) != COLUMNS:
@@ -133,7 +133,7 @@ def _run(path: Path, variant: str, key: str, measure: Measure) -> pd.DataFrame:
     return run.astype({"seed": int, "step": int, "value": float})
 
 
-def _check_pairing(frame: pd.DataFrame, seeds: dict[str, list[int]], measure: Measure) -> None:
+def _check_pairing(frame: pd.DataFrame, seeds: dict[str, list[int]], measure: Metric) -> None:
     first, *others = seeds
     whole = frame[frame.metric == measure.curve]
     ended = frame[frame.metric == measure.final].set_index(["variant", "seed"]).index

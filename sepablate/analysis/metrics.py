@@ -5,15 +5,15 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Measure:
+class Metric:
     """The score of a task, a fraction.
 
-    name: in the rows of a run, the columns of a table and a study's claims; words: in a heading.
+    name: in the rows of a run, the columns of a table and a study's claims; label: in a heading.
     images: the ending of the file with the score of each test image.
     """
 
     name: str
-    words: str
+    label: str
     images: str
 
     @property
@@ -32,13 +32,13 @@ class Measure:
         return f"validation/{self.name}"
 
 
-OF_TASKS = {
-    "single_label": Measure("accuracy", "accuracy", "correct.bin"),
-    "multi_label": Measure("map_100", "MAP@100", "precision.bin"),
+TASK_METRICS = {
+    "single_label": Metric("accuracy", "accuracy", "correct.bin"),
+    "multi_label": Metric("map_100", "MAP@100", "precision.bin"),
 }
 
 
-def of_columns(columns: Iterable[str]) -> Measure:
+def metric_of_columns(columns: Iterable[str]) -> Metric:
     """The measure of a table that has these columns."""
     found = set(columns)
-    return next(each for each in OF_TASKS.values() if each.name in found)
+    return next(each for each in TASK_METRICS.values() if each.name in found)

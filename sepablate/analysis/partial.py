@@ -18,7 +18,7 @@ def trained(name: str, scale: str) -> AnyStudy:
     each = study.load(name)
     if not isinstance(each, Study):
         return each
-    there = [v.name for v in each.all if (RESULTS / scale / "runs" / v.name).is_dir()]
+    there = [v.name for v in each.all_variants if (RESULTS / scale / "runs" / v.name).is_dir()]
     if each.baseline.name not in there or len(there) < 2:
         needed = f"{each.baseline.name} and one of {', '.join(v.name for v in each.variants)}"
         raise ValueError(f"study {name!r} at scale {scale}: no runs: train {needed}")
@@ -36,7 +36,7 @@ def shown(name: str, folder: Path) -> AnyStudy:
 def sentence(name: str, part: AnyStudy) -> str:
     """What a part of a study says nothing of; "" for a whole one."""
     whole = study.load(name)
-    missing = [variant.label for variant in whole.all if variant not in part.all]
+    missing = [variant.label for variant in whole.all_variants if variant not in part.all_variants]
     if not missing:
         return ""
     untold = len(whole.claims) - len(part.claims)

@@ -49,7 +49,7 @@ def interval(differences: Array, confidence: float = 0.95) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
-def effect(differences: Array) -> Array:
+def cohens_dz(differences: Array) -> Array:
     """Standardised effect of a paired design: mean over standard deviation of the differences."""
     return _mean(differences) / deviation(differences)
 
@@ -60,7 +60,7 @@ def t_test(differences: Array) -> Array:
     return 2 * stats.t.sf(np.abs(t), differences.shape[-1] - 1)
 
 
-def beyond_margin(differences: Array, margin: float) -> Array:
+def margin_test(differences: Array, margin: float) -> Array:
     """Two-sided p-value of "the mean lies within +-margin": the t-test against the nearer end.
 
     1 where the observed mean lies within.
@@ -70,7 +70,7 @@ def beyond_margin(differences: Array, margin: float) -> Array:
     return np.where(t > 0, 2 * stats.t.sf(t, differences.shape[-1] - 1), np.where(t <= 0, 1.0, t))
 
 
-def equivalence(differences: Array, margin: float) -> Array:
+def tost(differences: Array, margin: float) -> Array:
     """p-value of "the mean lies outside +-margin": two one-sided t-tests (TOST), the larger p."""
     mean, error = _mean(differences), _error(differences)
     t = (margin - np.abs(mean)) / error

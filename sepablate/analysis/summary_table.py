@@ -9,7 +9,7 @@ import pandas as pd
 
 from sepablate.analysis import metrics, statistics
 from sepablate.analysis.load_runs import Runs
-from sepablate.analysis.metrics import Measure
+from sepablate.analysis.metrics import Metric
 from sepablate.study import Study
 
 HEADER = (
@@ -33,7 +33,7 @@ def summarise(study: Study, runs: Runs) -> pd.DataFrame:
     measure = runs.measure.name
     final, raw = runs.scores(measure), runs.scores("raw")
     rows = []
-    for variant in study.all:
+    for variant in study.all_variants:
         name, config = variant.name, runs.configs[variant.name]
         scores = final[name].dropna().to_numpy()
         differences = (final[name] - final[study.baseline.name]).dropna().to_numpy()
@@ -76,17 +76,17 @@ def run_keys(summaries: Iterable[pd.DataFrame]) -> str:
 
 def to_markdown(summary: pd.DataFrame) -> str:
     """Rounded, in percent and percentage points; the first row is the baseline."""
-    measure, baseline = metrics.of_columns(map(str, summary)), summary.label[0]
-    header = [each.format(baseline=baseline, measure=measure.words) for each in HEADER]
+    measure, baseline = metrics.metric_of_columns(map(str, summary)), summary.label[0]
+    header = [each.format(baseline=baseline, measure=measure.label) for each in HEADER]
     return markdown(header, [_cells(row, measure) for row in summary.to_dict("records")])
 
 
-def score(row: Mapping[Hashable, Any], measure: Measure) -> str:
+def score(row: Mapping[Hashable, Any], measure: Metric) -> str:
     """The final score of a row of a table, with its interval, in percent."""
     return with_interval(*(row[f"{measure.name}{end}"] for end in ("", "_low", "_high")))
 
 
-def _cells(row: Mapping[Hashable, Any], measure: Measure) -> list[str]:
+def _cells(row: Mapping[Hashable, Any], measure: Metric) -> list[str]:
     if row["variant"] == row["baseline"]:
         difference = "–"
     else:

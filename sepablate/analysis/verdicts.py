@@ -44,7 +44,7 @@ class Verdict:
     """
 
     measured: Measured
-    word: str
+    outcome: str
     family: int
     p_adjusted: float
     p_equivalence_adjusted: float
@@ -61,7 +61,7 @@ def decide(claims: Sequence[Measured]) -> list[Verdict]:
     return [
         Verdict(
             measured=each,
-            word=_word(each, float(p), float(q)),
+            outcome=_outcome(each, float(p), float(q)),
             family=family,
             p_adjusted=float(p),
             p_equivalence_adjusted=float(q),
@@ -76,7 +76,7 @@ def decide(claims: Sequence[Measured]) -> list[Verdict]:
     ]
 
 
-def _word(measured: Measured, p: float, p_equivalence: float) -> str:
+def _outcome(measured: Measured, p: float, p_equivalence: float) -> str:
     """holds, contradicted, equivalent or inconclusive; nan is below no level."""
     claim = measured.claim
     different, equivalent = p < LEVEL, p_equivalence < LEVEL

@@ -33,13 +33,13 @@ def scorecard(verdicts: list[Verdict]) -> str:
     """One line per claim of the report."""
     rows = [
         (
-            capital(each.measured.claim.words),
+            capital(each.measured.claim.statement),
             capital(each.measured.claim.section),
             METRICS[each.measured.claim.metric],
             difference(each),
             str(len(each.measured.seeds)),
             probability(each.p_adjusted),
-            f"**{each.word}**" + " \\*" * bool(each.measured.diverged),
+            f"**{each.outcome}**" + " \\*" * bool(each.measured.diverged),
         )
         for each in verdicts
     ]
@@ -53,7 +53,7 @@ def sentence(verdict: Verdict) -> str:
         filter(
             None,
             [
-                f"*{capital(claim.words)}* ({place(claim.section)}).",
+                f"*{capital(claim.statement)}* ({place(claim.section)}).",
                 f"At this scale (n = {len(measured.seeds)} paired seeds), the difference in "
                 f"{METRICS[claim.metric]}, {measured.left_label} minus {measured.right_label}, is "
                 f"{difference(verdict)} points (95 % interval over seeds; {_beside(verdict)}).",
@@ -108,8 +108,8 @@ def _diverged(verdict: Verdict) -> str:
 def _word(verdict: Verdict) -> str:
     if math.isnan(verdict.measured.deviation):
         return "No verdict: fewer than two pairs, or all differences equal."
-    if verdict.word != "inconclusive":
-        return WORDS[verdict.word] + _caveats(verdict)
+    if verdict.outcome != "inconclusive":
+        return WORDS[verdict.outcome] + _caveats(verdict)
     if verdict.p_adjusted < LEVEL or verdict.within_margin:
         return "No verdict, because of the divergence."
     equality = verdict.measured.claim.comparison == "="

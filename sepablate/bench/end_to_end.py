@@ -163,7 +163,7 @@ def plain_fp32(seed: int) -> float:
     scale = dataclasses.replace(scales.load(small.scale)[0], **LENGTH[small.scale])
     run = dataclasses.replace(small.run(), scale=scale, seed=seed)
     splits = data.dataset("fashion_mnist").load(data.FOLDER)
-    network = timm_networks.network(run)
+    network = timm_networks.build(run)
     network.load_state_dict(to_timm(run.model, engine.start(run).model.state_dict()))
     network.to(small.device)
     decayed = [weight for weight in network.parameters() if weight.ndim > 1]

@@ -32,7 +32,7 @@ class Keras:
             ours: Any = models.build(run.model, **run.options)
             self.network: nn.Module = nn.Sequential(ours.body, ours.classifier)
         else:
-            self.network = timm_networks.network(run)
+            self.network = timm_networks.build(run)
         shape = (run.image_size, run.image_size, run.options["in_channels"])
         self.model, self.filled = converted(self.network, shape)
 

@@ -41,7 +41,7 @@ def converted(
 
 
 class Tracer(fx.Tracer):
-    """Looks into every module but those that are one Keras layer, or two."""
+    """Look into every module but those that are one Keras layer, or two."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         known = isinstance(m, nn.BatchNorm2d) or type(m).__name__ == "SelectAdaptivePool2d"

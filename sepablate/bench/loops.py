@@ -29,7 +29,7 @@ class Timm:
         self.case, self.name, self.run = case, name, case.run()
         self.device = case.device
         torch.manual_seed(0)
-        self.network: Any = timm_networks.network(self.run).to(self.device)
+        self.network: Any = timm_networks.build(self.run).to(self.device)
         if "channels_last" in name:
             self.network = self.network.to(memory_format=torch.channels_last)
 

@@ -22,7 +22,7 @@ from sepablate.bench import timm_networks
 from sepablate.bench.cases import Case
 from sepablate.execution import backend, hardware
 from sepablate.execution.job import FOLDER
-from sepablate.models.weight_init import initialise
+from sepablate.models.weight_init import init_weights
 
 TOLERANCE = {"fp32": 1e-3, "bf16": 0.1}  # of the largest output
 CHECKED = 8  # images
@@ -176,8 +176,8 @@ def _reference(case: Case, folder: Path) -> Tensor:
     """Outputs of the plain network in fp32; its weights and images are left in the folder."""
     run = case.run()
     known = run.model in timm_networks.NAMES
-    network = timm_networks.network(run) if known else models.build(run.model, **run.options)
-    initialise(network, 1)
+    network = timm_networks.build(run) if known else models.build(run.model, **run.options)
+    init_weights(network, 1)
     network.eval()
     feed = dataclasses.replace(case, device="cpu").feed()
     images = feed.at(0)[0][:CHECKED].contiguous()

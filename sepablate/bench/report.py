@@ -119,7 +119,7 @@ def sentences(frame: pd.DataFrame) -> list[str]:
             100 * values(frame, "accuracy", name, "accuracy") for name in (OURS, "plain fp32 loop")
         )
         mean, low, high = statistics.interval(ours - plain)
-        p = float(statistics.equivalence(ours - plain, MARGIN))
+        p = float(statistics.tost(ours - plain, MARGIN))
         found.append(
             f"* Test accuracy, ours less that of a plain fp32 loop on the same {len(ours)} seeds: "
             f"{mean:+.2f} [{low:+.2f}, {high:+.2f}] points, 95 % interval; equivalence within "

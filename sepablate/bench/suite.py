@@ -30,7 +30,7 @@ class Suite:
             return forward(model.eval(), images, self.run, device)
 
     def train(self, after_step: Callable[[], None]) -> None:
-        worker.tune_memory()
+        worker.tune_allocator()
         splits = dict.fromkeys(("train", "validation", "test"), self.case.split())
         with tempfile.TemporaryDirectory() as folder:
             engine.fit(

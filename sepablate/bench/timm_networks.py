@@ -19,7 +19,7 @@ EXTRA: dict[str, dict[str, Any]] = {
 }
 
 
-def network(run: Run) -> nn.Module:
+def build(run: Run) -> nn.Module:
     """timm's network with the run's width, stem, classes, dropout and batch norm constants."""
     options = run.options
     built: Any = timm.create_model(

@@ -75,7 +75,7 @@ def study_(
 ) -> None:
     """Make the table, the figure and the numbers on each claim of a study from its runs."""
     declared, scale_name = study.load(name), _scale(scale)
-    if not declared.all:  # a study of layers has no runs; their times are taken first
+    if not declared.all_variants:  # a study of layers has no runs; their times are taken first
         from sepablate.profiling import layer_timing
 
         layer_timing.study_times(name, scale_name)
@@ -84,7 +84,7 @@ def study_(
 
     part = trained(name, scale_name) if partial else None
     outputs.study_outputs(name, scale_name, part)
-    if mlflow and declared.all:  # without runs there may be nothing yet to show it beside
+    if mlflow and declared.all_variants:  # without runs there may be nothing yet to show it beside
         _publish(scale_name, [name])
 
 
@@ -163,7 +163,7 @@ def list_() -> None:
     for name in study.names():
         declared = study.load(name)
         print(f"{name}: {declared.title}")
-        for variant in declared.all:
+        for variant in declared.all_variants:
             print(f"    {variant.name:27} {variant.label}")
 
 

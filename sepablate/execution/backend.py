@@ -17,7 +17,7 @@ from sepablate import models
 from sepablate.execution import hardware
 from sepablate.kernels import compiled
 from sepablate.kernels.network import take_on
-from sepablate.models.weight_init import initialise
+from sepablate.models.weight_init import init_weights
 from sepablate.runs.run import Run
 from sepablate.runs.source_hash import kernels_digest
 
@@ -89,7 +89,7 @@ def differences(device: str) -> tuple[float, float]:
     operators, and by the kernels. The mean over the weights of Xception's first blocks, which have
     every kind of layer: in a deep network the errors grow until they hide all others."""
     whole: Any = models.build("xception", **PROBE)
-    initialise(whole, 0)
+    init_weights(whole, 0)
     plain = nn.Sequential(whole.stem, whole.entry, whole.middle[0])
     plain.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     images = torch.randn(16, 1, 28, 28, generator=torch.Generator().manual_seed(0)).to(device)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sepablate.runs.run import Run
-from sepablate.store.files import damaged, is_whole
+from sepablate.store.files import corrupt_files, verify_manifest
 
 FOLDER = Path(".sepablate/runs")
 DONE, FAILED, NO_SPACE, INTERRUPTED, BUSY = 0, 1, os.EX_IOERR, os.EX_TEMPFAIL, 76
@@ -34,9 +34,9 @@ class Job:
     @property
     def finished(self) -> bool:
         """Whether the run's result is on disk, and every byte of it as it was written."""
-        return is_whole(self.folder)
+        return verify_manifest(self.folder)
 
     @property
-    def damaged(self) -> list[str]:
+    def corrupt_files(self) -> list[str]:
         """The files of a finished run that are no longer as they were written."""
-        return damaged(self.folder)
+        return corrupt_files(self.folder)

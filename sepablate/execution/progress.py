@@ -62,8 +62,8 @@ def _bar(variant: str, scale: str, jobs: list[Job]) -> Iterator[Callable[[pool.P
                 print(f"{variant} · {scale}: {note}", flush=True)
 
         for job in jobs:
-            if job.damaged:
-                where = f"{job.folder}/{job.damaged[0]}"
+            if job.corrupt_files:
+                where = f"{job.folder}/{job.corrupt_files[0]}"
                 print(f"{where} is damaged: {variant} seed {job.run.seed} is trained again")
         if already:
             console.print(f"{already // steps} of {len(jobs)} runs are on disk already")

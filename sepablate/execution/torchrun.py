@@ -75,7 +75,7 @@ class Team:
             self.parted = True
 
         train = partial(worker.train, job, tell, stops, self.ranks, begin)
-        status = worker.attempt(job, train)
+        status = worker.run_locked(job, train)
         if status in (DONE, STOPPED):
             self.parted = False
         return status
@@ -130,7 +130,7 @@ def join() -> Team:
         raise ValueError(
             f"torchrun --nproc-per-node {here}: choose at most the {count} accelerators"
         )
-    worker.tune_memory()
+    worker.tune_allocator()
     # It is the same as long as no buffer is sent at all, but has its new name only in newer torch.
     warnings.filterwarnings("ignore", ".*broadcast_buffers", FutureWarning)
     if count:

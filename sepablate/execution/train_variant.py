@@ -12,7 +12,7 @@ from sepablate.execution import backend, pool
 from sepablate.execution.job import FOLDER, Job
 from sepablate.runs import confounds
 from sepablate.runs.run import Run, resolve
-from sepablate.store.files import locked, seal, write_atomically
+from sepablate.store.files import locked, write_atomically, write_manifest
 from sepablate.training.objective import METRICS
 
 RESULTS = Path("results")
@@ -139,4 +139,4 @@ def _collect(jobs: list[Job], chosen: dict[str, list[float]]) -> None:
     if chosen:
         config["learning_rate_trials"] = chosen
     write_atomically(runs / "config.json", json.dumps(config, indent=1) + "\n")
-    seal(runs, [path.name for path in runs.iterdir()])
+    write_manifest(runs, [path.name for path in runs.iterdir()])

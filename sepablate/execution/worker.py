@@ -23,7 +23,7 @@ from sepablate import data
 from sepablate.execution import hardware, process_lifetime
 from sepablate.execution.job import BUSY, DONE, FAILED, INTERRUPTED, NO_SPACE, Job
 from sepablate.store import checkpoint
-from sepablate.store.files import SEAL, NoSpace, damaged, seal, write_atomically
+from sepablate.store.files import MANIFEST, NoSpace, corrupt_files, write_atomically, write_manifest
 from sepablate.training import engine
 from sepablate.training.process_group import ALONE, Ranks
 from sepablate.training.step import State
@@ -62,16 +62,16 @@ def _begin() -> list[int]:
     process_lifetime.die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent passes it on as SIGTERM
     signal.signal(signal.SIGTERM, lambda number, frame: stop.append(number))
-    tune_memory()
+    tune_allocator()
     return stop
 
 
 def _worked(job: Job, progress: Any, index: int, stop: list[int]) -> int:
     tell = functools.partial(operator.setitem, progress, index)
-    return attempt(job, lambda: train(job, tell, stop))
+    return run_locked(job, lambda: train(job, tell, stop))
 
 
-def attempt(job: Job, train_it: Callable[[], None]) -> int:
+def run_locked(job: Job, train_it: Callable[[], None]) -> int:
     """Hold the lock of `job` and train it, unless it is finished: one of the statuses above."""
     job.folder.mkdir(parents=True, exist_ok=True)
     with (job.folder / "lock").open("w") as lock:
@@ -134,7 +134,7 @@ def train(
         write_atomically(*_scored(job, outcome.scores.numpy()))
     _write_measured(job, began, outcome.seconds, outcome.rows[-1][0], outcome.times, joules())
     write_atomically(job.folder / "result.csv", to_csv(job, outcome.rows))
-    seal(job.folder, [name for name in FILES if (job.folder / name).exists()])
+    write_manifest(job.folder, [name for name in FILES if (job.folder / name).exists()])
     checkpoint.clear(job.folder)
     tell(run.scale.steps)
 
@@ -187,12 +187,12 @@ def _clear(folder: Path) -> None:
     """Delete what a killed process was writing, and a result that is damaged."""
     for path in folder.glob(".*.tmp"):
         path.unlink(missing_ok=True)
-    if damaged(folder):
-        for name in (SEAL, *FILES):
+    if corrupt_files(folder):
+        for name in (MANIFEST, *FILES):
             (folder / name).unlink(missing_ok=True)
 
 
-def tune_memory() -> None:
+def tune_allocator() -> None:
     """Keep freed activations, which each step asks for again, and let imported modules be.
 
     glibc would return the memory to the system; Python's collector would go through all modules

@@ -21,7 +21,7 @@ MODELS: dict[str, type[nn.Module]] = {
 def build(name: str, **options: Any) -> nn.Module:
     """The network `name`, its options passed to the constructor; ValueError for unknown ones.
 
-    The weights are PyTorch's defaults until `initial.initialise` draws them from a seed.
+    The weights are PyTorch's defaults until `initial.init_weights` draws them from a seed.
     """
     valid = list(defaults(name))
     if unknown := sorted(set(options) - set(valid)):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 
-def initialise(model: nn.Module, seed: int) -> None:
+def init_weights(model: nn.Module, seed: int) -> None:
     """Draw the weights of `model`, in place, on whatever device it is.
 
     Convolutions, and dense layers before a ReLU: He normal by fan-in (for a depthwise convolution
@@ -25,7 +25,7 @@ def initialise(model: nn.Module, seed: int) -> None:
         elif isinstance(module, nn.BatchNorm2d):
             module.reset_parameters()
         elif next(module.parameters(recurse=False), None) is not None:
-            raise TypeError(f"no rule to initialise {name!r}, a {type(module).__name__}")
+            raise TypeError(f"no rule to init_weights {name!r}, a {type(module).__name__}")
         if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
 

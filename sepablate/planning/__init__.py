@@ -10,7 +10,7 @@ def show(scale: str, everything: bool) -> None:
 
     Raises ValueError if DVC cannot tell, or a stage would refuse.
     """
-    stages = pipeline.ask(scale, everything)
+    stages = pipeline.query_dvc(scale, everything)
     if not pipeline.anything_to_do(stages):
         print(f"{scale}: nothing to do, all {len(stages)} stages are up to date")
         return

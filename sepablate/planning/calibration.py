@@ -89,7 +89,7 @@ def _measure(job: Job, asked: float) -> Cost:
     """In a process like that of a run: start it, and time a few of its steps and evaluations."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     process_lifetime.die_with_parent()
-    worker.tune_memory()
+    worker.tune_allocator()
     run, splits = job.run, _splits(job.run)
     state = engine.start(run, job.device)
     training = splits["train"].first(run.scale.images)

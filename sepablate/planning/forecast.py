@@ -53,7 +53,7 @@ def forecast(stages: list[Stage], scale: str, tell: Callable[[str], None]) -> Fo
     processes = pool.default_processes([])
     works = {stage: work.of(stage.variant, scale) for stage in stages if stage.variant}
     left = {stage: each.left for stage, each in works.items() if stage.state == RUNS and each.left}
-    stages = woken(stages, {stage.variant for stage in left})
+    stages = mark_dependents(stages, {stage.variant for stage in left})
     networks = {_network(jobs[0]): jobs for jobs in sorted(left.values(), key=len)}
     if networks:
         tell(f"calibrating {len(networks)} networks on this machine")
@@ -71,7 +71,7 @@ def forecast(stages: list[Stage], scale: str, tell: Callable[[str], None]) -> Fo
     return _added_up(rows, processes, list(costs.values()), left.values())
 
 
-def woken(stages: list[Stage], trained: set[str | None]) -> list[Stage]:
+def mark_dependents(stages: list[Stage], trained: set[str | None]) -> list[Stage]:
     """With new runs of `trained`, what reads them runs as well: DVC cannot foresee that."""
     found, pipelines = [], set()
     for stage in stages:

@@ -39,7 +39,7 @@ class Stage:
         """The variants whose runs the stage compares, if it is that of a study."""
         if self._short not in study.names():
             return set()
-        return {variant.name for variant in study.load(self._short).all}
+        return {variant.name for variant in study.load(self._short).all_variants}
 
     @property
     def compares(self) -> bool:
@@ -61,7 +61,7 @@ class Stage:
         return self.name.rpartition(":")[2]
 
 
-def ask(scale: str, everything: bool) -> list[Stage]:
+def query_dvc(scale: str, everything: bool) -> list[Stage]:
     """The stages of the paper's pipeline, or of all, in the order in which DVC comes to them.
 
     DVC remembers one scale: at another than the selected one, every stage runs.

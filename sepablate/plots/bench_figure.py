@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from sepablate.plots import study_figure
-from sepablate.plots.style import COLOURS, STYLE
+from sepablate.plots.style import COLOURS, RC_PARAMS
 
 OURS = "sepablate"
 
@@ -19,7 +19,7 @@ def draw(frame: pd.DataFrame, titles: Mapping[str, str]) -> bytes:
     steps = frame[frame.metric == "seconds"]
     names = [name for name in titles if name in set(steps.case)]
     counts = [steps[steps.case == name].contender.nunique() for name in names]
-    with matplotlib.style.context(["default", STYLE]):
+    with matplotlib.style.context(["default", RC_PARAMS]):
         figure = Figure(figsize=(7, 0.7 + 0.28 * sum(counts)), dpi=200, layout="constrained")
         panels = figure.subplots(
             len(names), 1, sharex=True, squeeze=False, height_ratios=[n + 1 for n in counts]

@@ -11,14 +11,14 @@ from matplotlib.figure import Figure
 from sepablate.analysis import wording
 from sepablate.analysis.verdicts import Verdict
 from sepablate.plots import study_figure
-from sepablate.plots.style import STYLE, Look
+from sepablate.plots.style import RC_PARAMS, Style
 
 # A colour and a shape for each word; the word stands beside, so neither has to be known by heart.
-LOOKS = {
-    "holds": Look("#0072B2", "-", "s"),
-    "contradicted": Look("#D55E00", "-", "X"),
-    "equivalent": Look("#009E73", "-", "D"),
-    "inconclusive": Look("#666666", "-", "o"),
+OUTCOME_STYLES = {
+    "holds": Style("#0072B2", "-", "s"),
+    "contradicted": Style("#D55E00", "-", "X"),
+    "equivalent": Style("#009E73", "-", "D"),
+    "inconclusive": Style("#666666", "-", "o"),
 }
 WIDTH, HEAD, FOOT = 4.8, 0.05, 0.45  # inches
 MANY = 10  # claims, beyond which the plot must have low rows to fit on a page
@@ -49,7 +49,7 @@ def draw(verdicts: Sequence[Verdict], kind: str, description: str) -> bytes:
 
     description: the run keys behind it, kept in its metadata.
     """
-    with matplotlib.style.context(["default", STYLE]):
+    with matplotlib.style.context(["default", RC_PARAMS]):
         height = HEAD + rows_of(verdicts).height * max(len(verdicts), 1) + FOOT
         figure = Figure(figsize=(WIDTH, height), dpi=200)
         figure.subplots_adjust(
@@ -61,7 +61,7 @@ def draw(verdicts: Sequence[Verdict], kind: str, description: str) -> bytes:
 
 def rows_of(verdicts: Sequence[Verdict]) -> Row:
     """Low ones for many claims, if none takes two lines."""
-    short = all(len(each.measured.claim.words) <= CHARACTERS for each in verdicts)
+    short = all(len(each.measured.claim.statement) <= CHARACTERS for each in verdicts)
     return LOW if len(verdicts) > MANY and short else HIGH
 
 
@@ -73,16 +73,16 @@ def forest(verdicts: Sequence[Verdict], axis: Axes) -> Axes:
     height, *inches, line = rows_of(verdicts)
     band, gap, lower = (each / height for each in inches)
     for row, verdict in enumerate(verdicts):
-        measured, look = verdict.measured, LOOKS[verdict.word]
+        measured, style = verdict.measured, OUTCOME_STYLES[verdict.outcome]
         mean, low, high, margin = (
             100 * part
             for part in (measured.mean, measured.low, measured.high, measured.claim.margin)
         )
         axis.fill_between([-margin, margin], row - band, row + band, color="#DDDDDD", linewidth=0)
         axis.plot([0, 0], [row - band, row + band], color="black", linewidth=0.8)
-        axis.plot([low, high], [row, row], color=look.colour, linewidth=1.6)
-        face = "white" if verdict.word == "inconclusive" else look.colour
-        axis.plot(mean, row, look.marker, color=look.colour, markerfacecolor=face, markersize=5.5)
+        axis.plot([low, high], [row, row], color=style.colour, linewidth=1.6)
+        face = "white" if verdict.outcome == "inconclusive" else style.colour
+        axis.plot(mean, row, style.marker, color=style.colour, markerfacecolor=face, markersize=5.5)
         _words(verdict, row - band - gap, row + lower, axis)
         if line and row:
             above = row - 0.69
@@ -99,12 +99,12 @@ def forest(verdicts: Sequence[Verdict], axis: Axes) -> Axes:
 def _words(verdict: Verdict, above: float, beside: float, axis: Axes) -> None:
     """The claim above its interval; difference, n and verdict to the right of it."""
     measured, claim = verdict.measured, verdict.measured.claim
-    claimed = "\n".join(textwrap.wrap(wording.capital(claim.words), CHARACTERS))
+    claimed = "\n".join(textwrap.wrap(wording.capital(claim.statement), CHARACTERS))
     compared = f"{measured.left_label} {claim.comparison} {measured.right_label}"
     section = f"{wording.capital(wording.place(claim.section))}: {compared}"
     found = f"{wording.difference(verdict)}\n"
-    word = f"\n{verdict.word}{'*' * bool(measured.diverged)}, n = {len(measured.seeds)}"
-    colour = LOOKS[verdict.word].colour
+    word = f"\n{verdict.outcome}{'*' * bool(measured.diverged)}, n = {len(measured.seeds)}"
+    colour = OUTCOME_STYLES[verdict.outcome].colour
     parts: tuple[tuple[str, float, float, dict[str, Any]], ...] = (
         (f"{claimed}\n", 0.02, above, {"va": "bottom", "fontsize": 8}),
         (section, 0.02, above, {"va": "bottom", "color": "#555555", "fontsize": 7.5}),

@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from sepablate.analysis import layer_costs
 from sepablate.plots import study_figure
-from sepablate.plots.style import COLOURS, MARKERS, STYLE
+from sepablate.plots.style import COLOURS, MARKERS, RC_PARAMS
 
 PRECISIONS: dict[str, Any] = {
     "fp32": ("-", 1.0),
@@ -25,7 +25,7 @@ def draw(frame: pd.DataFrame, kind: str) -> bytes:
 
     frame: as `layers.read` gives it.
     """
-    with matplotlib.style.context(["default", STYLE]):
+    with matplotlib.style.context(["default", RC_PARAMS]):
         figure = Figure(figsize=(7, 4.4), dpi=200, layout="constrained")
         panels = figure.subplots(1, 2, sharex=True, sharey=True)
         for direction, axis in zip(("forward", "backward"), panels, strict=True):

@@ -29,7 +29,7 @@ class Point(NamedTuple):
     high: float
 
 
-def beside(points: Sequence[Point], axis: Axes) -> Axes:
+def place_labels(points: Sequence[Point], axis: Axes) -> Axes:
     """Each name at the first of PLACES where it covers nothing, or else covers the least."""
     figure = axis.get_figure(root=True)
     assert figure is not None

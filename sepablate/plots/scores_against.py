@@ -11,10 +11,10 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 from matplotlib.transforms import ScaledTranslation
 
 from sepablate.analysis import statistics
-from sepablate.analysis.metrics import Measure
+from sepablate.analysis.metrics import Metric
 from sepablate.plots import point_labels as labels_of
 from sepablate.plots.point_labels import Point
-from sepablate.plots.style import Look, looks
+from sepablate.plots.style import Style, variant_styles
 
 
 class Quantity(NamedTuple):
@@ -54,7 +54,7 @@ def positions(configs: Mapping[str, Mapping[str, Any]], field: str) -> dict[str,
 
 
 def scores_against(
-    frame: pd.DataFrame, measure: Measure, field: str, places: Mapping[str, float], axis: Axes
+    frame: pd.DataFrame, measure: Metric, field: str, places: Mapping[str, float], axis: Axes
 ) -> Axes:
     """Mean and 95 % t interval of each variant's final score, and a stroke per seed beside it.
 
@@ -65,33 +65,33 @@ def scores_against(
     rows = frame[frame.metric == measure.final]
     axis.set_xscale("log")
     points = []
-    for name, look in looks(list(labels)).items():
+    for name, style in variant_styles(list(labels)).items():
         values = 100 * rows[rows.variant == name].value.to_numpy()
         if len(values):
             missing = "" if len(values) == count else f" (n = {len(values)})"
-            points.append(_point(labels[name] + missing, look, places[name], values, axis))
-    axis.set(xlabel=quantity.label, ylabel=f"Test {measure.words} (%), averaged weights")
+            points.append(_point(labels[name] + missing, style, places[name], values, axis))
+    axis.set(xlabel=quantity.label, ylabel=f"Test {measure.label} (%), averaged weights")
     axis.set_title(f"At the end: {count} seeds, mean, 95 % t interval")
     _ticks(quantity, places, axis)
     if points:
         low, high = min(each.low for each in points), max(each.high for each in points)
         room = 0.09 * (high - low) or 1
         axis.set_ylim(low - room, high + room)
-    return axis if quantity.named else labels_of.beside(points, axis)
+    return axis if quantity.named else labels_of.place_labels(points, axis)
 
 
-def _point(name: str, look: Look, x: float, values: statistics.Array, axis: Axes) -> Point:
+def _point(name: str, style: Style, x: float, values: statistics.Array, axis: Axes) -> Point:
     """Draw one variant."""
     mean, low, high = map(float, statistics.interval(values))
     figure = axis.get_figure(root=True)
     assert figure is not None
     aside = axis.transData + ScaledTranslation(-ASIDE / 72, 0, figure.dpi_scale_trans)
     seeds = np.full(len(values), x)
-    axis.plot(seeds, values, "_", color=look.colour, markersize=4, transform=aside)
-    axis.plot([x, x], [low, high], color=look.colour)
-    axis.plot(x, mean, look.marker, color=look.colour, markersize=4.5)
+    axis.plot(seeds, values, "_", color=style.colour, markersize=4, transform=aside)
+    axis.plot([x, x], [low, high], color=style.colour)
+    axis.plot(x, mean, style.marker, color=style.colour, markersize=4.5)
     ends = [*values, *(each for each in (low, high) if not math.isnan(each))]
-    return Point(name, look.colour, x, mean, min(ends), max(ends))
+    return Point(name, style.colour, x, mean, min(ends), max(ends))
 
 
 def _ticks(quantity: Quantity, places: Mapping[str, float], axis: Axes) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 
-class Look(NamedTuple):
+class Style(NamedTuple):
     """How a variant is drawn, in every figure."""
 
     colour: str
@@ -30,38 +30,38 @@ LINES: tuple[Any, ...] = (
     (0, (2.5, 1)),
 )
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-LOOKS = tuple(
-    Look(colour, LINES[(i + turn) % 7], MARKERS[(i + turn) % 7])
+STYLES = tuple(
+    Style(colour, LINES[(i + turn) % 7], MARKERS[(i + turn) % 7])
     for turn in range(7)
     for i, colour in enumerate(COLOURS)
 )
 
 
-def _shades(first: int, *shades: tuple[str, str]) -> dict[str, Look]:
-    """A look for each variant of a series: its own colour, lines and markers from `first` on."""
+def _shades(first: int, *shades: tuple[str, str]) -> dict[str, Style]:
+    """A style for each variant of a series: its own colour, lines and markers from `first` on."""
     return {
-        name: Look(colour, LINES[i % 7], MARKERS[i % 7])
+        name: Style(colour, LINES[i % 7], MARKERS[i % 7])
         for i, (name, colour) in enumerate(shades, first)
     }
 
 
-KNOWN = {
-    "xception": LOOKS[0],
-    "inception_v3": LOOKS[1],
-    "no_residual": LOOKS[2],
-    "no_residual_wide": LOOKS[3],
-    "relu_between": LOOKS[4],
-    "elu_between": LOOKS[5],
-    "none_after": LOOKS[6],
-    "xception_multilabel": LOOKS[0],
-    "inception_v3_multilabel": LOOKS[1],
-    "xception_multilabel_fc": LOOKS[5],
-    "inception_v3_multilabel_fc": LOOKS[4],
-    "separable_example": LOOKS[0],
-    "example_standard": LOOKS[1],
-    "example_standard_narrow": LOOKS[4],
-    "mobilenet_standard": LOOKS[1],
-    "mobilenet_shallow": LOOKS[2],
+VARIANT_STYLES = {
+    "xception": STYLES[0],
+    "inception_v3": STYLES[1],
+    "no_residual": STYLES[2],
+    "no_residual_wide": STYLES[3],
+    "relu_between": STYLES[4],
+    "elu_between": STYLES[5],
+    "none_after": STYLES[6],
+    "xception_multilabel": STYLES[0],
+    "inception_v3_multilabel": STYLES[1],
+    "xception_multilabel_fc": STYLES[5],
+    "inception_v3_multilabel_fc": STYLES[4],
+    "separable_example": STYLES[0],
+    "example_standard": STYLES[1],
+    "example_standard_narrow": STYLES[4],
+    "mobilenet_standard": STYLES[1],
+    "mobilenet_shallow": STYLES[2],
     **_shades(
         3,
         ("mobilenet_v1", "#08306B"),
@@ -80,7 +80,7 @@ KNOWN = {
         ("pointwise_first", "#000000"),
     ),
 }
-STYLE = {
+RC_PARAMS = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
     "axes.spines.top": False,
@@ -98,19 +98,19 @@ STYLE = {
 }
 
 
-def looks(variants: Sequence[str]) -> dict[str, Look]:
-    """The look of each variant of a figure, no two alike.
+def variant_styles(variants: Sequence[str]) -> dict[str, Style]:
+    """The style of each variant of a figure, no two alike.
 
-    A variant that KNOWN does not list gets the look that a hash of its name points at, or the next
-    one whose colour, line and marker are the least used in this figure.
+    A variant that VARIANT_STYLES does not list gets the style that a hash of its name selects, or
+    the next one whose colour, line and marker are the least used in this figure.
     """
-    chosen = {name: KNOWN[name] for name in variants if name in KNOWN}
+    chosen = {name: VARIANT_STYLES[name] for name in variants if name in VARIANT_STYLES}
     for name in variants:
         if name not in chosen:
-            start = zlib.crc32(name.encode()) % len(LOOKS)
-            free = [each for each in LOOKS[start:] + LOOKS[:start] if each not in chosen.values()]
+            start = zlib.crc32(name.encode()) % len(STYLES)
+            free = [each for each in STYLES[start:] + STYLES[:start] if each not in chosen.values()]
             if not free:
-                raise ValueError(f"{len(variants)} variants in a figure: at most {len(LOOKS)}")
-            used = Counter(part for look in chosen.values() for part in look)
-            chosen[name] = min(free, key=lambda look: [used[part] for part in look])
+                raise ValueError(f"{len(variants)} variants in a figure: at most {len(STYLES)}")
+            used = Counter(part for style in chosen.values() for part in style)
+            chosen[name] = min(free, key=lambda style: [used[part] for part in style])
     return chosen

@@ -1,1 +1,1 @@
-"""Measure cost without training: parameters and multiply-adds, step times, times of single layers."""
+"""Measure cost without training: parameters, multiply-adds, step times, layer times."""

@@ -17,7 +17,7 @@ from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 
 from sepablate import data
 from sepablate.data import download
-from sepablate.store.files import damaged, is_whole
+from sepablate.store.files import corrupt_files, verify_manifest
 
 LOCKS = (Path("dvc.lock"), Path("experiments/dvc.lock"))
 CACHE = Path(".dvc/cache/files/md5")
@@ -96,7 +96,7 @@ def _data() -> Iterator[Finding]:
 def _runs() -> Iterator[Finding]:
     folders = [*RUNS.glob("*/"), *Path("results").glob("*/runs/*/")]
     for folder in sorted(folders):
-        for name in damaged(folder):
+        for name in corrupt_files(folder):
             yield Finding(f"{folder / name}: damaged; `dvc repro` or `sepablate train` renews it")
 
 
@@ -121,7 +121,7 @@ def _leftovers(repair: bool) -> Iterator[Finding]:
     found = [path for root in roots for path in root.rglob(".*.tmp")]
     found += [*Path().glob("mlflow.db.*.tmp")]
     found = [path for path in found if not Path("/proc", path.name.split(".")[-2]).exists()]
-    found += [path for path in RUNS.glob("*/checkpoint-*.pt") if is_whole(path.parent)]
+    found += [path for path in RUNS.glob("*/checkpoint-*.pt") if verify_manifest(path.parent)]
     for path in sorted(found):
         if repair:
             path.unlink(missing_ok=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 Keys = dict[str, dict[int, str]]  # variant -> seed -> run key
 
 
-def run_keys(path: Path) -> Keys:
+def read_run_keys(path: Path) -> Keys:
     """The runs behind a table.csv, a .png or an .svg; ValueError if it names none."""
     if not path.is_file():
         raise ValueError(f"{path}: missing")

@@ -36,13 +36,13 @@ class Reproduction:
         return f"{total} committed numbers: {counts}"
 
 
-def reproduction(scale: str, studies: list[str]) -> Reproduction:
+def compare_with_head(scale: str, studies: list[str]) -> Reproduction:
     """Compare each study's table.csv with the one in git's HEAD, number by number."""
     found = Reproduction(Counter(), [], [])
     for name in studies:
         path = RESULTS / scale / name / "table.csv"
         text = _committed(path)
-        if text is None or not study.load(name).all:
+        if text is None or not study.load(name).all_variants:
             continue
         for word, line in _compare(
             summary_table.from_csv(text), summary_table.from_csv(path.read_text())

@@ -15,7 +15,7 @@ from sepablate.report import dvc_metrics, html
 from sepablate.study import LayerStudy
 
 
-def of_study(name: str, folder: Path) -> Iterator[str]:
+def check_study(name: str, folder: Path) -> Iterator[str]:
     """Where a study's table, figure and claims in `folder` do not agree."""
     declared = partial.shown(name, folder)
     table = folder / "table.csv"
@@ -25,11 +25,11 @@ def of_study(name: str, folder: Path) -> Iterator[str]:
     summary = summary_table.from_csv(table.read_text())
     markdown = summary_table.to_markdown(summary).encode()
     yield from differences.in_bytes(folder / "table.md", markdown, str(table))
-    names = [variant.name for variant in declared.all]
+    names = [variant.name for variant in declared.all_variants]
     if list(summary["variant"]) != names:
         yield f"{table}: variants {list(summary['variant'])}, but the study has {names}"
     for figure in sorted(folder.glob("figure.*")):
-        if embedded_keys.run_keys(figure) != embedded_keys.run_keys(table):
+        if embedded_keys.read_run_keys(figure) != embedded_keys.read_run_keys(table):
             yield f"{figure}: other run keys than in {table}"
     path = folder / "claims.json"
     measured = effects.from_json(path.read_text())
@@ -54,16 +54,16 @@ def _of_layers(declared: LayerStudy, folder: Path, origin: Path) -> Iterator[str
 
 def _numbers(measured: Measured) -> Iterator[str]:
     """What does not follow from a claim's differences, one per seed."""
-    expected = effects.numbers(measured.claim, np.array(measured.differences))
+    expected = effects.paired_effect(measured.claim, np.array(measured.differences))
     found = {name: getattr(measured, name) for name in expected}
     plain = (effects.without_nan(each) for each in (found, expected))
     yield from differences.in_numbers(*plain)
 
 
-def of_report(name: str, studies: list[str], folder: Path) -> Iterator[str]:
+def check_report(name: str, studies: list[str], folder: Path) -> Iterator[str]:
     """Where a report does not follow from the tables and claims of its studies in `folder`."""
     prefix = "" if name == "REPORT" else f"{name.lower()}_"
-    timed = [each for each in studies if not study.load(each).all]
+    timed = [each for each in studies if not study.load(each).all_variants]
     studies = [each for each in studies if each not in timed]
     texts = {each: (folder / each / "claims.json").read_text() for each in studies}
     decided = verdicts.decide([one for text in texts.values() for one in effects.from_json(text)])
@@ -89,6 +89,6 @@ def of_report(name: str, studies: list[str], folder: Path) -> Iterator[str]:
             yield f"{report}: does not say {line[:100]!r}"
     made = html.to_html(text, folder).encode()
     yield from differences.in_bytes(folder / f"{name.lower()}.html", made, str(report))
-    keys = embedded_keys.run_keys(folder / f"{prefix}scorecard.svg")
-    if embedded_keys.run_keys(folder / f"{prefix}scorecard.png") != keys:
+    keys = embedded_keys.read_run_keys(folder / f"{prefix}scorecard.svg")
+    if embedded_keys.read_run_keys(folder / f"{prefix}scorecard.png") != keys:
         yield f"{folder / prefix}scorecard.png: other run keys than in the .svg"

@@ -30,7 +30,7 @@ def trace(path: Path) -> str:
             blocks.append(f"{folder}\n\n  hardware  {told}\n  command   {command}\n")
             continue
         drawn = path if path.suffix in (".png", ".svg") and len(studies) == 1 else None
-        keys = embedded_keys.run_keys(drawn or folder / "table.csv")
+        keys = embedded_keys.read_run_keys(drawn or folder / "table.csv")
         published, said = _published(study, scale)
         blocks.append(f"{drawn or folder}{said}\n")
         blocks += [_variant(scale, name, seeds, published) for name, seeds in keys.items()]

@@ -95,7 +95,7 @@ def _report(path: Path, scale: str, said: list[str], studies: list[str]) -> Iter
     listing = _read(path)
     name, own = listing["report"], listing["studies"]
     shown = {each: partial.shown(each, path.parent / each) for each in own}
-    variants = {variant.name for each in shown.values() for variant in each.all}
+    variants = {variant.name for each in shown.values() for variant in each.all_variants}
     studies += own
     if all((RESULTS / scale / "runs" / each / "config.json").is_file() for each in variants):
         said.append(f"{name}: made again from the runs of {len(variants)} variants")
@@ -106,8 +106,8 @@ def _report(path: Path, scale: str, said: list[str], studies: list[str]) -> Iter
     else:
         said.append(f"{name}: no runs on disk, so checked against itself (`dvc repro` makes them)")
         for each in own:
-            yield from self_check.of_study(each, path.parent / each)
-        yield from self_check.of_report(name, own, path.parent)
+            yield from self_check.check_study(each, path.parent / each)
+        yield from self_check.check_report(name, own, path.parent)
 
 
 def _made_again(path: Path, scale: str, name: str, studies: dict[str, AnyStudy]) -> Iterator[str]:
@@ -141,7 +141,7 @@ def _furnish(aside: Path, scale: str, studies: list[str]) -> None:
 
 
 def _reproduced(scale: str, studies: list[str], said: list[str]) -> Iterator[str]:
-    found = git_compare.reproduction(scale, studies)
+    found = git_compare.compare_with_head(scale, studies)
     said += [*found.within, found.summary]
     yield from found.lost
 

@@ -30,11 +30,11 @@ def to_json(tables: Mapping[str, pd.DataFrame], decided: Sequence[Verdict]) -> s
             "low": measured.low,
             "high": measured.high,
             "n": len(measured.seeds),
-            "verdict": verdict.word,
+            "verdict": verdict.outcome,
         }
     return json.dumps(effects.without_nan(found), indent=1, allow_nan=False) + "\n"
 
 
 def _columns(table: pd.DataFrame) -> list[str]:
-    score = metrics.of_columns(map(str, table)).name
+    score = metrics.metric_of_columns(map(str, table)).name
     return [score, f"{score}_low", f"{score}_high", "n", "parameters", "mult_adds"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from sepablate import study
 from sepablate.analysis import layer_costs, partial, summary_table, wording
-from sepablate.analysis.load_runs import RESULTS, config
+from sepablate.analysis.load_runs import RESULTS, load_config
 from sepablate.analysis.verdicts import Verdict
 from sepablate.report import paper_tables, setup
 from sepablate.study import AnyStudy, LayerStudy, Study
@@ -33,9 +33,9 @@ def write(studies: list[str], scale: str, decided: list[Verdict], scorecard: str
         parts = [_study(name, each, scale, {}, []) for name, each in loaded.items()]
         return "\n".join([title, *parts])
     configs = {
-        variant.name: config(scale, variant.name)
+        variant.name: load_config(scale, variant.name)
         for each in loaded.values()
-        for variant in each.all
+        for variant in each.all_variants
     }
     parts = [
         f"# What the claims come to, at scale `{scale}`\n",
@@ -76,7 +76,9 @@ def _controls(name: str, each: AnyStudy) -> str:
     """The studies that ask about the same section of the paper, or the same networks."""
     found = []
     for other in (study.load(other) for other in study.names() if other != name):
-        shared = {variant.name for variant in each.all} & {v.name for v in other.all}
+        shared = {variant.name for variant in each.all_variants} & {
+            v.name for v in other.all_variants
+        }
         if _sections(each) & _sections(other) or len(shared) > 1:
             found.append(other.title)
     return f"Studies of the same question: {_titles(found)}.\n" if found else ""
@@ -107,7 +109,7 @@ def _study(
     parts += [
         partial.sentence(name, each),
         table,
-        paper_tables.of_study(summary_table.from_csv((folder / "table.csv").read_text())),
+        paper_tables.format_tables(summary_table.from_csv((folder / "table.csv").read_text())),
         "".join(f"- {wording.sentence(verdict)}\n" for verdict in decided),
         setup.differences(each, configs),
     ]

@@ -30,9 +30,9 @@ def study_outputs(name: str, scale: str, part: AnyStudy | None = None) -> None:
     if isinstance(each, LayerStudy):
         _layer_outputs(name, each.at(scale), RESULTS / scale / name)
         return
-    runs = load_runs.read(each.all, scale)
+    runs = load_runs.load_runs(each.all_variants, scale)
     summary = summary_table.summarise(each, runs)
-    labels = {variant.name: variant.label for variant in each.all}
+    labels = {variant.name: variant.label for variant in each.all_variants}
     measured = [effects.measure(name, claim, runs, labels) for claim in each.claims]
     folder = RESULTS / scale / name
     write_atomically(folder / "table.csv", summary_table.to_csv(summary))
@@ -67,7 +67,7 @@ def report_outputs(studies: list[str], scale: str, name: str = "REPORT") -> None
     summaries = {
         name: summary_table.from_csv((folder / name / "table.csv").read_text())
         for name in studies
-        if study.load(name).all
+        if study.load(name).all_variants
     }
     keys = summary_table.run_keys(summaries.values())
     own = [f"{name}.md", f"{name.lower()}.html", f"{prefix}metrics.json", f"{prefix}verdicts.json"]

@@ -15,7 +15,7 @@ Row = Mapping[Hashable, Any]
 
 
 def _score(row: Row) -> str:
-    return score(row, metrics.of_columns(map(str, row)))
+    return score(row, metrics.metric_of_columns(map(str, row)))
 
 
 def _mult_adds(row: Row) -> str:
@@ -27,7 +27,7 @@ def _parameters(row: Row) -> str:
 
 
 @dataclass(frozen=True)
-class Beside:
+class PaperTable:
     """Tables of a paper, for studies that compare two or more of the networks in them.
 
     paper: the heads of the paper's columns; rows: a variant of ours, and the paper's cells, of
@@ -72,7 +72,7 @@ def _gap() -> str:
     return f"{100 * (counts[1] / counts[0] - 1):.1f} %"
 
 
-IMAGENET = Beside(
+IMAGENET = PaperTable(
     source=f"{xception.SOURCE}, tables 1 and 3; one run each",
     paper=("Network", "Paper: ImageNet top-1 (%)", "top-5 (%)", "Parameters"),
     rows=(
@@ -87,7 +87,7 @@ IMAGENET = Beside(
         "one since, has a little more; `sepablate cost xception inception_v3 --scale paper` counts."
     ),
 )
-JFT = Beside(
+JFT = PaperTable(
     source=f"{xception.SOURCE}, table 2; one run each, on JFT",
     paper=("Network", "Paper: MAP@100"),
     rows=(
@@ -98,7 +98,7 @@ JFT = Beside(
     ),
     here={"MAP@100 here (%)": _score, "Parameters here": _parameters},
 )
-MOBILENETS = Beside(
+MOBILENETS = PaperTable(
     source=f"{mobilenets.SOURCE}, tables 4, 5 and 6; one run each, without biases and batch norm",
     paper=(
         "Network",
@@ -128,7 +128,7 @@ MOBILENETS = Beside(
 )
 
 
-def of_study(summary: pd.DataFrame) -> str:
+def format_tables(summary: pd.DataFrame) -> str:
     """The tables of the papers that have two or more of the variants of a study's table."""
     ours = {row["variant"]: row for row in summary.to_dict("records")}
     found = []

@@ -59,7 +59,9 @@ def _networks(studies: list[Study], configs: Mapping[str, Config]) -> str:
     """Sizes; the width is that of the first study's baseline."""
     baseline = studies[0].baseline
     first = configs[baseline.name]
-    sizes = [configs[variant.name]["parameters"] for each in studies for variant in each.all]
+    sizes = [
+        configs[variant.name]["parameters"] for each in studies for variant in each.all_variants
+    ]
     wide = f"{first['model.width']:g} times" if first["model.width"] != 1 else "just"
     return (
         f"{baseline.label} is {wide} as wide as published and has {first['parameters']:,} "

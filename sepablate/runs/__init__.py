@@ -1,1 +1,1 @@
-"""A run: one variant at one scale with one seed, resolved to the last number and named by a hash."""
+"""A run, resolved to the last number and named by a hash: one variant, scale and seed."""

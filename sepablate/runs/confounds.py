@@ -33,11 +33,11 @@ def undeclared(
 
     An option that only one of two different models has is part of that difference.
     """
-    allowed = {*declared.asks, *declared.confounds, *FOLLOWS}
+    allowed = {*declared.factors, *declared.confounds, *FOLLOWS}
     return {
         field: (left.get(field), right.get(field))
         for field in sorted(left.keys() | right.keys())
         if left.get(field) != right.get(field)
         and field not in allowed
-        and not ("model" in declared.asks and (field in left) != (field in right))
+        and not ("model" in declared.factors and (field in left) != (field in right))
     }

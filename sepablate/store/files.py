@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-SEAL = "done.json"
+MANIFEST = "done.json"
 FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
@@ -54,27 +54,27 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def seal(folder: Path, names: Iterable[str]) -> None:
+def write_manifest(folder: Path, names: Iterable[str]) -> None:
     """Write done.json, the SHA-256 of these files of `folder`: the last file of a finished one."""
-    write_atomically(folder / SEAL, _sealed(folder, names))
+    write_atomically(folder / MANIFEST, _sealed(folder, names))
 
 
-def is_whole(folder: Path) -> bool:
+def verify_manifest(folder: Path) -> bool:
     """Whether `folder` is sealed and each file is as it was then."""
-    return (folder / SEAL).exists() and not damaged(folder)
+    return (folder / MANIFEST).exists() and not corrupt_files(folder)
 
 
-def damaged(folder: Path) -> list[str]:
+def corrupt_files(folder: Path) -> list[str]:
     """The files of a sealed folder that are not as they were; none if it is not sealed."""
     try:
-        text = (folder / SEAL).read_text()
+        text = (folder / MANIFEST).read_text()
         digests = json.loads(text)
         found = [name for name, digest in digests.items() if _digest(folder / name) != digest]
-        return found or ([] if digests and text == _sealed(folder, digests) else [SEAL])
+        return found or ([] if digests and text == _sealed(folder, digests) else [MANIFEST])
     except FileNotFoundError:
         return []
     except (ValueError, AttributeError, OSError):
-        return [SEAL]
+        return [MANIFEST]
 
 
 def _sealed(folder: Path, names: Iterable[str]) -> str:

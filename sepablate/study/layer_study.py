@@ -30,10 +30,10 @@ class LayerStudy:
     smaller: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     # It trains nothing: whoever walks over the studies finds no variants and no claims here.
-    all: ClassVar[tuple[Variant, ...]] = ()
+    all_variants: ClassVar[tuple[Variant, ...]] = ()
     variants: ClassVar[tuple[Variant, ...]] = ()
     claims: ClassVar[tuple[Claim, ...]] = ()
-    asks: ClassVar[tuple[str, ...]] = ()
+    factors: ClassVar[tuple[str, ...]] = ()
     confounds: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     def __post_init__(self) -> None:

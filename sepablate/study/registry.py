@@ -50,7 +50,7 @@ def variants(folder: Path = FOLDER) -> dict[str, Variant]:
     """Every variant of every study by name, each once; ValueError if two differ under one name."""
     found: dict[str, Variant] = {}
     for name in names(folder):
-        for variant in load(name, folder).all:
+        for variant in load(name, folder).all_variants:
             if found.setdefault(variant.name, variant) != variant:
                 raise ValueError(
                     f"variant {variant.name!r} in {folder}/{name}.py: the name is taken"
@@ -71,5 +71,5 @@ def studies_with(variant_name: str, folder: Path = FOLDER) -> list[str]:
     return [
         name
         for name in names(folder)
-        if variant_name in [each.name for each in load(name, folder).all]
+        if variant_name in [each.name for each in load(name, folder).all_variants]
     ]

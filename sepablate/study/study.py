@@ -16,7 +16,7 @@ class Claim:
     metric: "accuracy" or "map_100" (final, test images, averaged weights), or "speed" (mean of that
     metric over the validation curve, raw weights: the higher, the sooner the network learnt).
     margin: the smallest difference of interest, declared before the runs, as a fraction.
-    words: what the paper says, in one line of ours; section: where it says so.
+    statement: what the paper says, in one line of ours; section: where it says so.
     """
 
     left: str
@@ -25,7 +25,7 @@ class Claim:
     metric: str
     margin: float
     section: str
-    words: str
+    statement: str
 
     def __post_init__(self) -> None:
         if self.comparison not in COMPARISONS:
@@ -42,7 +42,7 @@ class Claim:
 class Study:
     """One comparison made by a paper: a baseline, the variants beside it, and the claims.
 
-    asks: the fields of the resolved config that the question is about.
+    factors: the fields of the resolved config that the question is about.
     confounds: the other fields that may differ between variants, each with its reason.
     against: the field of the resolved config against which the figure draws the final scores.
     """
@@ -52,12 +52,12 @@ class Study:
     baseline: Variant
     variants: tuple[Variant, ...]
     claims: tuple[Claim, ...]
-    asks: tuple[str, ...]
+    factors: tuple[str, ...]
     confounds: Mapping[str, str] = field(default_factory=dict)
     against: str = ""
 
     def __post_init__(self) -> None:
-        names = [variant.name for variant in self.all]
+        names = [variant.name for variant in self.all_variants]
         if len(set(names)) < len(names):
             raise ValueError(f"study {self.title!r}: duplicate variant among {', '.join(names)}")
         for claim in self.claims:
@@ -74,6 +74,6 @@ class Study:
         return {pair for pair in pairs if name in pair}
 
     @property
-    def all(self) -> tuple[Variant, ...]:
+    def all_variants(self) -> tuple[Variant, ...]:
         """The baseline and the variants beside it, in the order of tables and legends."""
         return (self.baseline, *self.variants)

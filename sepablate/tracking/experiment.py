@@ -83,7 +83,7 @@ class Experiment:
         """Log every finished run, archive those that left the files; how many changed."""
         found = verdicts.shown(self.study, self.scale)
         self._archive_other_verdicts(*found)
-        stored = [run for each in study.all for run in finished(self.scale, each.name)]
+        stored = [run for each in study.all_variants for run in finished(self.scale, each.name)]
         gone = self.runs.keys() - {record.place for record in stored}
         # A run that trains, or was interrupted, is not among the results.
         gone = {at for at in gone if self.runs[at].info.status in ("FINISHED", "FAILED")}

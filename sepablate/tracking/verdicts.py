@@ -28,7 +28,7 @@ def shown(study: str, scale: str) -> tuple[dict[str, str], dict[str, float]]:
         for verdict in _verdicts(path, study):
             claim = verdict["measured"]["claim"]
             compared = f"{claim['left']} {COMPARED[claim['comparison']]} {claim['right']}"
-            tags[f"{TAG}{compared} in {claim['metric']}"] = verdict["word"]
+            tags[f"{TAG}{compared} in {claim['metric']}"] = verdict["outcome"]
             metrics |= _numbers(verdict)
     return tags, metrics
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from sepablate import models
 from sepablate.kernels import compiled
 from sepablate.kernels.network import take_on
-from sepablate.models.weight_init import initialise
+from sepablate.models.weight_init import init_weights
 from sepablate.runs.run import Run
 from sepablate.store import checkpoint
 from sepablate.training import batches, objective, optim
@@ -95,7 +95,7 @@ def start(run: Run, device: str = "cpu", ranks: Ranks = ALONE) -> State:
     torch.set_num_threads(run.threads)
     torch.set_flush_denormal(True)
     model = models.build(run.model, **run.options)
-    initialise(model, run.seed)
+    init_weights(model, run.seed)
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if run.kernels == "fused":
         compiled.require()
