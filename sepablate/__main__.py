@@ -7,6 +7,7 @@ from typing import Any
 import typer
 
 from sepablate.cli.app import app, command_names
+from sepablate.errors import UserError
 from sepablate.store.files import NoSpace
 
 # typer exports only some of its exceptions
@@ -21,7 +22,7 @@ def main() -> None:
     status = 2
     try:
         sys.exit(app(standalone_mode=False))
-    except ValueError as error:
+    except UserError as error:
         message = str(error)
     except USAGE_ERROR as error:
         message = error.format_message()

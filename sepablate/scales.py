@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from sepablate.errors import UserError
 from sepablate.strict import parse
 
 PARAMS = Path("params.yaml")
@@ -97,7 +98,7 @@ def load(name: str, path: Path = PARAMS) -> tuple[Scale, dict[str, Recipe]]:
     name = _scale_name(params, name, path)
     scale = parse(Scale, scales[name], f"{path}: scales.{name}")
     if not isinstance(params.get("recipes"), dict) or not params["recipes"]:
-        raise ValueError(f"{path}: recipes: {params.get('recipes')!r}: must be a mapping by name")
+        raise UserError(f"{path}: recipes: {params.get('recipes')!r}: must be a mapping by name")
     recipes = {
         key: parse(Recipe, value, f"{path}: recipes.{key}")
         for key, value in params["recipes"].items()
@@ -111,38 +112,38 @@ def _check_together(scale: Scale, place: str) -> None:
     most = {"batch_size": ("images", scale.images), "evaluations": ("steps", scale.steps)}
     for key, (name, limit) in most.items():
         if getattr(scale, key) > limit:
-            raise ValueError(
+            raise UserError(
                 f"{place}.{key}: {getattr(scale, key)}: choose at most the {name} ({limit})"
             )
     if scale.micro_batch and scale.batch_size % scale.micro_batch:
-        raise ValueError(
+        raise UserError(
             f"{place}.micro_batch: {scale.micro_batch}: choose a divisor of batch_size "
             f"({scale.batch_size})"
         )
     if scale.dataset == "fashion_mnist":
         if scale.image_size != 28:
-            raise ValueError(f"{place}.image_size: {scale.image_size}: choose 28 for fashion_mnist")
+            raise UserError(f"{place}.image_size: {scale.image_size}: choose 28 for fashion_mnist")
         for key, limit in IN_MEMORY_LIMITS.items():
             if getattr(scale, key) > limit:
-                raise ValueError(f"{place}.{key}: {getattr(scale, key)}: choose at most {limit}")
+                raise UserError(f"{place}.{key}: {getattr(scale, key)}: choose at most {limit}")
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         params = yaml.safe_load(path.read_text())
     except OSError as error:
-        raise ValueError(f"{path}: {error.strerror}; run from the project's root folder") from None
+        raise UserError(f"{path}: {error.strerror}; run from the project's root folder") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(params, dict) or not isinstance(params.get("scales"), dict):
-        raise ValueError(f"{path}: must be a mapping with scale, recipes and scales")
+        raise UserError(f"{path}: must be a mapping with scale, recipes and scales")
     return params
 
 
 def _scale_name(params: dict[str, Any], name: object, path: Path) -> str:
     if not isinstance(name, str) or name not in params["scales"]:
         choices = ", ".join(map(str, params["scales"]))
-        raise ValueError(f"{path}: scale: {name!r}: choose {choices}")
+        raise UserError(f"{path}: scale: {name!r}: choose {choices}")
     if not NAME.fullmatch(name):
-        raise ValueError(f"{path}: scale: {name!r}: choose a name of letters, digits, - and _")
+        raise UserError(f"{path}: scale: {name!r}: choose a name of letters, digits, - and _")
     return name

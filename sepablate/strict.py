@@ -4,6 +4,8 @@ import dataclasses
 from dataclasses import MISSING
 from typing import Any, TypeVar, get_args, get_origin
 
+from sepablate.errors import UserError
+
 T = TypeVar("T")
 
 CHOICES = {
@@ -36,13 +38,13 @@ def parse(cls: type[T], values: object, place: str) -> T:
     """
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     if not isinstance(values, dict):
-        raise ValueError(f"{place}: {values!r}: must be a mapping of {', '.join(fields)}")
+        raise UserError(f"{place}: {values!r}: must be a mapping of {', '.join(fields)}")
     for key in values:
         if key not in fields:
-            raise ValueError(f"{place}.{key}: unknown: choose {', '.join(fields)}")
+            raise UserError(f"{place}.{key}: unknown: choose {', '.join(fields)}")
     for key, declared in fields.items():
         if key not in values and declared.default is declared.default_factory is MISSING:
-            raise ValueError(f"{place}.{key}: missing")
+            raise UserError(f"{place}.{key}: missing")
     return cls(**{key: _value(fields[key].type, key, values[key], place) for key in values})
 
 
@@ -51,16 +53,16 @@ def _value(kind: Any, key: str, value: Any, place: str) -> Any:
         return _seeds(get_args(kind)[0], key, value, place)
     if get_origin(kind) is dict:
         if not isinstance(value, dict):
-            raise ValueError(f"{place}.{key}: {value!r}: must be a mapping of numbers by name")
+            raise UserError(f"{place}.{key}: {value!r}: must be a mapping of numbers by name")
         return {
             name: _value(float, "width", each, f"{place}.{key}.{name}")
             for name, each in value.items()
         }
     accepted = (int, float) if kind is float else (kind,)
     if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
-        raise ValueError(f"{place}.{key}: {value!r}: must be of type {kind.__name__}")
+        raise UserError(f"{place}.{key}: {value!r}: must be of type {kind.__name__}")
     if key in CHOICES and value not in CHOICES[key]:
-        raise ValueError(f"{place}.{key}: {value!r}: choose {', '.join(map(str, CHOICES[key]))}")
+        raise UserError(f"{place}.{key}: {value!r}: choose {', '.join(map(str, CHOICES[key]))}")
     if isinstance(value, (int, float)) and kind is not bool:
         _check_range(key, value, place)
     return kind(value)
@@ -68,11 +70,11 @@ def _value(kind: Any, key: str, value: Any, place: str) -> Any:
 
 def _seeds(kind: type, key: str, value: Any, place: str) -> tuple[int, ...]:
     if not isinstance(value, list) or not value:
-        raise ValueError(f"{place}.{key}: {value!r}: must be a list of whole numbers")
+        raise UserError(f"{place}.{key}: {value!r}: must be a list of whole numbers")
     seeds = tuple(_value(kind, key, each, place) for each in value)
     for seed in seeds:
         if seeds.count(seed) > 1:
-            raise ValueError(f"{place}.{key}: {seed}: duplicate; choose different seeds")
+            raise UserError(f"{place}.{key}: {seed}: duplicate; choose different seeds")
     return seeds
 
 
@@ -80,8 +82,8 @@ def _check_range(key: str, value: float, place: str) -> None:
     low, high = LIMITS.get(key, (0, 1 if key in FRACTIONS else float("inf")))
     inside = low <= value <= high and (value > 0 or key in MAY_BE_ZERO) and value != float("inf")
     if key == "dropout" and value == 1:
-        raise ValueError(f"{place}.{key}: {value!r}: choose at least 0 and less than 1")
+        raise UserError(f"{place}.{key}: {value!r}: choose at least 0 and less than 1")
     if not inside:
         bound = f"at least {low}" if key in MAY_BE_ZERO or low else "more than 0"
         limit = "" if high == float("inf") else f" and at most {high}"
-        raise ValueError(f"{place}.{key}: {value!r}: choose {bound}{limit}")
+        raise UserError(f"{place}.{key}: {value!r}: choose {bound}{limit}")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from sepablate.analysis.summary_table import markdown
+from sepablate.errors import UserError
 from sepablate.paper import mobilenets
 from sepablate.study import LayerStudy
 
@@ -100,10 +101,10 @@ def mobilenets_table_3() -> list[tuple[str, ...]]:
 
 
 def read(folder: Path, name: str) -> pd.DataFrame:
-    """measured.csv of a study's folder with the predicted ratio beside; ValueError without it."""
+    """measured.csv of a study's folder with the predicted ratio beside; UserError without it."""
     path = folder / MEASURED
     if not path.is_file():
-        raise ValueError(f"{path}: missing; run `sepablate study {name}`")
+        raise UserError(f"{path}: missing; run `sepablate study {name}`")
     frame = pd.read_csv(path)
     pairs = zip(frame.kernel, frame.channels, strict=True)
     return frame.assign(predicted=[predicted(*pair) for pair in pairs])

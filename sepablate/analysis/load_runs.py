@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sepablate.analysis import metrics
 from sepablate.analysis.metrics import Metric
+from sepablate.errors import UserError
 from sepablate.store.files import corrupt_files
 from sepablate.study import Variant
 
@@ -44,13 +45,13 @@ class Runs:
         """One number per run: seeds x variants, nan for a run that diverged.
 
         metric: the measure's name (final, test images, averaged weights), "raw" (the same of the
-        raw weights), "speed" (mean of the validation curve, raw weights). ValueError for others.
+        raw weights), "speed" (mean of the validation curve, raw weights). UserError for others.
         """
         measure = self.measure
         rows_of = {measure.name: measure.final, "raw": measure.raw_final, "speed": measure.curve}
         if metric not in rows_of:
             of = f"runs of {', '.join(self.configs)}"
-            raise ValueError(f"metric {metric!r} of {of}: choose {measure.name}, speed")
+            raise UserError(f"metric {metric!r} of {of}: choose {measure.name}, speed")
         rows = self.frame[self.frame.metric == rows_of[metric]]
         means = rows.groupby(["seed", "variant"]).value.mean()
         for variant, seed in self.diverged:
@@ -68,7 +69,7 @@ class Runs:
         content, bits = _content(path, variant), path.name.endswith("correct.bin")
         if len(content) != (-(-images // 8) if bits else 4 * images):
             found = f"{len(content)} bytes for {images} images"
-            raise ValueError(f"{path}: {found}; {_remedy(variant)}")
+            raise UserError(f"{path}: {found}; {_remedy(variant)}")
         if bits:
             return np.unpackbits(np.frombuffer(content, np.uint8), count=images).astype(float)
         return np.frombuffer(content, "<f4").astype(float)
@@ -77,7 +78,7 @@ class Runs:
 def load_runs(variants: Sequence[Variant], scale: str) -> Runs:
     """All runs of `variants` at `scale`.
 
-    Raises ValueError, with the command that helps, if runs are missing, unfinished or of another
+    Raises UserError, with the command that helps, if runs are missing, unfinished or of another
     training than their config says, or if the variants' tasks, seeds or evaluation steps differ.
     """
     folder = RESULTS / scale / "runs"
@@ -96,15 +97,15 @@ def load_runs(variants: Sequence[Variant], scale: str) -> Runs:
 
 
 def load_config(scale: str, variant: str) -> dict[str, Any]:
-    """The resolved config of a variant's runs; ValueError if there is none."""
+    """The resolved config of a variant's runs; UserError if there is none."""
     path = RESULTS / scale / "runs" / variant / "config.json"
     if wrong := corrupt_files(path.parent):
-        raise ValueError(f"{path.parent / wrong[0]}: damaged; {_remedy(variant)}")
+        raise UserError(f"{path.parent / wrong[0]}: damaged; {_remedy(variant)}")
     found = json.loads(_content(path, variant))
     if not found.get("run_keys"):
-        raise ValueError(f"{path}: no run_keys; {_remedy(variant)}")
+        raise UserError(f"{path}: no run_keys; {_remedy(variant)}")
     if found.get("task") not in metrics.TASK_METRICS:
-        raise ValueError(f"{path}: task {found.get('task')!r}; {_remedy(variant)}")
+        raise UserError(f"{path}: task {found.get('task')!r}; {_remedy(variant)}")
     return found
 
 
@@ -114,7 +115,7 @@ def _measure(tasks: dict[str, str]) -> Metric:
     for name in others:
         if tasks[name] != tasks[first]:
             said = f"{name} is of task {tasks[name]}, {first} of {tasks[first]}"
-            raise ValueError(f"{said}: one study compares variants of one task")
+            raise UserError(f"{said}: one study compares variants of one task")
     return metrics.TASK_METRICS[tasks[first]]
 
 
@@ -122,14 +123,14 @@ def _run(path: Path, variant: str, key: str, measure: Metric) -> pd.DataFrame:
     _content(path, variant)
     run = pd.read_csv(path, dtype=str)  # a key may look like a number
     if list(run.columns) != COLUMNS:
-        raise ValueError(f"{path}: columns must be {','.join(COLUMNS)}; {_remedy(variant)}")
+        raise UserError(f"{path}: columns must be {','.join(COLUMNS)}; {_remedy(variant)}")
     found = sorted(set(run.run_key))
     if found != [key]:
-        raise ValueError(
+        raise UserError(
             f"{path}: run_key {', '.join(found)}, but config.json says {key}; {_remedy(variant)}"
         )
     if run.metric.isin([measure.final, DIVERGED]).sum() != 1:
-        raise ValueError(f"{path}: has no final result; {_remedy(variant)}")
+        raise UserError(f"{path}: has no final result; {_remedy(variant)}")
     return run.astype({"seed": int, "step": int, "value": float})
 
 
@@ -141,12 +142,12 @@ def _check_pairing(frame: pd.DataFrame, seeds: dict[str, list[int]], measure: Me
     steps = {name: set(rows.step) for name, rows in whole.groupby("variant")}
     for name in others:
         if seeds[name] != seeds[first]:
-            raise ValueError(
+            raise UserError(
                 f"seeds of {name}: {seeds[name]}, of {first}: {seeds[first]}; "
                 f"{_remedy(first)} and `sepablate train {name}`"
             )
         if steps.get(name, set()) != steps.get(first, set()) and name in steps and first in steps:
-            raise ValueError(
+            raise UserError(
                 f"evaluation steps of {name} are not those of {first}; "
                 f"{_remedy(first)} and `sepablate train {name}`"
             )
@@ -154,7 +155,7 @@ def _check_pairing(frame: pd.DataFrame, seeds: dict[str, list[int]], measure: Me
 
 def _content(path: Path, variant: str) -> bytes:
     if not path.is_file():
-        raise ValueError(f"{path}: missing; {_remedy(variant)}")
+        raise UserError(f"{path}: missing; {_remedy(variant)}")
     return path.read_bytes()
 
 

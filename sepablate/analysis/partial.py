@@ -7,13 +7,14 @@ from pathlib import Path
 from sepablate import study
 from sepablate.analysis import summary_table
 from sepablate.analysis.load_runs import RESULTS
+from sepablate.errors import UserError
 from sepablate.study import AnyStudy, Study
 
 
 def trained(name: str, scale: str) -> AnyStudy:
     """The study with those of its variants that have runs at `scale`, and the claims on them.
 
-    Raises ValueError if its baseline has none, or no other variant has.
+    Raises UserError if its baseline has none, or no other variant has.
     """
     each = study.load(name)
     if not isinstance(each, Study):
@@ -21,7 +22,7 @@ def trained(name: str, scale: str) -> AnyStudy:
     there = [v.name for v in each.all_variants if (RESULTS / scale / "runs" / v.name).is_dir()]
     if each.baseline.name not in there or len(there) < 2:
         needed = f"{each.baseline.name} and one of {', '.join(v.name for v in each.variants)}"
-        raise ValueError(f"study {name!r} at scale {scale}: no runs: train {needed}")
+        raise UserError(f"study {name!r} at scale {scale}: no runs: train {needed}")
     return _only(each, there)
 
 

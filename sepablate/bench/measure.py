@@ -20,6 +20,7 @@ from torch import Tensor
 from sepablate import models
 from sepablate.bench import timm_networks
 from sepablate.bench.cases import Case
+from sepablate.errors import UserError
 from sepablate.execution import backend, hardware
 from sepablate.execution.job import FOLDER
 from sepablate.models.weight_init import init_weights
@@ -44,7 +45,7 @@ class Measured:
     memory: int = 0
 
 
-class Failed(ValueError):  # noqa: N818 (says what happened)
+class Failed(UserError):  # noqa: N818 (says what happened)
     """A contender ended without an answer."""
 
 
@@ -52,7 +53,7 @@ def measure(case: Case, tell: Callable[[str], None] = lambda what: None) -> list
     """Check and time all contenders of a case; one that is not installed is left out.
 
     On a GPU they start side by side, which takes a core each, and one that cannot start is left out
-    as well. Raises ValueError if outputs differ for equal weights.
+    as well. Raises UserError if outputs differ for equal weights.
     """
     gpu = case.device != "cpu"
     if gpu:
@@ -161,7 +162,7 @@ def _checked(case: Case, tell: Callable[[str], None], pool: ThreadPoolExecutor) 
             difference = ((outputs - expected).abs().max() / expected.abs().max()).item()
             precision = "bf16" if contender == OURS or "bf16" in contender else "fp32"
             if not difference < TOLERANCE[precision]:
-                raise ValueError(f"{case.name}: outputs of {contender} differ by {difference:.2g}")
+                raise UserError(f"{case.name}: outputs of {contender} differ by {difference:.2g}")
             return Measured(contender, difference)
 
         return [each for each in pool.map(check, case.contenders) if each]

@@ -12,6 +12,7 @@ from sepablate.cli.cost import cost
 from sepablate.cli.evaluate import evaluate
 from sepablate.cli.options import positive
 from sepablate.cli.train import train
+from sepablate.errors import UserError
 
 app = typer.Typer(
     help="Re-run the ablations of the Xception paper and say whether its claims hold.",
@@ -34,7 +35,7 @@ def command_names() -> list[str]:
 
 
 def _scale(name: str | None) -> str:
-    """The scale asked for, or the one that params.yaml selects; ValueError if it is unknown."""
+    """The scale asked for, or the one that params.yaml selects; UserError if it is unknown."""
     name = name or scales.current()
     scales.load(name)
     return name
@@ -97,7 +98,7 @@ def report(
 ) -> None:
     """Decide the verdict on every claim and write the report."""
     if not name.isidentifier():
-        raise ValueError(f"report name {name!r}: choose letters, digits and underscores")
+        raise UserError(f"report name {name!r}: choose letters, digits and underscores")
     for each in names:
         study.load(each)
     scale_name = _scale(scale)

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from sepablate.errors import UserError
+
 WHOLE = ("suite", "accuracy")
 Rows = list[tuple[str, str, str, int, float]]  # case, contender, metric, turn, value
 
@@ -33,7 +35,7 @@ def bench(
     choices = [*(case.name for case in CASES), *WHOLE]
     for name in only or []:
         if name not in choices:
-            raise ValueError(f"case {name!r}: choose {', '.join(choices)}")
+            raise UserError(f"case {name!r}: choose {', '.join(choices)}")
     console, began = Console(stderr=True, highlight=False), time.monotonic()
     with console.status("") as status:
 

@@ -6,6 +6,7 @@ import typer
 
 from sepablate import scales, study
 from sepablate.cli.options import positive
+from sepablate.errors import UserError
 
 
 def cost(
@@ -36,7 +37,7 @@ def cost(
     for variant in variants:
         study.variant(variant)
     if save and not measure:
-        raise ValueError("--save keeps what was measured: choose it together with --measure")
+        raise UserError("--save keeps what was measured: choose it together with --measure")
     from sepablate.profiling import complexity_table
 
     runs = [complexity_table.resolved(variant, name) for variant in dict.fromkeys(variants)]

@@ -5,6 +5,7 @@ from pathlib import Path
 from types import ModuleType
 
 from sepablate.data import fashion_mnist, garment_scenes, image_files, imagenet, labelled_images
+from sepablate.errors import UserError
 
 FOLDER = Path("data")
 DATASETS: dict[str, ModuleType] = {
@@ -16,13 +17,13 @@ DATASETS: dict[str, ModuleType] = {
 
 
 def dataset(name: str) -> ModuleType:
-    """The module of that data set; ValueError if unknown.
+    """The module of that data set; UserError if unknown.
 
     It has fetch(folder), load(folder) -> splits by name, digest(folder), CHANNELS, CLASSES and
     IMAGE_SIZE (None where the scale says it), and SOURCES: the files that decide what it loads.
     """
     if name not in DATASETS:
-        raise ValueError(f"data set {name!r}: choose {', '.join(DATASETS)}")
+        raise UserError(f"data set {name!r}: choose {', '.join(DATASETS)}")
     return DATASETS[name]
 
 
@@ -37,6 +38,6 @@ def _digest(name: str, folder: Path) -> str:
 
 
 def check_classes(name: str, classes: int) -> None:
-    """ValueError unless the data set has so many classes; for those whose files decide it."""
+    """UserError unless the data set has so many classes; for those whose files decide it."""
     if dataset(name).CLASSES is None:
         image_files.check_classes(dataset(name).load(FOLDER), classes)

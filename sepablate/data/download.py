@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from sepablate.errors import UserError
 from sepablate.store.files import write_atomically
 
 TIMEOUT = 20  # seconds without an answer from the data set's site
@@ -34,7 +35,7 @@ class Source:
 def fetch(source: Source, folder: Path, say: Callable[[str], None] = print) -> None:
     """Make every file of `source` exist in `folder`, decompressed and verified.
 
-    Raises ValueError naming the file, what was expected and what to do, if a file that the user put
+    Raises UserError naming the file, what was expected and what to do, if a file that the user put
     there is wrong or if no source has it.
     """
     missing = [name for name in source.expected if not _take_from_user(source, folder, name)]
@@ -48,11 +49,11 @@ def fetch(source: Source, folder: Path, say: Callable[[str], None] = print) -> N
                     _verify(source, name, content)
                     write_atomically(folder / name, content)
                     say(f"{source.name}: {name} verified, {origin.__doc__}")
-            except (OSError, EOFError, zlib.error, ValueError, subprocess.SubprocessError) as error:
+            except (OSError, EOFError, zlib.error, UserError, subprocess.SubprocessError) as error:
                 failures.append(f"{origin.__doc__}: {_one_line(error)}")
         missing = [name for name in missing if not (folder / name).exists()]
     if missing:
-        raise ValueError(
+        raise UserError(
             f"{source.name}: {', '.join(missing)} not found by any way ({'; '.join(failures)}). "
             f"Put {missing[0]}.gz (content of SHA-256 {source.expected[missing[0]]}) into "
             f"{folder}/ and run the same command again"
@@ -60,10 +61,10 @@ def fetch(source: Source, folder: Path, say: Callable[[str], None] = print) -> N
 
 
 def verified(source: Source, folder: Path, name: str) -> bytes:
-    """The bytes of a fetched file; ValueError if it is absent or not the expected one."""
+    """The bytes of a fetched file; UserError if it is absent or not the expected one."""
     path = folder / name
     if not path.exists():
-        raise ValueError(f"{path} is missing; run: sepablate fetch")
+        raise UserError(f"{path} is missing; run: sepablate fetch")
     content = path.read_bytes()
     _verify(source, name, content, path)
     return content
@@ -80,7 +81,7 @@ def _take_from_user(source: Source, folder: Path, name: str) -> bool:
     try:
         content = gzip.decompress(packed.read_bytes())
     except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{packed} is damaged ({error}); delete it or replace it") from None
+        raise UserError(f"{packed} is damaged ({error}); delete it or replace it") from None
     _verify(source, name, content, packed)
     write_atomically(plain, content)
     return True
@@ -89,7 +90,7 @@ def _take_from_user(source: Source, folder: Path, name: str) -> bool:
 def _verify(source: Source, name: str, content: bytes, path: Path | None = None) -> None:
     found, expected = hashlib.sha256(content).hexdigest(), source.expected[name]
     if found != expected:
-        raise ValueError(
+        raise UserError(
             f"{path or name} ({len(content)} bytes decompressed) has SHA-256 {found}, expected "
             f"{expected}; delete it to fetch it again, or replace it"
         )

@@ -18,6 +18,8 @@ from PIL import Image, UnidentifiedImageError
 from rich.console import Console
 from rich.progress import track
 
+from sepablate.errors import UserError
+
 EXTENSIONS = (".jpg", ".jpeg", ".png")
 FORMATS = ("JPEG", "PNG")  # what a file holds counts, not its name; PIL's other readers stay shut
 HEADER = 1 << 16  # bytes that hold the header of nearly every image
@@ -69,11 +71,11 @@ class ImageFiles:
         return f"{path}: {member}" if member else str(path)
 
     def read(self, index: int) -> Image.Image:
-        """The decoded image in RGB, whatever its colours on disk; ValueError names a bad one."""
+        """The decoded image in RGB, whatever its colours on disk; UserError names a bad one."""
         try:
             return _opened(self._bytes(index)).convert("RGB")
         except Exception as error:  # a damaged file makes a decoder raise nearly anything
-            raise ValueError(f"{self.name(index)}: {_reason(error)}") from None
+            raise UserError(f"{self.name(index)}: {_reason(error)}") from None
 
     def bad_header(self, index: int) -> str | None:
         """What is wrong with the image as far as its header tells; None if nothing is."""
@@ -96,7 +98,7 @@ class ImageFiles:
 def _opened(content: bytes) -> Image.Image:
     """The image with its header read; PIL refuses one of more than 178,956,970 pixels here."""
     if not content:
-        raise ValueError("empty")
+        raise UserError("empty")
     return Image.open(io.BytesIO(content), formats=FORMATS)
 
 
@@ -119,7 +121,7 @@ def loose(
 def from_class_folders(folder: Path) -> ImageFiles:
     """A folder per class, as torchvision's ImageFolder reads it: sorted names give the labels.
 
-    Raises ValueError for a class without a JPEG or PNG file.
+    Raises UserError for a class without a JPEG or PNG file.
     """
     from torchvision.datasets.folder import find_classes, make_dataset  # a second to import
 
@@ -127,13 +129,13 @@ def from_class_folders(folder: Path) -> ImageFiles:
     try:
         samples = make_dataset(folder, indices, EXTENSIONS)
     except FileNotFoundError as error:
-        raise ValueError(f"{folder}: {error}") from None
+        raise UserError(f"{folder}: {error}") from None
     files = [os.path.relpath(path, folder) for path, _ in samples]
     return loose(folder, files, torch.tensor([label for _, label in samples]), tuple(classes))
 
 
 def check_headers(splits: Mapping[str, ImageFiles]) -> None:
-    """Open the header of every image; ValueError names the first few that are bad, and counts.
+    """Open the header of every image; UserError names the first few that are bad, and counts.
 
     Whether an image's body is whole shows only when it is decoded: `read` says it then.
     """
@@ -147,7 +149,7 @@ def check_headers(splits: Mapping[str, ImageFiles]) -> None:
     if bad:
         total = sum(map(len, splits.values()))
         rest = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
-        raise ValueError(f"{len(bad)} of {total} images are bad: {'; '.join(bad[:NAMED])}{rest}")
+        raise UserError(f"{len(bad)} of {total} images are bad: {'; '.join(bad[:NAMED])}{rest}")
 
 
 def _bad_headers(split: ImageFiles, start: int) -> list[str]:
@@ -156,10 +158,10 @@ def _bad_headers(split: ImageFiles, start: int) -> list[str]:
 
 
 def check_classes(splits: Mapping[str, ImageFiles], classes: int) -> None:
-    """ValueError, with both numbers, unless every split has so many classes."""
+    """Raise UserError, with both numbers, unless every split has so many classes."""
     for name, split in splits.items():
         if len(split.classes) != classes:
-            raise ValueError(
+            raise UserError(
                 f"{split.folder}: {len(split.classes)} classes in the {name} images, but {classes} "
                 "in the network"
             )

@@ -17,6 +17,7 @@ import torch
 from sepablate.data import image_files
 from sepablate.data.image_files import ImageFiles
 from sepablate.data.shards import from_shards
+from sepablate.errors import UserError
 
 CLASSES = None  # the scale says it
 CHANNELS = 3
@@ -38,7 +39,7 @@ HOW_TO_GET = (
 def fetch(folder: Path) -> None:
     """Check that `folder`/imagenet is there, and the header of every image.
 
-    Raises ValueError, with the way to get it, if it is not, and naming images that are bad.
+    Raises UserError, with the way to get it, if it is not, and naming images that are bad.
     """
     splits = load(folder)
     image_files.check_headers(splits)
@@ -49,13 +50,13 @@ def fetch(folder: Path) -> None:
 def load(folder: Path) -> dict[str, ImageFiles]:
     """The splits train, validation (held out of the training images) and test (the official one).
 
-    Raises ValueError if a folder is missing or malformed, or if the two differ in their classes.
+    Raises UserError if a folder is missing or malformed, or if the two differ in their classes.
     """
     root = folder / "imagenet"
     train, test = images(root / "train"), images(root / "validation")
     if odd := sorted(set(train.classes) ^ set(test.classes)):
         place = "train" if odd[0] in train.classes else "validation"
-        raise ValueError(
+        raise UserError(
             f"{root}: {len(train.classes)} classes in train and {len(test.classes)} in validation: "
             f"{odd[0]!r} is only in {place}"
         )
@@ -70,9 +71,9 @@ def images(folder: Path) -> ImageFiles:
     classes = [each for each in entries if each.is_dir()]
     if not shards and not classes:
         missing = "neither class folders nor shards are in it" if entries else "missing"
-        raise ValueError(f"{folder}: {missing}; {HOW_TO_GET}")
+        raise UserError(f"{folder}: {missing}; {HOW_TO_GET}")
     if shards and classes:
-        raise ValueError(
+        raise UserError(
             f"{folder}: has shards ({shards[0].name}) and class folders ({classes[0].name}): "
             "choose one of them"
         )

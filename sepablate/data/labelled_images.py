@@ -23,6 +23,7 @@ import torch
 
 from sepablate.data import image_files
 from sepablate.data.image_files import ImageFiles
+from sepablate.errors import UserError
 
 CLASSES = None  # the scale says it
 CHANNELS = 3
@@ -37,7 +38,7 @@ Row = tuple[str, str, list[str]]  # file and line, image, labels
 
 
 def fetch(folder: Path) -> None:
-    """Check the three lists, and the header of every image; ValueError names what is bad."""
+    """Check the three lists, and the header of every image; UserError names what is bad."""
     splits = load(folder)
     image_files.check_headers(splits)
     counts = ", ".join(f"{len(split)} {name}" for name, split in splits.items())
@@ -47,7 +48,7 @@ def fetch(folder: Path) -> None:
 def load(folder: Path) -> dict[str, ImageFiles]:
     """The splits train, validation and test, with labels (N, classes) uint8 of 0 and 1.
 
-    Raises ValueError with file and line for a missing or malformed list, an image that is not
+    Raises UserError with file and line for a missing or malformed list, an image that is not
     there, is listed twice or lies outside of the folder, or an unknown label.
     """
     root = folder / "labelled_images"
@@ -67,32 +68,32 @@ def digest(folder: Path) -> str:
 def _rows(path: Path, seen: dict[str, str]) -> Iterator[Row]:
     """The rows of one list; `seen` maps the images of all lists so far to their place."""
     if not path.exists():
-        raise ValueError(f"{path}: missing; it lists images and their labels")
+        raise UserError(f"{path}: missing; it lists images and their labels")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file)
             if (header := next(reader, [])) != HEADER:
-                raise ValueError(f"{path}:1: {header!r}: the columns must be {HEADER}")
+                raise UserError(f"{path}:1: {header!r}: the columns must be {HEADER}")
             for row in filter(None, reader):
                 place = f"{path}:{reader.line_num}"
                 yield _checked(row, place, path.parent, seen)
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path}: no CSV file in UTF-8: {error}") from None
+        raise UserError(f"{path}: no CSV file in UTF-8: {error}") from None
 
 
 def _checked(row: list[str], place: str, root: Path, seen: dict[str, str]) -> Row:
     if len(row) != len(HEADER):
-        raise ValueError(f"{place}: {len(row)} fields: must be {len(HEADER)}, {HEADER}")
+        raise UserError(f"{place}: {len(row)} fields: must be {len(HEADER)}, {HEADER}")
     image, labels = row[0], [each.strip() for each in row[1].split(BETWEEN) if each.strip()]
     path = PurePosixPath(image)
     if path.is_absolute() or ".." in path.parts:
-        raise ValueError(f"{place}: {image!r}: choose a path relative to {root}, without ..")
+        raise UserError(f"{place}: {image!r}: choose a path relative to {root}, without ..")
     if str(path) in seen:
-        raise ValueError(f"{place}: {image!r}: duplicate of {seen[str(path)]}")
+        raise UserError(f"{place}: {image!r}: duplicate of {seen[str(path)]}")
     if not (root / path).is_file():
-        raise ValueError(f"{place}: {image!r}: there is no such file in {root}")
+        raise UserError(f"{place}: {image!r}: there is no such file in {root}")
     if len(set(labels)) < len(labels):
-        raise ValueError(f"{place}: {row[1]!r}: duplicate label")
+        raise UserError(f"{place}: {row[1]!r}: duplicate label")
     seen[str(path)] = place
     return place, str(path), labels
 
@@ -105,7 +106,7 @@ def _classes(root: Path, train: list[Row]) -> tuple[str, ...]:
     known: set[str] = set()
     for number, line in enumerate(lines, start=1):
         if not line or BETWEEN in line or line in known:
-            raise ValueError(
+            raise UserError(
                 f"{chosen}:{number}: {line!r}: choose one label, different from the others"
             )
         known.add(line)
@@ -119,6 +120,6 @@ def _split(root: Path, rows: list[Row], classes: tuple[str, ...]) -> ImageFiles:
         for label in labels:
             if label not in index:
                 known = "classes.txt" if (root / "classes.txt").exists() else "train.csv"
-                raise ValueError(f"{place}: label {label!r}: unknown: {known} does not have it")
+                raise UserError(f"{place}: label {label!r}: unknown: {known} does not have it")
             hot[number, index[label]] = 1
     return image_files.loose(root, [image for _, image, _ in rows], torch.from_numpy(hot), classes)

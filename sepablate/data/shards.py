@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from sepablate.data.image_files import EXTENSIONS, ImageFiles
+from sepablate.errors import UserError
 
 LABEL = ".cls"
 READ = (LABEL, *EXTENSIONS)  # what else a shard holds is passed over
@@ -22,7 +23,7 @@ Place = tuple[str, int, int, int]  # name in the shard, offset and size in bytes
 def from_shards(folder: Path) -> ImageFiles:
     """The images of every shard in `folder`, in the order of names. The classes are numbers.
 
-    Raises ValueError for a damaged shard, an image without label, or a label that is no number.
+    Raises UserError for a damaged shard, an image without label, or a label that is no number.
     """
     shards = sorted(folder.glob("*.tar"))
     with ThreadPoolExecutor() as pool:  # one seek for each image
@@ -30,7 +31,7 @@ def from_shards(folder: Path) -> ImageFiles:
     names = [shard.name.encode() for shard, each in zip(shards, places, strict=True) for _ in each]
     entries = [place for each in places for place in each]
     if not entries:
-        raise ValueError(f"{folder}: no images in {len(shards)} shards")
+        raise UserError(f"{folder}: no images in {len(shards)} shards")
     members, offsets, sizes, labels = zip(*entries, strict=True)
     return ImageFiles(
         folder,
@@ -53,15 +54,15 @@ def _index(shard: Path) -> list[Place]:
                 if extension not in READ or not member.isreg() or member.issparse():
                     continue
                 if key in (labels if extension == LABEL else images):
-                    raise ValueError(f"{shard}: {member.name!r}: {key!r} is there twice")
+                    raise UserError(f"{shard}: {member.name!r}: {key!r} is there twice")
                 if extension == LABEL:
                     labels[key] = _label(shard, archive, member)
                 else:
                     images[key] = member.name, member.offset_data, member.size
     except tarfile.TarError as error:
-        raise ValueError(f"{shard}: no whole, uncompressed tar file: {error}") from None
+        raise UserError(f"{shard}: no whole, uncompressed tar file: {error}") from None
     if odd := sorted(images.keys() ^ labels.keys()):
-        raise ValueError(f"{shard}: {odd[0]!r} needs an image and a {LABEL} file")
+        raise UserError(f"{shard}: {odd[0]!r} needs an image and a {LABEL} file")
     return [(*images[key], labels[key]) for key in sorted(images)]
 
 
@@ -69,7 +70,7 @@ def _split(shard: Path, name: str) -> tuple[str, str]:
     """Key and extension, parted at the first dot of the last part, as WebDataset does."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts:
-        raise ValueError(f"{shard}: {name!r}: choose names without / at the start and without ..")
+        raise UserError(f"{shard}: {name!r}: choose names without / at the start and without ..")
     stem, dot, extension = path.name.partition(".")
     return str(path.with_name(stem)) if stem else "", (dot + extension).lower()
 
@@ -78,5 +79,5 @@ def _label(shard: Path, archive: tarfile.TarFile, member: tarfile.TarInfo) -> in
     file = archive.extractfile(member)
     text = b"" if file is None else file.read(LONGEST_LABEL + 1).strip()
     if not text.isdigit() or len(text) > LONGEST_LABEL:
-        raise ValueError(f"{shard}: {member.name!r}: {text!r}: must be a class, counted from 0")
+        raise UserError(f"{shard}: {member.name!r}: {text!r}: must be a class, counted from 0")
     return int(text)

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from sepablate import models
+from sepablate.errors import UserError
 from sepablate.execution import hardware
 from sepablate.kernels import compiled
 from sepablate.kernels.network import take_on
@@ -27,7 +28,7 @@ PROBE = {"classes": 10, "in_channels": 1, "width": 0.125, "stem_stride": 1, "pad
 
 
 def settle(run: Run, folder: Path) -> Run:
-    """The run with its precision and its kernels; ValueError if it wants what cannot be had.
+    """The run with its precision and its kernels; UserError if it wants what cannot be had.
 
     Answers to "auto" are kept in `folder`, so that a busy moment cannot change them between runs.
     """
@@ -47,9 +48,7 @@ def _kernels(run: Run, precision: str, folder: Path) -> str:
         return hardware.kept(folder / "kernels.json", check, digest)
     reason = _reason(device) if suits else "they compute in bf16, on a CPU in one thread"
     if reason:
-        raise ValueError(
-            f"scale {run.scale_name!r}: kernels: 'fused': {reason}; choose auto, torch"
-        )
+        raise UserError(f"scale {run.scale_name!r}: kernels: 'fused': {reason}; choose auto, torch")
     return "fused" if device == "cpu" else "triton"
 
 
@@ -76,7 +75,7 @@ def _reason_on_gpu(device: str) -> str | None:
     try:
         torchs, ours = differences(device)
     except torch.cuda.OutOfMemoryError:
-        raise ValueError(f"{device}: no memory for a check of the kernels; free some") from None
+        raise UserError(f"{device}: no memory for a check of the kernels; free some") from None
     except Exception as error:  # Triton's own errors have no base in common
         return f"Triton: {str(error).strip().partition(chr(10))[0] or type(error).__name__}"
     if ours < FAR * torchs + BF16:

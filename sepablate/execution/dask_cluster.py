@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sepablate.errors import UserError
 from sepablate.execution import dask_task, pool
 from sepablate.execution.job import FOLDER, Job
 from sepablate.store import checkpoint
@@ -23,7 +24,7 @@ TIMEOUT = 10  # seconds to reach the scheduler
 def train(address: str, jobs: list[Job], observe: Callable[[pool.Progress], None]) -> pool.Progress:
     """Train every job that is not finished on the cluster whose scheduler has this address.
 
-    Raises ValueError without the library, the cluster or a shared folder, Stopped after SIGINT or
+    Raises UserError without the library, the cluster or a shared folder, Stopped after SIGINT or
     SIGTERM. A run that fails is named in the returned progress, and does not stop the others.
     """
     steps = [job.run.scale.steps if job.finished else 0 for job in jobs]
@@ -81,12 +82,12 @@ def _client(address: str) -> Iterator[Any]:
     try:
         from distributed import Client
     except ImportError:
-        raise ValueError("--cluster needs dask: pip install 'sepablate[cluster]'") from None
+        raise UserError("--cluster needs dask: pip install 'sepablate[cluster]'") from None
     try:
         client = Client(address, timeout=TIMEOUT, set_as_default=False)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(
+        raise UserError(
             f"--cluster {address}: choose the address of a dask scheduler, such as "
             f"tcp://host:8786 ({reason})"
         ) from None
@@ -106,12 +107,12 @@ def _token() -> Iterator[Path]:
 
 
 def _check_shared(client: Any, token: Path) -> None:
-    """ValueError names the workers that do not see the project's folder, or lack sepablate."""
+    """UserError names the workers that do not see the project's folder, or lack sepablate."""
     for address, answer in client.run(dask_task.unseen, token, on_error="return").items():
         if isinstance(answer, BaseException):
-            raise ValueError(f"worker {address}: {' '.join(str(answer).split())}")
+            raise UserError(f"worker {address}: {' '.join(str(answer).split())}")
         if answer:
-            raise ValueError(
+            raise UserError(
                 f"worker {address} does not see {token.parent}: share the project's folder between "
                 f"the machines, at the same path"
             )

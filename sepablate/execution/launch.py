@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sepablate import scales
+from sepablate.errors import UserError
 from sepablate.execution import dask_task, process_lifetime
 
 TORCHRUN = "TORCHELASTIC_RUN_ID"
@@ -24,14 +25,14 @@ def train(
 ) -> list[str]:
     """Train the runs of a variant that are not trained yet, or `only` one; a line for each failure.
 
-    Raises ValueError for what is unknown or does not go together, KeyboardInterrupt when stopped.
+    Raises UserError for what is unknown or does not go together, KeyboardInterrupt when stopped.
     Of the processes of torchrun, only the leading one comes back; the others exit.
     """
     by_torchrun = TORCHRUN in os.environ
     if processes and (cluster or by_torchrun):
-        raise ValueError(f"--processes {processes}: leave it out where others start the processes")
+        raise UserError(f"--processes {processes}: leave it out where others start the processes")
     if cluster and by_torchrun:
-        raise ValueError(f"--cluster {cluster}: leave it out under torchrun")
+        raise UserError(f"--cluster {cluster}: leave it out under torchrun")
     if LEASHES & os.environ.keys():
         process_lifetime.die_with_parent()
     stage = functools.partial(_stage, variant, scale, only, mlflow)
@@ -72,7 +73,7 @@ def _together(scale: str, stage: Callable[[Any], list[str]]) -> list[str]:
     except KeyboardInterrupt:
         status = os.EX_TEMPFAIL
         raise
-    except ValueError:
+    except UserError:
         status = 2
         raise
     finally:

@@ -20,6 +20,7 @@ import torch
 from torch import distributed
 
 from sepablate import data
+from sepablate.errors import UserError
 from sepablate.execution import pool, process_lifetime, worker
 from sepablate.execution.job import DONE, INTERRUPTED, Job
 from sepablate.scales import Scale
@@ -94,13 +95,13 @@ class Team:
         deadline = time.monotonic() + SHARED_WITHIN
         while not (job.folder / "run.json").exists() or checkpoint.newest_step(job.folder) != step:
             if time.monotonic() > deadline:
-                raise ValueError(
+                raise UserError(
                     f"{job.folder.absolute()}: no checkpoint of step {step} as on the leading "
                     f"machine: share the project's folder between the machines"
                 )
             time.sleep(0.1)
         if job.run.key != job.key:
-            raise ValueError(f"run {job.key}: other code, data or torch on the leading machine")
+            raise UserError(f"run {job.key}: other code, data or torch on the leading machine")
         with contextlib.suppress(engine.Interrupted):  # the leading process says what is next
             engine.fit(
                 job.run,
@@ -123,11 +124,11 @@ class Team:
 
 
 def join() -> Team:
-    """Connect the processes; ValueError if this machine has fewer accelerators than processes."""
+    """Connect the processes; UserError if this machine has fewer accelerators than processes."""
     local, here = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
     count, device = torch.cuda.device_count(), "cpu"
     if 0 < count < here:
-        raise ValueError(
+        raise UserError(
             f"torchrun --nproc-per-node {here}: choose at most the {count} accelerators"
         )
     worker.tune_allocator()
@@ -142,7 +143,7 @@ def join() -> Team:
 
 
 def check(name: str, scale: Scale, world: int) -> None:
-    """ValueError unless each process gets whole parts of a batch, whose size decides the numbers.
+    """UserError unless each process gets whole parts of a batch, whose size decides the numbers.
 
     The number of processes is not in a run's key, and must not change what is computed.
     """
@@ -150,12 +151,12 @@ def check(name: str, scale: Scale, world: int) -> None:
         return
     place = f"params.yaml: scales.{name}"
     if not scale.micro_batch:
-        raise ValueError(
+        raise UserError(
             f"{place}.micro_batch: 0: choose the images of one forward pass, a divisor of "
             f"{scale.batch_size / world:g} (batch_size {scale.batch_size} over {world} processes)"
         )
     if scale.batch_size % (world * scale.micro_batch):
-        raise ValueError(
+        raise UserError(
             f"{place}.batch_size: {scale.batch_size}: choose a multiple of {world} processes x "
             f"micro_batch {scale.micro_batch}"
         )

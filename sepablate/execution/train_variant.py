@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sepablate import data, scales, study
+from sepablate.errors import UserError
 from sepablate.execution import backend, pool
 from sepablate.execution.job import FOLDER, Job
 from sepablate.runs import confounds
@@ -23,7 +24,7 @@ Train = Callable[[list[Job]], pool.Progress]
 def train(variant_name: str, scale_name: str, train_jobs: Train) -> pool.Progress:
     """Train a variant; if all its runs succeed, write results/<scale>/runs/<variant>/.
 
-    train_jobs trains a list of jobs, and shows how far it is. Raises ValueError for anything
+    train_jobs trains a list of jobs, and shows how far it is. Raises UserError for anything
     unknown, out of range or confounded, parallel.Stopped if the user asked to stop.
     """
     check(variant_name, scale_name)
@@ -47,7 +48,7 @@ def train_only(variant_name: str, scale_name: str, key: str, train_jobs: Train) 
     check(variant_name, scale_name)
     known = {job.key: job for job in known_jobs(variant_name, scale_name)}
     if key not in known:
-        raise ValueError(
+        raise UserError(
             f"run {key!r} of {variant_name} at scale {scale_name}: choose {', '.join(known)}; keys "
             f"follow the code, the data, precision, kernels and torch"
         )
@@ -63,7 +64,7 @@ def known_jobs(variant_name: str, scale_name: str) -> list[Job]:
 
 
 def check(variant_name: str, scale_name: str) -> None:
-    """Raise ValueError for what is unknown, out of range or confounded, before any training."""
+    """Raise UserError for what is unknown, out of range or confounded, before any training."""
     run = _resolved(variant_name, scale_name)
     data.check_classes(run.dataset, run.options["classes"])
     confounds.check(variant_name, lambda name: _resolved(name, scale_name).config)

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from sepablate.errors import UserError
 from sepablate.models.inception_v3 import InceptionV3
 from sepablate.models.mobilenet_v1 import MobileNetV1
 from sepablate.models.separable_example import SeparableExample
@@ -19,19 +20,19 @@ MODELS: dict[str, type[nn.Module]] = {
 
 
 def build(name: str, **options: Any) -> nn.Module:
-    """The network `name`, its options passed to the constructor; ValueError for unknown ones.
+    """The network `name`, its options passed to the constructor; UserError for unknown ones.
 
     The weights are PyTorch's defaults until `initial.init_weights` draws them from a seed.
     """
     valid = list(defaults(name))
     if unknown := sorted(set(options) - set(valid)):
-        raise ValueError(f"unknown options {unknown} for {name}; choose from {valid}")
+        raise UserError(f"unknown options {unknown} for {name}; choose from {valid}")
     return MODELS[name](**options)
 
 
 def defaults(name: str) -> dict[str, Any]:
-    """Every option of the network `name` with its default; ValueError for an unknown name."""
+    """Every option of the network `name` with its default; UserError for an unknown name."""
     if name not in MODELS:
-        raise ValueError(f"unknown network {name!r}; choose from {sorted(MODELS)}")
+        raise UserError(f"unknown network {name!r}; choose from {sorted(MODELS)}")
     parameters = inspect.signature(MODELS[name]).parameters
     return {option: parameter.default for option, parameter in parameters.items()}

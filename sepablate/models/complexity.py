@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sepablate.errors import UserError
 from sepablate.models import build
 
 GRID = 10**6  # widths are multiples of 1 / GRID
@@ -98,12 +99,12 @@ def match_width(
     finds the two steps around the target. Of the widths on the nearer step, the one with the fewest
     decimals is returned. `options` are the network's other options.
 
-    Raises ValueError if even the nearest is off by more than `tolerance` times the target.
+    Raises UserError if even the nearest is off by more than `tolerance` times the target.
     """
     if target_parameters < 1:
-        raise ValueError(f"target_parameters must be at least 1, not {target_parameters!r}")
+        raise UserError(f"target_parameters must be at least 1, not {target_parameters!r}")
     if "width" in options:
-        raise ValueError("width cannot be an option of match_width: it is what is looked for")
+        raise UserError("width cannot be an option of match_width: it is what is looked for")
 
     @cache
     def parameters(grid_width: int) -> int:
@@ -113,7 +114,7 @@ def match_width(
     nearest = _nearest(parameters, target_parameters)
     found = parameters(nearest)
     if abs(found - target_parameters) > tolerance * target_parameters:
-        raise ValueError(
+        raise UserError(
             f"no width of {name} has {target_parameters} parameters within {tolerance:.2%}; "
             f"the nearest has {found}"
         )

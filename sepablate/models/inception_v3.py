@@ -148,7 +148,7 @@ class InceptionV3(nn.Module):
         channels after the first three pools, 160 in one place of mixed_6e, mixed_7a averages.
     hidden: dense layers of 4096 before the last one.
     norm_momentum: the weight of the new batch, as PyTorch counts it.
-    Raises ValueError for a bad value of an option.
+    Raises UserError for a bad value of an option.
     """
 
     def __init__(

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
+from sepablate.errors import UserError
+
 Norm = Callable[[int], nn.Module]
 Kernel = int | tuple[int, int]
 
@@ -27,20 +29,20 @@ def scaled(channels: int, width: float) -> int:
 
 
 def check_choice(option: str, value: object, valid: Collection[object]) -> None:
-    """ValueError unless `value` is one of the valid values of `option`."""
+    """UserError unless `value` is one of the valid values of `option`."""
     if value not in valid:
-        raise ValueError(f"{option} must be one of {list(valid)}, not {value!r}")
+        raise UserError(f"{option} must be one of {list(valid)}, not {value!r}")
 
 
 def check_options(
     classes: int, in_channels: int, width: float, stem_stride: int, padding: str
 ) -> None:
-    """ValueError for a bad value of an option that every network has."""
+    """UserError for a bad value of an option that every network has."""
     for option, value in {"classes": classes, "in_channels": in_channels}.items():
         if value < 1:
-            raise ValueError(f"{option} must be at least 1, not {value!r}")
+            raise UserError(f"{option} must be at least 1, not {value!r}")
     if not 0 < width < math.inf:
-        raise ValueError(f"width must be positive and finite, not {width!r}")
+        raise UserError(f"width must be positive and finite, not {width!r}")
     check_choice("stem_stride", stem_stride, (1, 2))
     check_choice("padding", padding, PADDINGS)
 
@@ -48,16 +50,16 @@ def check_options(
 def batch_norm(epsilon: float, momentum: float) -> Norm:
     """A constructor of BN; `momentum` is the weight of the new batch, as PyTorch counts it."""
     if not 0 < epsilon < math.inf:
-        raise ValueError(f"norm_epsilon must be positive and finite, not {epsilon!r}")
+        raise UserError(f"norm_epsilon must be positive and finite, not {epsilon!r}")
     if not 0 < momentum <= 1:
-        raise ValueError(f"norm_momentum must be in (0, 1], not {momentum!r}")
+        raise UserError(f"norm_momentum must be in (0, 1], not {momentum!r}")
     return partial(nn.BatchNorm2d, eps=epsilon, momentum=momentum)
 
 
 def head(hidden: int, width: float) -> tuple[int, ...]:
     """The sizes of `hidden` dense layers of 4096 units each at width 1 (section 4.5.1)."""
     if hidden < 0:
-        raise ValueError(f"hidden must be at least 0 dense layers, not {hidden!r}")
+        raise UserError(f"hidden must be at least 0 dense layers, not {hidden!r}")
     return (scaled(4096, width),) * hidden
 
 
@@ -145,7 +147,7 @@ class SeparableConv(nn.Module):
         super().__init__()
         check_choice("activation_between", between, ACTIVATIONS)
         if segments < 0:
-            raise ValueError(f"segments must be 0, one per channel, or more, not {segments!r}")
+            raise UserError(f"segments must be 0, one per channel, or more, not {segments!r}")
         activation = ACTIVATIONS[between]
         self.pointwise_first = pointwise_first
         channels = outputs if pointwise_first else inputs  # of the spatial step
@@ -186,7 +188,7 @@ class Classifier(nn.Module):
     ) -> None:
         super().__init__()
         if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), not {dropout!r}")
+            raise UserError(f"dropout must be in [0, 1), not {dropout!r}")
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         for index, outputs in enumerate(hidden, start=1):
             layers |= {f"dense{index}": nn.Linear(inputs, outputs), f"relu{index}": nn.ReLU()}

@@ -74,7 +74,7 @@ class MobileNetV1(nn.Module):
     dropout: the published code's; the paper gives none.
     norm_momentum: the weight of the new batch, as PyTorch counts it.
 
-    Raises ValueError for a bad value of an option.
+    Raises UserError for a bad value of an option.
     """
 
     def __init__(

@@ -8,6 +8,7 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
+from sepablate.errors import UserError
 from sepablate.models.layers import Classifier, check_choice, check_options, scaled
 
 STAGES = ((32, 64), (64, 128), (64, 128))  # a max-pool between two stages
@@ -22,7 +23,7 @@ class SeparableExample(nn.Module):
     width: factor on every channel count and on the hidden dense layer.
     separable: False makes every separable convolution a standard 3x3 one, with a bias.
 
-    Raises ValueError for a bad value of an option, and for images smaller than 32 x 32.
+    Raises UserError for a bad value of an option, and for images smaller than 32 x 32.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class SeparableExample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if min(x.shape[2:]) < SMALLEST:
             size = " x ".join(map(str, x.shape[2:]))
-            raise ValueError(f"images must be at least {SMALLEST} x {SMALLEST}, not {size}")
+            raise UserError(f"images must be at least {SMALLEST} x {SMALLEST}, not {size}")
         x = self.body(x)  # (N, 128, 9, 9) of 64 x 64
         return self.classifier(x)  # (N, classes)
 

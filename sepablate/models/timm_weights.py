@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from sepablate.errors import UserError
 from sepablate.models import build
 from sepablate.models.mobilenet_v1 import LAYERS
 
@@ -21,7 +22,7 @@ from sepablate.models.mobilenet_v1 import LAYERS
 def from_timm(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state dict of a published network under our names, without the auxiliary tower.
 
-    Raises ValueError for an unknown network, or for names that are not exactly that network's.
+    Raises UserError for an unknown network, or for names that are not exactly that network's.
     """
     names = {theirs: ours for ours, theirs in _names(name).items()}
     return _renamed(
@@ -36,14 +37,14 @@ def to_timm(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _renamed(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
     if wrong := sorted(set(state) ^ set(names)):
-        raise ValueError(f"unknown or missing names {wrong[:5]}; expected {len(names)} names")
+        raise UserError(f"unknown or missing names {wrong[:5]}; expected {len(names)} names")
     return {names[key]: value for key, value in state.items()}
 
 
 def _names(name: str) -> dict[str, str]:
     """Their name for each of our parameters and statistics."""
     if name not in _THEIRS:
-        raise ValueError(f"no published weights for {name!r}; choose from {sorted(_THEIRS)}")
+        raise UserError(f"no published weights for {name!r}; choose from {sorted(_THEIRS)}")
     with torch.device("meta"):
         ours = build(name).state_dict()
     return {key: _THEIRS[name](key) for key in ours}

@@ -111,7 +111,7 @@ class Xception(nn.Module):
     hidden: dense layers of 4096 before the last one: 0, or 2 as in section 4.5.1's second head.
     norm_momentum: the weight of the new batch, as PyTorch counts it.
 
-    Raises ValueError for a bad value of an option.
+    Raises UserError for a bad value of an option.
     """
 
     def __init__(

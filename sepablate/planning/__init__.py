@@ -8,7 +8,7 @@ from sepablate.planning import pipeline
 def show(scale: str, everything: bool) -> None:
     """Print the plan for a scale, of all pipelines if `everything`; torch only if needed.
 
-    Raises ValueError if DVC cannot tell, or a stage would refuse.
+    Raises UserError if DVC cannot tell, or a stage would refuse.
     """
     stages = pipeline.query_dvc(scale, everything)
     if not pipeline.anything_to_do(stages):

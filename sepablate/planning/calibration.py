@@ -138,7 +138,7 @@ def _splits(run: Run) -> dict[str, Split]:
     """The data, or noise of the same shape where they are not fetched yet."""
     try:
         return data.dataset(run.dataset).load(data.FOLDER)
-    except ValueError:
+    except UserError:
         images = torch.randint(256, (50_000, 28, 28), dtype=torch.uint8)
         several = (run.options["classes"],) if run.task == "multi_label" else ()
         labels = torch.randint(2 if several else 10, (50_000, *several))

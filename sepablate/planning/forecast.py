@@ -47,7 +47,7 @@ def forecast(stages: list[Stage], scale: str, tell: Callable[[str], None]) -> Fo
     """Calibrate the networks of `stages` that have something to do, and add up.
 
     On a GPU it counts one run at a time, though small ones share it: it forecasts too much there.
-    tell is given a line before the calibration. Raises ValueError where a stage would refuse.
+    tell is given a line before the calibration. Raises UserError where a stage would refuse.
     """
     pool.warm_up()
     processes = pool.default_processes([])

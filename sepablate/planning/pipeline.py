@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 
 from sepablate import scales, study
+from sepablate.errors import UserError
 
 RUNS, CACHED, UNCHANGED = "runs", "cached", "unchanged"
 PRINTED = {
@@ -66,7 +67,7 @@ def query_dvc(scale: str, everything: bool) -> list[Stage]:
 
     DVC remembers one scale: at another than the selected one, every stage runs.
 
-    Raises ValueError if DVC is not installed or cannot read the project.
+    Raises UserError if DVC is not installed or cannot read the project.
     """
     options = ["--all-pipelines"] * everything
     if scale != scales.current():
@@ -82,13 +83,13 @@ def query_dvc(scale: str, everything: bool) -> list[Stage]:
 
 def _dry(*options: str) -> subprocess.CompletedProcess[str]:
     if importlib.util.find_spec("dvc") is None:
-        raise ValueError("dvc is not installed beside sepablate: run `make env`")
+        raise UserError("dvc is not installed beside sepablate: run `make env`")
     command = [sys.executable, "-m", "dvc", "repro", "--dry", *options]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode and "--keep-going" not in options:
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
         reason = errors[0] if errors else done.stderr.strip()[-200:]
-        raise ValueError(f"`dvc repro --dry` failed: {reason.removeprefix('ERROR: ')}")
+        raise UserError(f"`dvc repro --dry` failed: {reason.removeprefix('ERROR: ')}")
     return done
 
 

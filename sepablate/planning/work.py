@@ -30,7 +30,7 @@ class Work:
 
 
 def of(variant: str, scale: str) -> Work:
-    """The runs that the stage of `variant` needs; ValueError if it would refuse to train."""
+    """The runs that the stage of `variant` needs; UserError if it would refuse to train."""
     train_variant.check(variant, scale)
     trials = train_variant.trial_jobs(variant, scale)
     if not trials:

@@ -12,6 +12,7 @@ from matplotlib.transforms import ScaledTranslation
 
 from sepablate.analysis import statistics
 from sepablate.analysis.metrics import Metric
+from sepablate.errors import UserError
 from sepablate.plots import point_labels as labels_of
 from sepablate.plots.point_labels import Point
 from sepablate.plots.style import Style, variant_styles
@@ -41,14 +42,14 @@ END = 4  # times the largest number: where 0 is drawn
 
 
 def positions(configs: Mapping[str, Mapping[str, Any]], field: str) -> dict[str, float]:
-    """Where each variant stands on the axis; ValueError for a config without a number for it."""
+    """Where each variant stands on the axis; UserError for a config without a number for it."""
     quantity = QUANTITIES.get(field, Quantity(field))
     numbers = {name: config.get(field) for name, config in configs.items()}
     for name, number in numbers.items():
         if isinstance(number, bool) or not isinstance(number, int | float):
-            raise ValueError(f"against {field!r}: {number!r} in the config of {name}: no number")
+            raise UserError(f"against {field!r}: {number!r} in the config of {name}: no number")
         if number < 0 or not (number or quantity.zero):
-            raise ValueError(f"against {field!r}: {number!r} of {name}: not on a log axis")
+            raise UserError(f"against {field!r}: {number!r} of {name}: not on a log axis")
     end = END * max(number or 1 for number in numbers.values())
     return {name: (number or end) / quantity.unit for name, number in numbers.items()}
 

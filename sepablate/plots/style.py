@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from sepablate.errors import UserError
+
 
 class Style(NamedTuple):
     """How a variant is drawn, in every figure."""
@@ -110,7 +112,7 @@ def variant_styles(variants: Sequence[str]) -> dict[str, Style]:
             start = zlib.crc32(name.encode()) % len(STYLES)
             free = [each for each in STYLES[start:] + STYLES[:start] if each not in chosen.values()]
             if not free:
-                raise ValueError(f"{len(variants)} variants in a figure: at most {len(STYLES)}")
+                raise UserError(f"{len(variants)} variants in a figure: at most {len(STYLES)}")
             used = Counter(part for style in chosen.values() for part in style)
             chosen[name] = min(free, key=lambda style: [used[part] for part in style])
     return chosen

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from sepablate.data import imagenet
 from sepablate.data.image_files import ImageFiles, check_classes
+from sepablate.errors import UserError
 from sepablate.models import build
 from sepablate.models.timm_weights import from_timm
 from sepablate.paper import mobilenets, xception
@@ -80,12 +81,12 @@ MEAN_STD = {
 def evaluate(name: str, weights: Path | None, data: Path, batch: int, mean_std: str) -> list[str]:
     """The lines of a report: accuracy with its interval, and what the paper prints.
 
-    Raises ValueError for an unknown name, or if weights or images are missing or not fit.
+    Raises UserError for an unknown name, or if weights or images are missing or not fit.
     """
     if name not in NETWORKS:
-        raise ValueError(f"model {name!r}: choose {', '.join(NETWORKS)}")
+        raise UserError(f"model {name!r}: choose {', '.join(NETWORKS)}")
     if mean_std not in ("timm", *MEAN_STD):
-        raise ValueError(f"mean-std {mean_std!r}: choose timm, {', '.join(MEAN_STD)}")
+        raise UserError(f"mean-std {mean_std!r}: choose timm, {', '.join(MEAN_STD)}")
     config = timm.get_pretrained_cfg(NETWORKS[name].timm)
     assert config is not None, "timm knows its own networks"
     mean, std = MEAN_STD.get(mean_std, (config.mean, config.std))
@@ -111,18 +112,18 @@ def evaluate(name: str, weights: Path | None, data: Path, batch: int, mean_std: 
 def load(name: str, path: Path | None) -> nn.Module:
     """Our network with the weights of timm's file, in evaluation mode.
 
-    Raises ValueError if there is no file, or if it holds anything but that network's weights.
+    Raises UserError if there is no file, or if it holds anything but that network's weights.
     """
     if path is None or not path.is_file():
         config = timm.get_pretrained_cfg(NETWORKS[name].timm)
         assert config is not None, "timm knows its own networks"
         place = config.url or f"https://huggingface.co/{config.hf_hub_id}"
         given = "missing" if path is None else f"{path}: there is no such file"
-        raise ValueError(f"--weights: {given}; download timm's weights, for example from {place}")
+        raise UserError(f"--weights: {given}; download timm's weights, for example from {place}")
     try:
         state = load_state_dict(str(path), device="cpu", weights_only=True)
     except Exception as error:  # of what is no checkpoint the readers raise nearly anything
-        raise ValueError(
+        raise UserError(
             f"{path}: no file of weights alone, as .safetensors or .pth ({type(error).__name__})"
         ) from None
     # Files older than PyTorch 0.4.1 do not count batches, which evaluation does not need.
@@ -134,7 +135,7 @@ def load(name: str, path: Path | None) -> nn.Module:
         model.load_state_dict(ours)
     except (ValueError, RuntimeError) as error:  # other names, other shapes
         reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"{path}: not the weights of {NETWORKS[name].timm}: {reason}") from None
+        raise UserError(f"{path}: not the weights of {NETWORKS[name].timm}: {reason}") from None
     return model.eval()
 
 

@@ -11,7 +11,7 @@ from sepablate.runs.run import Run, resolve
 
 
 def resolved(variant: str, scale: str) -> Run:
-    """The variant's run at that scale; ValueError for anything unknown or out of range."""
+    """The variant's run at that scale; UserError for anything unknown or out of range."""
     chosen, recipes = scales.load(scale)
     return resolve(study.variant(variant), scale, chosen, recipes, chosen.seeds[0], "fp32")
 

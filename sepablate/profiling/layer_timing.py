@@ -15,6 +15,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from sepablate import study
+from sepablate.errors import UserError
 from sepablate.execution import hardware
 from sepablate.store.files import write_atomically
 from sepablate.study import LayerStudy
@@ -45,11 +46,11 @@ def study_times(name: str, scale: str) -> None:
     quartiles. They are measured once for a machine, its versions and this file, and kept, so that
     whatever is made again from them is made of the same numbers.
 
-    Raises ValueError if there is no such study, or if it is one that trains.
+    Raises UserError if there is no such study, or if it is one that trains.
     """
     declared = study.load(name)
     if not isinstance(declared, LayerStudy):
-        raise ValueError(f"study {name!r}: trains networks; choose one that is a LayerStudy")
+        raise UserError(f"study {name!r}: trains networks; choose one that is a LayerStudy")
     each = declared.at(scale)
     device = hardware.devices()[0]
     fast = hardware.precision("auto", KEPT.parent)

@@ -89,7 +89,7 @@ def _data() -> Iterator[Finding]:
                 try:
                     if (folder / name).exists():
                         download.verified(module.SOURCE, folder, name)
-                except ValueError as error:
+                except UserError as error:
                     yield Finding(str(error))
 
 

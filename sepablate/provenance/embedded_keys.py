@@ -4,23 +4,25 @@ import csv
 import re
 from pathlib import Path
 
+from sepablate.errors import UserError
+
 Keys = dict[str, dict[int, str]]  # variant -> seed -> run key
 
 
 def read_run_keys(path: Path) -> Keys:
-    """The runs behind a table.csv, a .png or an .svg; ValueError if it names none."""
+    """The runs behind a table.csv, a .png or an .svg; UserError if it names none."""
     if not path.is_file():
-        raise ValueError(f"{path}: missing")
+        raise UserError(f"{path}: missing")
     read = {".csv": _of_table, ".png": _of_png, ".svg": _of_svg}[path.suffix]
     found = {}
     for words in (entry.split() for entry in read(path).split(";")):
         pairs = [pair.partition(":") for pair in words[1:]]
         if not all(seed.isdecimal() and key for seed, _, key in pairs):
-            raise ValueError(f"{path}: run keys cannot be read")
+            raise UserError(f"{path}: run keys cannot be read")
         if pairs:
             found[words[0]] = {int(seed): key for seed, _, key in pairs}
     if not found:
-        raise ValueError(f"{path}: names no run keys")
+        raise UserError(f"{path}: names no run keys")
     return found
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from sepablate import tracking
 from sepablate.analysis import layer_costs
 from sepablate.analysis.load_runs import RESULTS
+from sepablate.errors import UserError
 from sepablate.provenance import embedded_keys
 from sepablate.store.run_key import NOT_IN_KEY
 
@@ -18,7 +19,7 @@ MEANS = "a folder results/<scale>/<study>, a file in it, or a report results/<sc
 def trace(path: Path) -> str:
     """What made `path`: a block per variant of its studies, in it a line per seed.
 
-    Raises ValueError if it is nothing that runs are behind, or names none.
+    Raises UserError if it is nothing that runs are behind, or names none.
     """
     scale, studies = _place(path)
     blocks = []
@@ -38,11 +39,11 @@ def trace(path: Path) -> str:
 
 
 def _place(path: Path) -> tuple[str, list[str]]:
-    """Scale and studies of a path; ValueError with what would do."""
+    """Scale and studies of a path; UserError with what would do."""
     try:
         scale, *rest = path.resolve().relative_to(RESULTS.resolve()).parts
     except ValueError:
-        raise ValueError(f"{path}: choose {MEANS}") from None
+        raise UserError(f"{path}: choose {MEANS}") from None
     if path.exists() and len(rest) in (1, 2):
         if _is_study(RESULTS / scale / rest[0]):
             return scale, rest[:1]
@@ -50,7 +51,7 @@ def _place(path: Path) -> tuple[str, list[str]]:
             studies = _studies(path)
             if studies:
                 return scale, studies
-    raise ValueError(f"{path}: {'' if path.exists() else 'does not exist; '}choose {MEANS}")
+    raise UserError(f"{path}: {'' if path.exists() else 'does not exist; '}choose {MEANS}")
 
 
 def _studies(path: Path) -> list[str]:

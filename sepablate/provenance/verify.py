@@ -11,6 +11,7 @@ from typing import Any
 
 from sepablate.analysis import layer_costs, partial
 from sepablate.analysis.load_runs import RESULTS
+from sepablate.errors import UserError
 from sepablate.provenance import differences, git_compare, self_check
 from sepablate.report import manifest, outputs
 from sepablate.store.run_key import run_key
@@ -37,10 +38,10 @@ class Findings:
 
 
 def verify(scale: str) -> Findings:
-    """Check results/<scale>/; ValueError if there is nothing to check."""
+    """Check results/<scale>/; UserError if there is nothing to check."""
     folder, found = RESULTS / scale, Findings()
     if not any(folder.glob("*.md")):
-        raise ValueError(f"{folder}/: no report; run `dvc repro`")
+        raise UserError(f"{folder}/: no report; run `dvc repro`")
     found.look(folder, _covered, folder)
     found.look(folder / "runs", _run_keys, folder)
     studies: list[str] = []

@@ -12,6 +12,7 @@ from sepablate.analysis import (
     verdicts,
 )
 from sepablate.analysis.load_runs import RESULTS
+from sepablate.errors import UserError
 from sepablate.plots import forest, layer_figure, study_figure
 from sepablate.report import dvc_metrics, html, manifest, markdown
 from sepablate.store.files import write_atomically
@@ -24,7 +25,7 @@ def study_outputs(name: str, scale: str, part: AnyStudy | None = None) -> None:
     One of layers has its table, and the figure of the times that measured.csv holds. part: what is
     left of the study where not all of its variants have runs.
 
-    Raises ValueError if the study is unknown, its runs are not whole or it has no times.
+    Raises UserError if the study is unknown, its runs are not whole or it has no times.
     """
     each = part or study.load(name)
     if isinstance(each, LayerStudy):
@@ -60,7 +61,7 @@ def report_outputs(studies: list[str], scale: str, name: str = "REPORT") -> None
     REPORT.md, report.html, scorecard.png and .svg, verdicts.json, metrics.json and digests.json;
     under another name <NAME>.md, <name>.html and the rest after <name>_.
 
-    Raises ValueError if a study is unknown or its stage has not run.
+    Raises UserError if a study is unknown or its stage has not run.
     """
     decided = verdicts.decide([each for name in studies for each in _measured(name, scale)])
     folder, prefix = RESULTS / scale, "" if name == "REPORT" else f"{name.lower()}_"
@@ -87,5 +88,5 @@ def _measured(name: str, scale: str) -> list[effects.Measured]:
         return []
     path: Path = RESULTS / scale / name / "claims.json"
     if not path.is_file():
-        raise ValueError(f"{path}: missing; run `sepablate study {name}`")
+        raise UserError(f"{path}: missing; run `sepablate study {name}`")
     return effects.from_json(path.read_text())

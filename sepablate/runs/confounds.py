@@ -4,13 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 from sepablate import study
+from sepablate.errors import UserError
 from sepablate.study import AnyStudy
 
 FOLLOWS = ("variant", "source_digest")  # the name, and the file of the model
 
 
 def check(variant: str, config_of: Callable[[str], dict[str, Any]]) -> None:
-    """Raise ValueError if a study compares `variant` to one that differs in an undeclared field.
+    """Raise UserError if a study compares `variant` to one that differs in an undeclared field.
 
     config_of: the resolved config of a variant by its name.
     """
@@ -19,7 +20,7 @@ def check(variant: str, config_of: Callable[[str], dict[str, Any]]) -> None:
         for left, right in sorted(declared.pairs_with(variant)):
             found = undeclared(declared, config_of(left), config_of(right))
             for field, (ours, theirs) in found.items():
-                raise ValueError(
+                raise UserError(
                     f"study {name}: {left} and {right} differ in {field} ({ours!r}, {theirs!r}), "
                     f"which the study does not declare: make them equal, or add {field} to its "
                     f"confounds with the reason"

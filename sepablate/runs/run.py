@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from sepablate import data, models
+from sepablate.errors import UserError
 from sepablate.models.complexity import Cost, breakdown_of, match_width
 from sepablate.runs.source_hash import source_digest
 from sepablate.scales import Recipe, Scale
@@ -115,11 +116,11 @@ def resolve(
 
     A variant with a grid of learning rates has the recipe's until `with_learning_rate`.
 
-    Raises ValueError for an unknown recipe, model or option, or if no width gives equal parameters.
+    Raises UserError for an unknown recipe, model or option, or if no width gives equal parameters.
     """
     if variant.recipe not in recipes:
         choices = ", ".join(recipes)
-        raise ValueError(f"variant {variant.name!r}: recipe {variant.recipe!r}: choose {choices}")
+        raise UserError(f"variant {variant.name!r}: recipe {variant.recipe!r}: choose {choices}")
     recipe = recipes[variant.recipe]
     dataset = _dataset(variant, scale)
     options, parameters, mult_adds = _build_options(variant, scale, recipe)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+from sepablate.errors import UserError
 from sepablate.study.study import Claim
 from sepablate.study.variant import Variant
 
@@ -40,15 +41,15 @@ class LayerStudy:
         for name in ("kernels", "widths"):
             sizes = getattr(self, name)
             if not isinstance(sizes, tuple) or not sizes or sorted({*sizes}) != list(sizes):
-                raise ValueError(f"{name} {sizes!r}: choose a tuple of rising numbers")
+                raise UserError(f"{name} {sizes!r}: choose a tuple of rising numbers")
         sizes = (*self.kernels, *self.widths, self.map_size, self.batch)
         if not all(isinstance(size, int) and size >= 1 for size in sizes):
-            raise ValueError(f"sizes {sizes!r}: choose whole numbers, at least 1")
+            raise UserError(f"sizes {sizes!r}: choose whole numbers, at least 1")
         if not all(kernel % 2 for kernel in self.kernels):
-            raise ValueError(f"kernels {self.kernels!r}: choose odd sizes, which keep the map's")
+            raise UserError(f"kernels {self.kernels!r}: choose odd sizes, which keep the map's")
         if self.repeats < 3 or not self.seconds > 0:
             chosen = f"repeats {self.repeats!r}, seconds {self.seconds!r}"
-            raise ValueError(f"{chosen}: choose at least 3 repeats and more than 0 seconds")
+            raise UserError(f"{chosen}: choose at least 3 repeats and more than 0 seconds")
         for scale in self.smaller:
             self.at(scale)
         object.__setattr__(self, "smaller", MappingProxyType(dict(self.smaller)))

@@ -4,6 +4,7 @@ import importlib.util
 import traceback
 from pathlib import Path
 
+from sepablate.errors import UserError
 from sepablate.study.layer_study import LayerStudy
 from sepablate.study.study import Study
 from sepablate.study.variant import INCEPTION_V3_2016, Variant, check_name
@@ -18,10 +19,10 @@ def names(folder: Path = FOLDER) -> list[str]:
 
 
 def load(name: str, folder: Path = FOLDER) -> "AnyStudy":
-    """The study that `experiments/<name>.py` declares as STUDY; ValueError if there is none."""
+    """The study that `experiments/<name>.py` declares as STUDY; UserError if there is none."""
     check_name(name, "study")
     if name not in names(folder):
-        raise ValueError(f"study {name!r} in {folder}/: choose {', '.join(names(folder))}")
+        raise UserError(f"study {name!r} in {folder}/: choose {', '.join(names(folder))}")
     path = folder / f"{name}.py"
     spec = importlib.util.spec_from_file_location(f"experiments.{name}", path)
     assert spec is not None
@@ -30,10 +31,10 @@ def load(name: str, folder: Path = FOLDER) -> "AnyStudy":
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise ValueError(_located(error, path)) from None
+        raise UserError(_located(error, path)) from None
     study = getattr(module, "STUDY", None)
     if not isinstance(study, Study | LayerStudy):
-        raise ValueError(f"{path}: declares no STUDY = Study(...)")
+        raise UserError(f"{path}: declares no STUDY = Study(...)")
     return study
 
 
@@ -47,22 +48,22 @@ def _located(error: Exception, path: Path) -> str:
 
 
 def variants(folder: Path = FOLDER) -> dict[str, Variant]:
-    """Every variant of every study by name, each once; ValueError if two differ under one name."""
+    """Every variant of every study by name, each once; UserError if two differ under one name."""
     found: dict[str, Variant] = {}
     for name in names(folder):
         for variant in load(name, folder).all_variants:
             if found.setdefault(variant.name, variant) != variant:
-                raise ValueError(
+                raise UserError(
                     f"variant {variant.name!r} in {folder}/{name}.py: the name is taken"
                 )
     return found
 
 
 def variant(name: str, folder: Path = FOLDER) -> Variant:
-    """The variant of that name, of a study or only counted; ValueError with the valid names."""
+    """The variant of that name, of a study or only counted; UserError with the valid names."""
     declared = {**variants(folder), INCEPTION_V3_2016.name: INCEPTION_V3_2016}
     if name not in declared:
-        raise ValueError(f"variant {name!r} in {folder}/: choose {', '.join(declared)}")
+        raise UserError(f"variant {name!r} in {folder}/: choose {', '.join(declared)}")
     return declared[name]
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from sepablate.errors import UserError
 from sepablate.study.variant import Variant
 
 COMPARISONS = (">", "<", "=")
@@ -29,13 +30,13 @@ class Claim:
 
     def __post_init__(self) -> None:
         if self.comparison not in COMPARISONS:
-            raise ValueError(
+            raise UserError(
                 f"claim comparison {self.comparison!r}: choose {', '.join(COMPARISONS)}"
             )
         if self.metric not in METRICS:
-            raise ValueError(f"claim metric {self.metric!r}: choose {', '.join(METRICS)}")
+            raise UserError(f"claim metric {self.metric!r}: choose {', '.join(METRICS)}")
         if not 0 < self.margin < 1:
-            raise ValueError(f"claim margin {self.margin!r}: choose a fraction between 0 and 1")
+            raise UserError(f"claim margin {self.margin!r}: choose a fraction between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,11 @@ class Study:
     def __post_init__(self) -> None:
         names = [variant.name for variant in self.all_variants]
         if len(set(names)) < len(names):
-            raise ValueError(f"study {self.title!r}: duplicate variant among {', '.join(names)}")
+            raise UserError(f"study {self.title!r}: duplicate variant among {', '.join(names)}")
         for claim in self.claims:
             for name in (claim.left, claim.right):
                 if name not in names:
-                    raise ValueError(
+                    raise UserError(
                         f"study {self.title!r}: claim on {name!r}: choose {', '.join(names)}"
                     )
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from sepablate.errors import UserError
+
 TASKS = ("single_label", "multi_label")
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")  # safe in a path and on a command line
 
@@ -41,12 +43,10 @@ class Variant:
     def __post_init__(self) -> None:
         check_name(self.name, "variant")
         if self.task not in TASKS:
-            raise ValueError(
-                f"variant {self.name!r}: task {self.task!r}: choose {', '.join(TASKS)}"
-            )
+            raise UserError(f"variant {self.name!r}: task {self.task!r}: choose {', '.join(TASKS)}")
         for option, value in self.options.items():
             if not isinstance(value, str | int | float):
-                raise ValueError(
+                raise UserError(
                     f"variant {self.name!r}: {option}: {value!r}: choose a string, number or bool"
                 )
         object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
@@ -61,9 +61,9 @@ class Variant:
 
 
 def check_name(name: str, kind: str) -> None:
-    """ValueError unless the name is safe in a path and on a command line."""
+    """UserError unless the name is safe in a path and on a command line."""
     if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise ValueError(f"{kind} {name!r}: choose letters, digits, _ . + -; no dot or sign first")
+        raise UserError(f"{kind} {name!r}: choose letters, digits, _ . + -; no dot or sign first")
 
 
 XCEPTION = Variant("xception", "Xception", model="xception", weight_decay=1e-5)

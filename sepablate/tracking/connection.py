@@ -10,6 +10,8 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
+from sepablate.errors import UserError
+
 for name in ("mlflow", "urllib3.connectionpool"):  # their failures reach us as exceptions
     logging.getLogger(name).setLevel(logging.CRITICAL)
 
@@ -69,18 +71,18 @@ def one_line(error: object) -> str:
 
 
 def ui(port: int = 5000) -> None:
-    """Become the MLflow UI, on this machine only. ValueError for a port that cannot be had."""
+    """Become the MLflow UI, on this machine only. UserError for a port that cannot be had."""
     if address().startswith("http"):
         print(f"MLflow runs at {address()}")
         return
     if not 1 <= port <= 65535:
-        raise ValueError(f"port {port}: choose a number from 1 to 65535")
+        raise UserError(f"port {port}: choose a number from 1 to 65535")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            raise ValueError(f"port {port}: {error.strerror}; choose another") from error
+            raise UserError(f"port {port}: {error.strerror}; choose another") from error
     connect()
     arguments, environment = ui_command(port)
     page = f"http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning"

@@ -8,6 +8,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run,
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
+from sepablate.errors import UserError
 from sepablate.study import AnyStudy, load
 from sepablate.tracking import verdicts
 from sepablate.tracking.connection import (
@@ -29,10 +30,10 @@ BATCH = 1000  # metrics that MLflow takes at once
 def publish(scale: str, studies: list[str]) -> int:
     """Bring MLflow up to the files of these studies; how many runs that changed.
 
-    Raises ValueError for an unknown study or scale, OSError if MLflow cannot be written.
+    Raises UserError for an unknown study or scale, OSError if MLflow cannot be written.
     """
     if not (RESULTS / scale / "runs").is_dir():
-        raise ValueError(f"scale {scale!r}: no folder {RESULTS / scale / 'runs'}/")
+        raise UserError(f"scale {scale!r}: no folder {RESULTS / scale / 'runs'}/")
     declared = {name: load(name) for name in studies}
     try:
         client = connect()

@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from sepablate.data.image_files import ImageFiles
+from sepablate.errors import UserError
 from sepablate.runs.run import Run
 from sepablate.training.optim import generator, stream_seed
 from sepablate.training.process_group import Ranks
@@ -44,12 +45,12 @@ class FileBatches:
     def __init__(self, split: ImageFiles, run: Run, rank: int = 0, world: int = 1) -> None:
         scale = run.scale
         if len(split) < scale.images:
-            raise ValueError(
+            raise UserError(
                 f"scale {run.scale_name!r}: images: {scale.images}: choose at most the "
                 f"{len(split)} training images of {split.folder}"
             )
         if scale.batch_size % world:
-            raise ValueError(
+            raise UserError(
                 f"scale {run.scale_name!r}: batch_size: {scale.batch_size}: choose a multiple of "
                 f"the {world} processes"
             )
@@ -143,7 +144,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def in_order(images: Dataset[Batch], places: Iterable[list[Any]], workers: int) -> Iterator[Batch]:
-    """A batch of each list of places; ValueError names an image that cannot be read."""
+    """A batch of each list of places; UserError names an image that cannot be read."""
     loader = DataLoader(
         images,
         batch_sampler=places,
@@ -160,8 +161,8 @@ def in_order(images: Dataset[Batch], places: Iterable[list[Any]], workers: int) 
             yield tuple(next(batches))
         except StopIteration:
             return
-        except ValueError as error:  # a worker adds its traceback
-            raise ValueError(str(error).rpartition("ValueError: ")[2].strip()) from None
+        except UserError as error:  # a worker adds its traceback
+            raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
 
 
 def _leave_the_group(_: int) -> None:
