@@ -16,6 +16,7 @@ import torch
 
 from sepablate import data
 from sepablate.data.fashion_mnist import Split
+from sepablate.errors import UserError
 from sepablate.execution import hardware, pool, process_lifetime, worker
 from sepablate.execution.job import FOLDER, Job
 from sepablate.runs.run import Run

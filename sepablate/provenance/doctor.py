@@ -17,6 +17,7 @@ from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 
 from sepablate import data
 from sepablate.data import download
+from sepablate.errors import UserError
 from sepablate.store.files import corrupt_files, verify_manifest
 
 LOCKS = (Path("dvc.lock"), Path("experiments/dvc.lock"))
