@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from sepablate import data, scales, study
-from sepablate.data.fashion_mnist import Split
+from sepablate.data.split import Batches, TensorSplit
 from sepablate.execution import hardware
 from sepablate.runs.run import Run, resolve
-from sepablate.training.batches import Batched, scaled_to_unit, training
-from sepablate.training.process_group import ALONE
+from sepablate.training.batches import make_batches, scale_images
+from sepablate.training.process_group import SINGLE
 
 TUNED = "timm, channels_last, bf16"
 BEST = f"{TUNED}, from memory"  # what a peer is at its best, without a minute of compiling
@@ -82,7 +82,7 @@ class Case:
             image_size=self.image_size or found.image_size,
         )
 
-    def split(self) -> Split:
+    def split(self) -> TensorSplit:
         """Training images (N, H, W) of Fashion-MNIST, or one batch of noise."""
         run = self.run()
         if not self.noise:
@@ -90,26 +90,26 @@ class Case:
         draw = torch.Generator().manual_seed(0)
         size, pixels = run.scale.batch_size, run.image_size
         images = torch.randint(256, (size, pixels, pixels), generator=draw, dtype=torch.uint8)
-        return Split(images, torch.randint(10, (size,), generator=draw))
+        return TensorSplit(images, torch.randint(10, (size,), generator=draw))
 
-    def feed(self) -> Batched:
+    def feed(self) -> Batches:
         """The suite's batches, or the same one each time, on the case's device."""
         run, split = self.run(), self.split()
         if self.noise:
             return Same(split, run, self.device)
-        return training(split, run, ALONE, self.device)
+        return make_batches(split, run, SINGLE, self.device)
 
 
 class Same:
     """One batch for all steps: images (N, C, H, W) in [-1, 1] and labels."""
 
-    def __init__(self, split: Split, run: Run, device: str) -> None:
-        images = scaled_to_unit(split.images.to(device), run).contiguous()
-        self.batch = images, split.labels.to(device)
+    def __init__(self, split: TensorSplit, run: Run, device: str) -> None:
+        images = scale_images(split.images.to(device), run).contiguous()
+        self.fixed = images, split.labels.to(device)
 
-    def at(self, step: int) -> tuple[Tensor, Tensor]:
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """The batch."""
-        return self.batch
+        return self.fixed
 
 
 CASES = (

@@ -28,13 +28,14 @@ from sepablate import data, scales
 from sepablate.bench import cases, loops, timm_networks
 from sepablate.bench.contender import Over
 from sepablate.bench.measure import Failed, reason
-from sepablate.data.fashion_mnist import Split
+from sepablate.data.split import TensorSplit
 from sepablate.execution import backend, hardware
-from sepablate.execution.job import FOLDER
 from sepablate.models.timm_weights import to_timm
+from sepablate.rng import stream_seed
 from sepablate.runs.run import Run
+from sepablate.store import layout
 from sepablate.training import batches, engine, optim
-from sepablate.training.process_group import ALONE
+from sepablate.training.process_group import SINGLE
 
 SEEDS, TEST_IMAGES = 4, 2000  # of the suite's wall clock
 IMAGES = {"laptop": 6400, "workstation": 50_000}
@@ -85,9 +86,9 @@ def project(case: cases.Case, change: Mapping[str, Any]) -> Iterator[Path]:
         shutil.copytree("experiments", folder / "experiments")
         (folder / data.FOLDER).symlink_to(data.FOLDER.absolute())
         if case.device != "cpu":  # what "auto" means there is known: no other check
-            backend.settle(case.run(), FOLDER.parent)
-            (folder / FOLDER.parent).mkdir()
-            for path in FOLDER.parent.glob("*.json"):
+            backend.select_backend(case.run(), layout.STATE)
+            (folder / layout.STATE).mkdir()
+            for path in layout.STATE.glob("*.json"):
                 shutil.copy(path, folder / path)
         yield folder
 
@@ -124,13 +125,13 @@ def one_after_another() -> None:
             accuracy(test, run, functools.partial(loop.forward, network.eval()))
 
 
-def accuracy(split: Split, run: Run, forward: Callable[[Tensor], Tensor]) -> float:
+def accuracy(split: TensorSplit, run: Run, forward: Callable[[Tensor], Tensor]) -> float:
     """The share of the images whose likeliest class is the label."""
     device = hardware.devices()[0]
     with torch.inference_mode():
         right = [
             (forward(images.to(device)).argmax(1).cpu() == labels).double()
-            for images, labels in batches.evaluation(split, run)
+            for images, labels in batches.eval_batches(split, run)
         ]
     return torch.cat(right).mean().item()
 
@@ -185,12 +186,12 @@ def plain_fp32(seed: int) -> float:
 
     average = AveragedModel(network, avg_fn=averaged, use_buffers=True)
     average.n_averaged += 1  # else the first update is a copy
-    feed = batches.training(splits["train"].first(scale.images), run, ALONE, small.device)
+    feed = batches.make_batches(splits["train"].first(scale.images), run, SINGLE, small.device)
     for step in range(scale.steps):
-        images, labels = feed.at(step)
+        images, labels = feed.batch(step)
         for group in optimiser.param_groups:
             group["lr"] = optim.learning_rate(step, run)
-        torch.manual_seed(optim.stream_seed(seed, "dropout", step))
+        torch.manual_seed(stream_seed(seed, "dropout", step))
         optimiser.zero_grad()
         cross_entropy(network.train()(images), labels).backward()
         optimiser.step()

@@ -71,7 +71,7 @@ class Keras:
             self.model.fit(self._same(), steps_per_epoch=10**9, **settings)
         split = self.case.split()
         feed = self.case.feed()
-        first, _ = feed.at(0)
+        first, _ = feed.batch(0)
         images = split.images.unsqueeze(-1).numpy().astype(np.float32) / 127.5 - 1
         if images.shape[1] != first.shape[-1]:
             images = np.resize(images, (len(images), *first.shape[2:], 1))
@@ -80,7 +80,7 @@ class Keras:
         self.model.fit(images, split.labels.numpy(), batch_size=size, **settings)
 
     def _same(self) -> Iterator[tuple[Any, Any]]:
-        images, labels = self.case.feed().at(0)
+        images, labels = self.case.feed().batch(0)
         batch = images.permute(0, 2, 3, 1).contiguous().cpu().numpy(), labels.cpu().numpy()
         while True:
             yield batch

@@ -40,7 +40,7 @@ class Module(lightning.LightningModule):
         super().__init__()
         state = engine.start(bare.run, bare.device)
         self.network, self.after_step = state.model, after_step
-        self.kept = state.optimiser, state.average
+        self.kept = state.optimizer, state.average
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         images = batch[0].to(memory_format=torch.channels_last)

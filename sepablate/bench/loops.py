@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 
 from sepablate.bench import timm_networks
 from sepablate.bench.cases import Case
-from sepablate.data.fashion_mnist import Split
+from sepablate.data.split import TensorSplit
 from sepablate.runs.run import Run
 from sepablate.training import engine
 
@@ -95,7 +95,7 @@ class Timm:
 class Augmented(Dataset[tuple[Tensor, int]]):
     """One image at a time: shifted, mirrored, to floats in [-1, 1]."""
 
-    def __init__(self, split: Split, run: Run) -> None:
+    def __init__(self, split: TensorSplit, run: Run) -> None:
         self.split = split
         size = split.images.shape[-1]
         self.transform = v2.Compose(
@@ -129,7 +129,7 @@ class Bare:
 
     def train(self, after_step: Callable[[], None]) -> None:
         state = engine.start(self.run, self.device)
-        network, optimiser, average = state.model.train(), state.optimiser, state.average
+        network, optimiser, average = state.model.train(), state.optimizer, state.average
         for step, (images, labels) in enumerate(endless(self.case)):
             optimiser.zero_grad()
             images = images.to(memory_format=torch.channels_last)
@@ -142,5 +142,5 @@ class Bare:
 def endless(case: Case) -> Iterator[tuple[Tensor, Tensor]]:
     feed, step = case.feed(), 0
     while True:
-        yield feed.at(step)
+        yield feed.batch(step)
         step += 1

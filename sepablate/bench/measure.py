@@ -22,8 +22,8 @@ from sepablate.bench import timm_networks
 from sepablate.bench.cases import Case
 from sepablate.errors import UserError
 from sepablate.execution import backend, hardware
-from sepablate.execution.job import FOLDER
 from sepablate.models.weight_init import init_weights
+from sepablate.store import layout
 
 TOLERANCE = {"fp32": 1e-3, "bf16": 0.1}  # of the largest output
 CHECKED = 8  # images
@@ -57,7 +57,7 @@ def measure(case: Case, tell: Callable[[str], None] = lambda what: None) -> list
     """
     gpu = case.device != "cpu"
     if gpu:
-        backend.settle(case.run(), FOLDER.parent)  # while nothing else runs
+        backend.select_backend(case.run(), layout.STATE)  # while nothing else runs
 
     def lost(each: Measured, error: Failed) -> None:
         if not gpu or each.contender == OURS:
@@ -181,7 +181,7 @@ def _reference(case: Case, folder: Path) -> Tensor:
     init_weights(network, 1)
     network.eval()
     feed = dataclasses.replace(case, device="cpu").feed()
-    images = feed.at(0)[0][:CHECKED].contiguous()
+    images = feed.batch(0)[0][:CHECKED].contiguous()
     tensors = {key: value.clone() for key, value in network.state_dict().items()}
     save_file({**tensors, "images": images}, folder / "weights.safetensors")
     with torch.inference_mode():

@@ -9,17 +9,17 @@ from torch import Tensor
 
 from sepablate.bench.cases import Case
 from sepablate.execution import backend, worker
-from sepablate.execution.job import FOLDER
 from sepablate.models.timm_weights import from_timm
+from sepablate.store import layout
 from sepablate.training import engine
-from sepablate.training.evaluation import forward
+from sepablate.training.step import TrainState, forward
 
 
 class Suite:
     """`engine.fit` on the case's run."""
 
     def __init__(self, case: Case) -> None:
-        self.case, self.run = case, backend.settle(case.run(), FOLDER.parent)
+        self.case, self.run = case, backend.select_backend(case.run(), layout.STATE)
 
     def outputs(self, weights: dict[str, Tensor], images: Tensor) -> Tensor:
         device = self.case.device
@@ -33,10 +33,16 @@ class Suite:
         worker.tune_allocator()
         splits = dict.fromkeys(("train", "validation", "test"), self.case.split())
         with tempfile.TemporaryDirectory() as folder:
-            engine.fit(
-                self.run,
-                splits,
-                Path(folder),
-                device=self.case.device,
-                progress=lambda state: after_step(),
-            )
+            monitor = AfterStep(after_step)
+            engine.fit(self.run, splits, Path(folder), monitor, self.case.device)
+
+
+class AfterStep(engine.Monitor):
+    """Calls a function after each step."""
+
+    def __init__(self, after_step: Callable[[], None]) -> None:
+        self.after_step = after_step
+
+    def on_step(self, state: TrainState) -> None:
+        """Call the function."""
+        self.after_step()

@@ -55,13 +55,24 @@ def train(
         if keys:
             print(*launch.untrained(variant, scale), sep="\n")
             return
-        failures = launch.train(
-            variant, scale, processes=processes, mlflow=mlflow, only=only, cluster=cluster
-        )
-    except KeyboardInterrupt:  # parallel.Stopped is one
-        print("sepablate: stopped; the same command goes on from here", file=sys.stderr)
-        raise typer.Exit(os.EX_TEMPFAIL) from None
-    for line in failures:
-        print(f"sepablate: {line}", file=sys.stderr)
+        request = launch.TrainRequest(variant, scale, processes, mlflow, only, cluster)
+        failures = _train(request)
+    except KeyboardInterrupt:  # also trainer.Stopped
+        failures, status = ["stopped; the same command goes on from here"], os.EX_TEMPFAIL
+    else:
+        status = 1
     if failures:
-        raise typer.Exit(1)
+        if launch.is_main_process():
+            for line in failures:
+                print(f"sepablate: {line}", file=sys.stderr)
+        raise typer.Exit(status)
+
+
+def _train(request: launch.TrainRequest) -> list[str]:
+    """Train what is requested; return a line for each run that failed."""
+    with launch.select_trainer(request) as trainer:
+        from sepablate.execution.progress import explain
+        from sepablate.execution.train_variant import train_variant
+
+        progress = train_variant(request, trainer)
+    return [explain(name, reason) for name, reason in progress.failures.items()]

@@ -5,7 +5,6 @@ for curves and for any choice; training draws from the first 50,000.
 """
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +12,13 @@ import torch
 
 from sepablate.data.download import Source, verified
 from sepablate.data.download import fetch as fetch_source
+from sepablate.data.split import TensorSplit
 
 CLASSES = 10
 CHANNELS = 1
 IMAGE_SIZE = 28
-SOURCES = ("data/fashion_mnist.py",)  # what decides the numbers, below the package's folder
+# The files that decide the numbers, below the package's folder
+SOURCES = ("data/fashion_mnist.py", "data/split.py")
 TRAINING_POOL = 50_000
 
 SOURCE = Source(
@@ -38,24 +39,6 @@ SOURCE = Source(
 DIGEST = hashlib.sha256("".join(SOURCE.expected.values()).encode()).hexdigest()[:16]
 
 
-@dataclass(frozen=True)
-class Split:
-    """images: (N, 28, 28) uint8; labels: (N,) int64, or (N, classes) uint8 of 0 and 1."""
-
-    images: torch.Tensor
-    labels: torch.Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, part: slice) -> "Split":
-        return Split(self.images[part], self.labels[part])
-
-    def first(self, count: int) -> "Split":
-        """The first `count` images and their labels."""
-        return self[:count]
-
-
 def digest(_: Path) -> str:
     """A hash of the bytes that `load` accepts, and no others: 16 hexadecimal digits."""
     return DIGEST
@@ -66,20 +49,20 @@ def fetch(folder: Path) -> None:
     fetch_source(SOURCE, folder / "fashion-mnist")
 
 
-def load(folder: Path) -> dict[str, Split]:
+def load(folder: Path) -> dict[str, TensorSplit]:
     """The splits train (50,000), validation (10,000), test (10,000), verified as they are read."""
     train, test = _read(folder, "train"), _read(folder, "t10k")
     return {
         "train": train.first(TRAINING_POOL),
-        "validation": Split(train.images[TRAINING_POOL:], train.labels[TRAINING_POOL:]),
+        "validation": TensorSplit(train.images[TRAINING_POOL:], train.labels[TRAINING_POOL:]),
         "test": test,
     }
 
 
-def _read(folder: Path, prefix: str) -> Split:
+def _read(folder: Path, prefix: str) -> TensorSplit:
     images = _idx(verified(SOURCE, folder / "fashion-mnist", f"{prefix}-images-idx3-ubyte"))
     labels = _idx(verified(SOURCE, folder / "fashion-mnist", f"{prefix}-labels-idx1-ubyte"))
-    return Split(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)))
+    return TensorSplit(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)))
 
 
 def _idx(content: bytes) -> np.ndarray:

@@ -7,7 +7,6 @@ class k is drawn in proportion to 1 / (k + 1), so the commonest is 20 times as f
 rarest. Scenes of different splits share no garment.
 """
 
-import hashlib
 from pathlib import Path
 
 import torch
@@ -15,7 +14,8 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from sepablate.data import fashion_mnist
-from sepablate.data.fashion_mnist import Split
+from sepablate.data.split import TensorSplit
+from sepablate.rng import generator
 
 GARMENTS = 10
 CLASSES = 2 * GARMENTS
@@ -32,15 +32,14 @@ def digest(folder: Path) -> str:
     return fashion_mnist.digest(folder)
 
 
-def load(folder: Path) -> dict[str, Split]:
+def load(folder: Path) -> dict[str, TensorSplit]:
     """As many scenes as each split of Fashion-MNIST has images; labels (N, 20) uint8 of 0 and 1."""
     return {name: _scenes(name, split) for name, split in fashion_mnist.load(folder).items()}
 
 
-def _scenes(name: str, garments: Split) -> Split:
+def _scenes(name: str, garments: TensorSplit) -> TensorSplit:
     """Scenes of a split's own garments; images (N, 28, 28) uint8."""
-    seed = int.from_bytes(hashlib.sha256(f"scenes/{name}".encode()).digest()[:8], "big") >> 1
-    draw = torch.Generator().manual_seed(seed)
+    draw = generator("scenes", name)
     count = len(garments)
     frequencies = 1 / torch.arange(1, CLASSES + 1, dtype=torch.float64)
     classes = torch.multinomial(frequencies, count * CELLS, True, generator=draw).view(count, CELLS)
@@ -52,7 +51,7 @@ def _scenes(name: str, garments: Split) -> Split:
     images = cells.view(count, 2, 2, CELL, CELL).permute(0, 1, 3, 2, 4).reshape(count, 28, 28)
     labels = torch.zeros(count, CLASSES, dtype=torch.uint8)
     labels.scatter_reduce_(1, classes, present.byte(), "amax")
-    return Split(images.contiguous(), labels)
+    return TensorSplit(images.contiguous(), labels)
 
 
 def _garments(small: Tensor, kinds: Tensor, classes: Tensor, draw: torch.Generator) -> Tensor:

@@ -1,131 +1,234 @@
-"""What "auto" means on this machine: settled once, by a check, before a run gets its key."""
+"""Select the backend of a run: the precision, and the kernels that compute the layers.
+
+The answer to "auto" is measured once for a machine and kept in .sepablate/, so that a busy moment
+cannot change it between runs.
+"""
 
 import copy
 import functools
+import json
 import os
 import shutil
 import statistics
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sepablate import models
 from sepablate.errors import UserError
 from sepablate.execution import hardware
-from sepablate.kernels import compiled
-from sepablate.kernels.network import take_on
+from sepablate.kernels.cpu import build
+from sepablate.kernels.fuse import apply_fused_kernels
 from sepablate.models.weight_init import init_weights
+from sepablate.models.xception import Xception
 from sepablate.runs.run import Run
 from sepablate.runs.source_hash import kernels_digest
+from sepablate.store.files import locked, write_atomically
 
-FAST = 0.9  # the kernels must take at most this fraction of torch's time
-FAR, BF16 = 1.5, 0.02  # they may be so much farther from fp32 than torch's operators in bf16 are
+MAX_BF16_ERROR = 0.05  # relative, of a gradient against fp32: bf16 keeps 8 bits
+MAX_TIME_RATIO = 0.9  # bf16 must take at most this fraction of fp32's time, kernels of torch's
+# The kernels' error against fp32 may be this many times that of torch's bf16 operators, and more.
+ERROR_FACTOR, ERROR_MARGIN = 1.5, 0.02
 PROBE = {"classes": 10, "in_channels": 1, "width": 0.125, "stem_stride": 1, "padding": "same"}
 
 
-def settle(run: Run, folder: Path) -> Run:
-    """The run with its precision and its kernels; UserError if it wants what cannot be had.
+def select_backend(run: Run, folder: Path) -> Run:
+    """Return the run with its precision and its kernels selected.
 
-    Answers to "auto" are kept in `folder`, so that a busy moment cannot change them between runs.
+    Args:
+        folder: where the answers to "auto" are kept.
+
+    Raises UserError if the run demands what this machine does not have.
     """
-    precision = hardware.precision(run.precision, folder)
-    return run.computed(precision, _kernels(run, precision, folder))
+    precision = select_precision(run.precision, folder)
+    return run.with_backend(precision, _select_kernels(run, precision, folder))
 
 
-def _kernels(run: Run, precision: str, folder: Path) -> str:
-    """ "fused" in C++ on a CPU or "triton" on a GPU, or "torch"."""
+def select_precision(wanted: str, folder: Path) -> str:
+    """Return "fp32" or "bf16": the one wanted, or for "auto" the better one on this machine."""
+    if wanted != "auto":
+        return wanted
+    return remember(folder / "precision.json", _better_precision)
+
+
+def remember(path: Path, measure: Callable[[], str], *depends_on: str) -> str:
+    """Return what `measure` returned on this machine the first time, kept in a file.
+
+    Args:
+        depends_on: what the answer depends on in addition to hardware and versions.
+    """
+    machine = json.dumps([hardware.describe(), hardware.versions(), *depends_on], sort_keys=True)
+    with locked(path.with_suffix(".lock")):  # processes of torchrun measure one after the other
+        answers: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+        if machine not in answers:
+            answers[machine] = measure()
+            write_atomically(path, json.dumps(answers, indent=1))
+    return answers[machine]
+
+
+def _better_precision() -> str:
     device = hardware.devices()[0]
-    suits = precision == "bf16" and (run.threads == 1 or device != "cpu")
-    if run.kernels == "torch" or (run.kernels == "auto" and not suits):
+    if bf16_error(device) >= MAX_BF16_ERROR:
+        return "fp32"
+    if device == "cpu":
+        return "bf16" if bf16_time_ratio(device) < MAX_TIME_RATIO else "fp32"
+    # A GPU computes so small a probe in no time, which says nothing of real networks.
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+
+
+def bf16_error(device: str) -> float:
+    """Return the relative error of the worst bf16 weight gradient of a small network."""
+    gradients = []
+    for enabled in (False, True):
+        network, images = _separable_probe(device)
+        _forward_backward(network, images, enabled)
+        gradients.append(_gradients(network))
+    pairs = zip(*gradients, strict=True)
+    return max(((fp32 - bf16).norm() / fp32.norm()).item() for fp32, bf16 in pairs)
+
+
+def bf16_time_ratio(device: str) -> float:
+    """Return the time of both passes in bf16 as a fraction of fp32's: medians, interleaved."""
+    torch.set_num_threads(1)
+    network, images = _separable_probe(device)
+    passes = [functools.partial(_forward_backward, network, images, bf16) for bf16 in (True, False)]
+    return _time_ratio(passes, repeats=12)
+
+
+def _select_kernels(run: Run, precision: str, folder: Path) -> str:
+    """Return "fused" (C++, on a CPU), "triton" (on a GPU) or "torch"."""
+    device = hardware.devices()[0]
+    suitable = precision == "bf16" and (run.threads == 1 or device != "cpu")
+    if run.kernels == "torch" or (run.kernels == "auto" and not suitable):
         return "torch"
     if run.kernels == "auto":
-        check = functools.partial(_checked, device)
-        digest = compiled.digest() if device == "cpu" else kernels_digest("triton")
-        return hardware.kept(folder / "kernels.json", check, digest)
-    reason = _reason(device) if suits else "they compute in bf16, on a CPU in one thread"
+        measure = functools.partial(_better_kernels, device)
+        digest = build.digest() if device == "cpu" else kernels_digest("triton")
+        return remember(folder / "kernels.json", measure, digest)
+    reason = "they compute in bf16, on a CPU in one thread"
+    if suitable:
+        reason = _why_unavailable(device) or ""
     if reason:
         raise UserError(f"scale {run.scale_name!r}: kernels: 'fused': {reason}; choose auto, torch")
     return "fused" if device == "cpu" else "triton"
 
 
-def _checked(device: str) -> str:
-    if reason := _reason(device):
-        print(f"sepablate: torch's own kernels, for want of the fused: {reason}", file=sys.stderr)
+def _better_kernels(device: str) -> str:
+    if reason := _why_unavailable(device):
+        message = f"fused kernels unavailable ({reason}); using PyTorch kernels"
+        print(f"sepablate: {message}", file=sys.stderr)
         return "torch"
     if device != "cpu":
         return "triton"  # what they save shows in a recorded step, not in one pass
-    return "fused" if fused_time() < FAST else "torch"
+    return "fused" if fused_time_ratio() < MAX_TIME_RATIO else "torch"
 
 
-def _reason(device: str) -> str | None:
-    """Why there are no kernels here, if so, in one line."""
+def _why_unavailable(device: str) -> str | None:
+    """Return why fused kernels cannot be used here, in one line; None if they can."""
     if device != "cpu":
-        return _reason_on_gpu(device)
-    compiler = os.environ.get("CXX", "c++")  # as torch's tool chooses it
-    if (reason := compiled.load()) and not shutil.which(compiler):
+        return triton_failure(device)
+    compiler = os.environ.get("CXX", "c++")  # as torch's build tool chooses it
+    if (reason := build.load_library()) and not shutil.which(compiler):
         return f"no C++ compiler: {compiler!r} is not on the path"
     return reason
 
 
-def _reason_on_gpu(device: str) -> str | None:
+def triton_failure(device: str) -> str | None:
+    """Return why the Triton kernels cannot be used on a GPU; None if they can."""
     try:
-        torchs, ours = differences(device)
+        torch_error, triton_error = kernel_errors(device)
     except torch.cuda.OutOfMemoryError:
         raise UserError(f"{device}: no memory for a check of the kernels; free some") from None
     except Exception as error:  # Triton's own errors have no base in common
         return f"Triton: {str(error).strip().partition(chr(10))[0] or type(error).__name__}"
-    if ours < FAR * torchs + BF16:
+    if triton_error < ERROR_FACTOR * torch_error + ERROR_MARGIN:
         return None
-    return f"Triton: outputs and gradients are {ours:.2g} off, torch's in bf16 {torchs:.2g}"
+    return (
+        f"Triton: outputs and gradients have a relative error of {triton_error:.2g}, "
+        f"torch's in bf16 {torch_error:.2g}"
+    )
 
 
-def differences(device: str) -> tuple[float, float]:
-    """How far outputs and gradients in bf16 are from those in fp32, relatively: by torch's
-    operators, and by the kernels. The mean over the weights of Xception's first blocks, which have
-    every kind of layer: in a deep network the errors grow until they hide all others."""
-    whole: Any = models.build("xception", **PROBE)
+def kernel_errors(device: str) -> tuple[float, float]:
+    """Return the relative errors of outputs and gradients in bf16: torch's, and the kernels'.
+
+    Means over the weights of Xception's first blocks, which have every kind of layer: in a deep
+    network errors grow until they hide all others.
+    """
+    whole = Xception(**PROBE)  # type: ignore[arg-type]
     init_weights(whole, 0)
     plain = nn.Sequential(whole.stem, whole.entry, whole.middle[0])
     plain.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     images = torch.randn(16, 1, 28, 28, generator=torch.Generator().manual_seed(0)).to(device)
-    torchs, ours = copy.deepcopy(plain), take_on(copy.deepcopy(plain))
-    exact = _numbers(plain, images, False)
-    return _error(_numbers(torchs, images, True), exact), _error(
-        _numbers(ours, images, True), exact
+    by_torch, by_kernels = copy.deepcopy(plain), apply_fused_kernels(copy.deepcopy(plain))
+    exact = _outputs_and_gradients(plain, images, False)
+    return (
+        _mean_error(_outputs_and_gradients(by_torch, images, True), exact),
+        _mean_error(_outputs_and_gradients(by_kernels, images, True), exact),
     )
 
 
-def _numbers(network: nn.Module, images: torch.Tensor, bf16: bool) -> list[torch.Tensor]:
-    with torch.autocast(images.device.type, torch.bfloat16, bf16):
-        outputs = network(images).float()
-    outputs.square().sum().backward()
-    gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
-    return [outputs.detach(), *gradients]
-
-
-def _error(found: list[torch.Tensor], exact: list[torch.Tensor]) -> float:
-    pairs = zip(found, exact, strict=True)
-    return statistics.mean(((one - true).norm() / true.norm()).item() for one, true in pairs)
-
-
-def fused_time() -> float:
-    """Time of a training step's two passes by the kernels as a fraction of torch's: medians."""
+def fused_time_ratio() -> float:
+    """Return the time of both passes by the C++ kernels as a fraction of torch's: medians."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     images = torch.rand(16, 1, 28, 28)
-    plain, fused = (models.build("xception", **PROBE) for _ in range(2))
-    networks = [plain.train(), take_on(fused).train()]
-    taken = [[_seconds(network, images) for network in networks] for _ in range(9)]
-    torchs, ours = (statistics.median(times) for times in zip(*taken[2:], strict=True))
-    return ours / torchs
+    plain, fused = (models.build("xception", **PROBE).train() for _ in range(2))
+    networks = (apply_fused_kernels(fused), plain)
+    return _time_ratio([functools.partial(_forward_backward, n, images, True) for n in networks], 9)
 
 
-def _seconds(network: nn.Module, images: torch.Tensor) -> float:
-    began = time.perf_counter()
-    with torch.autocast("cpu", torch.bfloat16):
-        network(images).float().square().sum().backward()
-    return time.perf_counter() - began
+def _time_ratio(passes: Sequence[Callable[[], object]], repeats: int) -> float:
+    """Return the median time of the first pass as a fraction of the second's, interleaved."""
+    times: list[list[float]] = [[] for _ in passes]
+    for _ in range(repeats):
+        for compute, taken in zip(passes, times, strict=True):
+            began = time.perf_counter()
+            compute()
+            taken.append(time.perf_counter() - began)
+    first, second = (statistics.median(taken[2:]) for taken in times)
+    return first / second
+
+
+def _separable_probe(device: str) -> tuple[nn.Module, Tensor]:
+    draw = torch.Generator().manual_seed(0)
+    layers = [
+        nn.Conv2d(96, 96, 3, padding=1, groups=96, bias=False),
+        nn.Conv2d(96, 96, 1, bias=False),
+        nn.Conv2d(96, 96, 3, padding=1, bias=False),
+    ]
+    network = nn.Sequential(*layers)
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.copy_(torch.randn(weight.shape, generator=draw) * weight[0].numel() ** -0.5)
+    images = torch.randn(64, 96, 8, 8, generator=draw)
+    last = torch.channels_last
+    return network.to(device, memory_format=last), images.to(device, memory_format=last)  # type: ignore[call-overload]
+
+
+def _forward_backward(network: nn.Module, images: Tensor, bf16: bool) -> Tensor:
+    """Compute gradients in bf16 or fp32; return the outputs in fp32."""
+    network.zero_grad()
+    with torch.autocast(images.device.type, torch.bfloat16, bf16):
+        outputs: Tensor = network(images).float()
+    outputs.square().sum().backward()
+    if images.device.type != "cpu":
+        torch.cuda.synchronize()
+    return outputs.detach()
+
+
+def _outputs_and_gradients(network: nn.Module, images: Tensor, bf16: bool) -> list[Tensor]:
+    return [_forward_backward(network, images, bf16), *_gradients(network)]
+
+
+def _gradients(network: nn.Module) -> list[Tensor]:
+    return [weight.grad for weight in network.parameters() if weight.grad is not None]
+
+
+def _mean_error(computed: list[Tensor], exact: list[Tensor]) -> float:
+    pairs = zip(computed, exact, strict=True)
+    return statistics.mean(((one - true).norm() / true.norm()).item() for one, true in pairs)

@@ -1,6 +1,5 @@
-"""What runs on a worker of a cluster: one trainer, that ends with its task. Imports no torch."""
+"""A task on a worker of a dask cluster: one trainer, that ends with its task. Imports no torch."""
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -10,18 +9,20 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-LEASH = "SEPABLATE_ENDS_WITH_PARENT"  # set for a trainer that must not outlive its parent
-POLL = 0.2  # seconds between looks at the trainer
-PATIENCE = 60.0  # seconds for a trainer whose worker was lost to leave its run
+from sepablate.store.files import locked
+
+ENDS_WITH_PARENT = "SEPABLATE_ENDS_WITH_PARENT"  # set for a trainer
+POLL = 0.2  # seconds between checks of the trainer
+PATIENCE = 60.0  # seconds for the trainer of a lost worker to release its run
 
 
-def unseen(token: Path) -> bool:
-    """Whether this machine lacks a file that another one has just written."""
+def is_missing(token: Path) -> bool:
+    """Return whether this machine lacks a file that another one has just written."""
     return not token.exists()
 
 
-def train(token: Path, lock: Path, arguments: list[str]) -> str:
-    """Run `sepablate` with these arguments in the folder of `token`; why it failed, "" if not.
+def run_trainer(token: Path, lock: Path, arguments: list[str]) -> str:
+    """Run `sepablate` with these arguments in the folder of `token`; return why it failed, or "".
 
     For a worker of dask: the trainer is asked to stop when the task is no longer wanted.
     """
@@ -34,22 +35,21 @@ def train(token: Path, lock: Path, arguments: list[str]) -> str:
         task = worker.state.tasks.get(key)
         return task is not None and task.state == "executing"
 
-    if unseen(token):
+    if is_missing(token):
         return f"{worker.address} does not see {token.parent}: share the project's folder"
     _wait_until_free(lock, wanted)
     return _run([sys.executable, "-m", "sepablate", *arguments], token.parents[1], wanted)
 
 
 def _wait_until_free(lock: Path, wanted: Callable[[], bool]) -> None:
-    """Dask gives the run of a lost worker to another one, at once."""
+    """Wait for the run's lock: dask reassigns the run of a lost worker at once."""
     deadline = time.monotonic() + PATIENCE
     while lock.exists() and wanted() and time.monotonic() < deadline:
-        with lock.open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            with locked(lock, wait=False):
                 return
-            except BlockingIOError:
-                time.sleep(POLL)
+        except BlockingIOError:
+            time.sleep(POLL)
 
 
 def _run(command: list[str], folder: Path, wanted: Callable[[], bool]) -> str:
@@ -57,7 +57,7 @@ def _run(command: list[str], folder: Path, wanted: Callable[[], bool]) -> str:
         process = subprocess.Popen(
             command,
             cwd=folder,
-            env=os.environ | {LEASH: "1"},
+            env=os.environ | {ENDS_WITH_PARENT: "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=errors,

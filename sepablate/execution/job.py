@@ -1,42 +1,72 @@
-"""A run as a piece of work: where its files are, and how a process that trains it ends.
-
-Free of what trains: a command that only starts workers need not wait for those imports.
-"""
+"""A run as a piece of work: where its files are, and how a process that trains it ends."""
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
+from sepablate.execution import hardware
 from sepablate.runs.run import Run
 from sepablate.store.files import corrupt_files, verify_manifest
+from sepablate.store.layout import run_folder
 
-FOLDER = Path(".sepablate/runs")
+# Exit statuses of a worker.
 DONE, FAILED, NO_SPACE, INTERRUPTED, BUSY = 0, 1, os.EX_IOERR, os.EX_TEMPFAIL, 76
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run and how its files call it. beside: other runs of its process."""
+    """A run to train.
+
+    Args:
+        label: the variant's name in tables and legends.
+        key: the run key.
+        commit: the code that is checked out.
+        processes: how many train it together.
+        co_located_runs: other runs that its process trains at the same time.
+    """
 
     run: Run
     label: str
     key: str
     device: str
     commit: str
-    processes: int = 1  # that train it together
-    beside: int = 0
+    processes: int = 1
+    co_located_runs: int = 0
+
+    @property
+    def name(self) -> str:
+        """Return the job's name in messages."""
+        return f"{self.run.variant} seed {self.run.seed}"
 
     @property
     def folder(self) -> Path:
-        """Where the run keeps its state until, and after, it is finished."""
-        return FOLDER / self.key
+        """Return the folder of the run's state until, and its files after, it is finished."""
+        return run_folder(self.key)
 
     @property
     def finished(self) -> bool:
-        """Whether the run's result is on disk, and every byte of it as it was written."""
+        """Return whether the run's result is on disk, every byte as it was written."""
         return verify_manifest(self.folder)
 
     @property
     def corrupt_files(self) -> list[str]:
-        """The files of a finished run that are no longer as they were written."""
+        """Return the files of a finished run that are no longer as they were written."""
         return corrupt_files(self.folder)
+
+
+def make_jobs(runs: list[Run], label: str) -> list[Job]:
+    """Return a job per run, dealt out over the devices of this machine."""
+    devices, commit = hardware.devices(), hardware.commit()
+    return [
+        Job(run, label, run.key, devices[index % len(devices)], commit)
+        for index, run in enumerate(runs)
+    ]
+
+
+class SharedInts(Protocol):
+    """An array of numbers that processes share."""
+
+    def __getitem__(self, index: int) -> int: ...
+
+    def __setitem__(self, index: int, value: int) -> None: ...

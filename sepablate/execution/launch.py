@@ -1,96 +1,82 @@
-"""Train a variant: side by side here, on all the processes of torchrun, or on a cluster."""
+"""Select what trains a variant: this machine's processes, those of torchrun, or a dask cluster.
 
-import functools
+Nothing heavy is imported before it is needed: a trainer starts its workers at once.
+"""
+
+import contextlib
 import os
-import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from sepablate import scales
 from sepablate.errors import UserError
 from sepablate.execution import dask_task, process_lifetime
 
+if TYPE_CHECKING:
+    from sepablate.execution.trainer import Trainer
+
 TORCHRUN = "TORCHELASTIC_RUN_ID"
-LEASHES = {"DVC_STAGE", TORCHRUN, dask_task.LEASH}  # of a parent that must not be outlived
+MUST_NOT_OUTLIVE = {"DVC_STAGE", TORCHRUN, dask_task.ENDS_WITH_PARENT}  # set by such a parent
 
 
-def train(
-    variant: str,
-    scale: str,
-    *,
-    processes: int | None = None,
-    mlflow: bool = True,
-    only: str | None = None,
-    cluster: str | None = None,
-) -> list[str]:
-    """Train the runs of a variant that are not trained yet, or `only` one; a line for each failure.
+@dataclass(frozen=True)
+class TrainRequest:
+    """A variant to train.
 
-    Raises UserError for what is unknown or does not go together, KeyboardInterrupt when stopped.
-    Of the processes of torchrun, only the leading one comes back; the others exit.
+    Args:
+        processes: runs at a time; None for as many as fit.
+        mlflow: show the runs in MLflow.
+        only: the key of the one run to train.
+        cluster: the address of a dask scheduler.
     """
-    by_torchrun = TORCHRUN in os.environ
-    if processes and (cluster or by_torchrun):
-        raise UserError(f"--processes {processes}: leave it out where others start the processes")
-    if cluster and by_torchrun:
-        raise UserError(f"--cluster {cluster}: leave it out under torchrun")
-    if LEASHES & os.environ.keys():
+
+    variant: str
+    scale: str
+    processes: int | None = None
+    mlflow: bool = True
+    only: str | None = None
+    cluster: str | None = None
+
+
+def is_main_process() -> bool:
+    """Return whether this process speaks to the user: the only one, or torchrun's rank 0."""
+    return TORCHRUN not in os.environ or os.environ.get("RANK", "0") == "0"
+
+
+@contextlib.contextmanager
+def select_trainer(request: TrainRequest) -> Iterator["Trainer"]:
+    """Yield what trains the request's runs: this machine, torchrun's processes, or a cluster.
+
+    Under torchrun every process trains each run together with the others. Raises UserError for
+    options that do not go together.
+    """
+    torchrun = TORCHRUN in os.environ
+    if request.processes and (request.cluster or torchrun):
+        raise UserError(
+            f"--processes {request.processes}: leave it out where others start the processes"
+        )
+    if request.cluster and torchrun:
+        raise UserError(f"--cluster {request.cluster}: leave it out under torchrun")
+    if MUST_NOT_OUTLIVE & os.environ.keys():
         process_lifetime.die_with_parent()
-    stage = functools.partial(_stage, variant, scale, only, mlflow)
-    if by_torchrun:
-        return _together(scale, stage)
-    if cluster:
-        from sepablate.execution import dask_cluster as machines
+    if torchrun:
+        from sepablate.execution.torchrun import TorchrunTrainer
 
-        return stage(functools.partial(machines.train, cluster))
-    from sepablate.execution import pool
+        with TorchrunTrainer.connect(request.scale) as trainer:
+            yield trainer
+    elif request.cluster:
+        from sepablate.execution.dask_cluster import DaskTrainer
 
-    pool.warm_up()
-    return stage(
-        lambda jobs, observe: pool.train(jobs, processes or pool.default_processes(jobs), observe)
-    )
+        yield DaskTrainer(request.cluster)
+    else:
+        from sepablate.execution import pool
+
+        pool.warm_up()
+        yield pool.Pool(request.processes)
 
 
 def untrained(variant: str, scale: str) -> list[str]:
-    """The keys of the runs of a variant that can be trained now."""
-    from sepablate.execution import train_variant
+    """Return the keys of the runs of a variant that can be trained now."""
+    from sepablate.execution.train_variant import known_jobs
 
-    return [job.key for job in train_variant.known_jobs(variant, scale) if not job.finished]
-
-
-def _together(scale: str, stage: Callable[[Any], list[str]]) -> list[str]:
-    """The stage on all processes of torchrun, which all exit with the same status."""
-    from sepablate.execution import torchrun
-
-    team = torchrun.join()
-    if not team.ranks.leads:
-        sys.exit(team.follow())
-    status = 1
-    try:
-        torchrun.check(scale, scales.load(scale)[0], team.ranks.world)
-        failures = stage(team.train)
-        status = 1 if failures else 0
-        return failures
-    except KeyboardInterrupt:
-        status = os.EX_TEMPFAIL
-        raise
-    except UserError:
-        status = 2
-        raise
-    finally:
-        team.dismiss(status)
-
-
-def _stage(variant: str, scale: str, only: str | None, mlflow: bool, train_with: Any) -> list[str]:
-    """All runs, or one. train_with: a function of jobs and of what observes their progress."""
-    from sepablate.execution import pool, progress, train_variant
-    from sepablate.execution.job import Job
-
-    def train_jobs(jobs: list[Job]) -> pool.Progress:
-        with progress.shown(variant, scale, jobs, live=mlflow) as observe:
-            return train_with(jobs, observe)
-
-    if only:
-        done = train_variant.train_only(variant, scale, only, train_jobs)
-    else:
-        done = train_variant.train(variant, scale, train_jobs)
-    return [progress.explain(name, reason) for name, reason in done.failures.items()]
+    return [job.key for job in known_jobs(variant, scale) if not job.finished]

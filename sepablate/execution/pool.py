@@ -1,38 +1,28 @@
-"""Many runs side by side: each in a process of one thread; on a GPU, small ones share a process."""
+"""Many runs at a time: each in a process of one thread; on a GPU, small ones share a process.
 
-import contextlib
+A pool of its own, since `concurrent.futures` cannot tell a worker that was killed from the others,
+whose runs must go on, nor stop its workers by a signal so that they leave checkpoints.
+"""
+
 import dataclasses
 import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext, ForkServerProcess
-from typing import Any
 
-from sepablate.execution import hardware, process_lifetime
-from sepablate.execution.job import DONE, INTERRUPTED, Job
+from sepablate.execution import hardware, process_lifetime, worker
+from sepablate.execution.job import DONE, INTERRUPTED, Job, SharedInts
+from sepablate.execution.trainer import LocalTrainer, Observer, Progress, Stopped, stop_requests
+from sepablate.runs.run import Run
 
-POLL = 0.1  # seconds between looks at the processes
-SMALL = 1_000_000  # pixels of a forward pass that fill a GPU
-TOGETHER = 6  # small runs that share one
-UNKNOWN = -1000  # how a run ended that shared its process and did not tell
-STOPPED = (INTERRUPTED, -signal.SIGTERM, -signal.SIGKILL)  # how a worker obeys
-
-
-class Stopped(KeyboardInterrupt):
-    """The user asked to stop, or DVC is gone; the same command goes on from the checkpoints."""
-
-
-@dataclass
-class Progress:
-    """What a bar shows: steps done of each run, and how many runs are finished."""
-
-    steps: list[int]
-    finished: int = 0
-    failures: dict[str, int | str] = field(default_factory=dict)  # run -> exit status, or reason
+POLL = 0.1  # seconds between checks of the processes
+FULL_GPU_PIXELS = 1_000_000  # of a forward pass that fills a GPU
+MAX_RUNS_PER_GPU = 6  # small runs that share one
+UNKNOWN = -1000  # the status of a run that shared its process and did not report
+STOPPED = (INTERRUPTED, -signal.SIGTERM, -signal.SIGKILL)  # how a worker that is stopped ends
 
 
 @dataclass(frozen=True)
@@ -46,11 +36,50 @@ class Group:
         return len(self.indices)
 
 
+@dataclass(frozen=True)
+class Pool(LocalTrainer):
+    """Trains jobs on this machine, `processes` at a time; None for as many as fit."""
+
+    processes: int | None = None
+
+    def train(self, jobs: list[Job], observe: Observer = lambda progress: None) -> Progress:
+        """Train every job that is not finished; a finished one is left as it is.
+
+        Raises Stopped when every process has left a checkpoint after SIGINT or SIGTERM, and at
+        once, without checkpoints, if DVC is gone.
+        """
+        context, size = warm_up(), self.processes or default_processes(jobs)
+        steps, statuses = (context.Array("q", len(jobs), lock=False) for _ in range(2))
+        progress = Progress.of(jobs, [job.finished for job in jobs])
+        for index, done in enumerate(progress.steps):
+            steps[index], statuses[index] = done, UNKNOWN
+        waiting = [index for index, done in enumerate(progress.steps) if not done]
+        running: list[Group] = []
+        with stop_requests() as stops:
+            while waiting or running:
+                while waiting and not stops and (room := size - sum(map(len, running))) > 0:
+                    group = next_group(jobs, waiting, room)
+                    process = _start(context, {i: jobs[i] for i in group}, steps, statuses)
+                    running.append(Group(group, process))
+                if stops:
+                    waiting.clear()
+                    _stop(running)
+                time.sleep(POLL)
+                if process_lifetime.orphaned() and not stops:
+                    stops.append(signal.SIGTERM)
+                running = collect_ended(jobs, running, statuses, progress, stopping=bool(stops))
+                progress.steps = list(steps)
+                observe(progress)
+            if stops and progress.finished + len(progress.failures) < len(jobs):
+                raise Stopped
+        return progress
+
+
 def warm_up() -> ForkServerContext:
     """Start, in the background, the server that forks workers with torch already imported.
 
     A forked worker starts in milliseconds, and a worker that crashes takes no other with it. (Runs
-    that share one crash together, and go on from their checkpoints when they are started again.)
+    that share a process crash together, and resume from their checkpoints.)
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["sepablate.execution.preload"])
@@ -59,126 +88,61 @@ def warm_up() -> ForkServerContext:
     return context
 
 
-def train(
-    jobs: list[Job],
-    processes: int,
-    observe: Callable[[Progress], None] = lambda progress: None,
-) -> Progress:
-    """Train every job that is not finished, `processes` at a time; the others are left as they are.
-
-    Raises Stopped after SIGINT or SIGTERM, when every process has left a checkpoint; without one,
-    at once, if DVC is gone. A run that fails is named in the returned progress, and does not stop
-    the others.
-    """
-    context = warm_up()
-    shared, ended = (context.Array("q", len(jobs), lock=False) for _ in range(2))
-    progress = Progress(steps=[job.run.scale.steps if job.finished else 0 for job in jobs])
-    for index, steps in enumerate(progress.steps):
-        shared[index], ended[index] = steps, UNKNOWN
-    waiting = [index for index, job in enumerate(jobs) if not job.finished]
-    progress.finished = len(jobs) - len(waiting)
-    running: list[Group] = []
-    with stop_requests() as stops:
-        while waiting or running:
-            while waiting and not stops and (room := processes - sum(map(len, running))) > 0:
-                group = _next_group(jobs, waiting, room)
-                running.append(Group(group, _start(context, jobs, group, shared, ended)))
-            if stops:
-                waiting.clear()
-                for each in running:
-                    each.process.kill() if process_lifetime.orphaned() else each.process.terminate()
-            time.sleep(POLL)
-            if process_lifetime.orphaned() and not stops:
-                stops.append(signal.SIGTERM)
-            running = _collect(jobs, running, ended, progress, stopping=bool(stops))
-            progress.steps = list(shared)
-            observe(progress)
-        if stops and progress.finished + len(progress.failures) < len(jobs):
-            raise Stopped
-    return progress
-
-
-def jobs_for(runs: list[Any], label: str) -> list[Job]:
-    """A job per run, dealt out over the devices of this machine."""
-    devices, commit = hardware.devices(), hardware.commit()
-    return [
-        Job(run, label, run.key, devices[index % len(devices)], commit)
-        for index, run in enumerate(runs)
-    ]
-
-
 def default_processes(jobs: list[Job]) -> int:
-    """How many runs at a time: one a core; or on each GPU one, or several that are small."""
+    """Return how many runs fit at a time: one a core; on each GPU one, or several small ones."""
     devices = hardware.devices()
     if devices == ["cpu"]:
         return len(os.sched_getaffinity(0))
-    return len(devices) * min((_together(job.run) for job in jobs), default=1)
+    return len(devices) * min((_runs_per_gpu(job.run) for job in jobs), default=1)
 
 
-def _together(run: Any) -> int:
-    """How many runs like this one share a GPU; only recorded steps can take turns on it."""
-    pixels = (run.scale.micro_batch or run.scale.batch_size) * run.image_size**2
-    return max(1, min(TOGETHER, SMALL // pixels)) if run.kernels == "triton" else 1
-
-
-def _next_group(jobs: list[Job], waiting: list[int], room: int) -> list[int]:
+def next_group(jobs: list[Job], waiting: list[int], room: int) -> list[int]:
     """Take the jobs of one process out of `waiting`: one, or on a GPU several that share it."""
     first = jobs[waiting[0]]
-    size = min(room, _together(first.run)) if first.device != "cpu" else 1
+    size = min(room, _runs_per_gpu(first.run)) if first.device != "cpu" else 1
     group = [index for index in waiting if jobs[index].device == first.device][:size]
     for index in group:
         waiting.remove(index)
     return group
 
 
+def collect_ended(
+    jobs: list[Job],
+    running: list[Group],
+    statuses: SharedInts,
+    progress: Progress,
+    stopping: bool,
+) -> list[Group]:
+    """Record how the runs of ended processes ended; return the groups that go on."""
+    alive = [group for group in running if group.process.is_alive()]
+    for group in (group for group in running if group not in alive):
+        for index in group.indices:
+            status = statuses[index]
+            if status == UNKNOWN:
+                status = group.process.exitcode or DONE
+            if not (stopping and status in STOPPED):
+                progress.record(jobs[index], status)
+    return alive
+
+
+def _runs_per_gpu(run: Run) -> int:
+    """Return how many runs like this one share a GPU; only recorded steps can take turns on it."""
+    pixels = (run.scale.micro_batch or run.scale.batch_size) * run.image_size**2
+    fit = max(1, min(MAX_RUNS_PER_GPU, FULL_GPU_PIXELS // pixels))
+    return fit if run.kernels == "triton" else 1
+
+
 def _start(
-    context: ForkServerContext, jobs: list[Job], group: list[int], shared: Any, ended: Any
+    context: ForkServerContext, group: dict[int, Job], steps: SharedInts, statuses: SharedInts
 ) -> ForkServerProcess:
-    beside = len(group) - 1
-    own = {index: dataclasses.replace(jobs[index], beside=beside) for index in group}
-    process = context.Process(target=_work, args=(own, shared, ended), name=jobs[group[0]].key)
+    others = len(group) - 1
+    jobs = {i: dataclasses.replace(job, co_located_runs=others) for i, job in group.items()}
+    name = next(iter(jobs.values())).key
+    process = context.Process(target=worker.run_jobs, args=(jobs, steps, statuses), name=name)
     process.start()
     return process
 
 
-def _work(jobs: dict[int, Job], progress: Any, ended: Any) -> None:
-    from sepablate.execution import worker  # only a worker trains
-
-    if len(jobs) > 1:
-        return worker.work_together(jobs, progress, ended)
-    ((index, job),) = jobs.items()
-    return worker.work(job, progress, index)
-
-
-def _collect(
-    jobs: list[Job], running: list[Group], ended: Any, progress: Progress, stopping: bool
-) -> list[Group]:
-    """Note how the runs of ended processes ended; the processes that go on."""
-    alive = [group for group in running if group.process.is_alive()]
+def _stop(running: list[Group]) -> None:
     for group in running:
-        if group in alive:
-            continue
-        for index in group.indices:
-            status = ended[index]
-            if status == UNKNOWN:
-                status = group.process.exitcode or 0
-            if status == DONE:
-                progress.finished += 1
-            elif not (stopping and status in STOPPED):
-                progress.failures[f"{jobs[index].run.variant} seed {jobs[index].run.seed}"] = status
-    return alive
-
-
-@contextlib.contextmanager
-def stop_requests() -> Iterator[list[int]]:
-    """A list that fills when the user asks to stop."""
-    stops: list[int] = []
-    before = {
-        number: signal.signal(number, lambda number, frame: stops.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield stops
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        group.process.kill() if process_lifetime.orphaned() else group.process.terminate()

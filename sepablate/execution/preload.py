@@ -1,12 +1,12 @@
-"""What the server that forks the workers imports before it serves; nobody else does."""
+"""Imported only by the server that forks workers, before it serves: what every worker needs."""
 
 import signal
 
-import torch._dynamo  # a second that the first optimiser of each worker would wait for
+import torch._dynamo  # torch imports it, in a second, for the first optimizer of each process
 
 from sepablate.execution import worker
 
 __all__ = ["torch", "worker"]
 
-# A SIGTERM to everybody (timeout, systemd, a batch system) must leave it to tell how workers ended.
+# After a SIGTERM to everybody (timeout, systemd, a batch system) it must report how workers ended.
 signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Processes that do not outlive the one that started them. Light: called before torch is there."""
+"""Processes that do not outlive the one that started them. Imported before torch: keep it light."""
 
 import ctypes
 import multiprocessing
@@ -7,40 +7,41 @@ import signal
 from pathlib import Path
 
 SHELLS = {"sh", "dash", "bash", "ash", "zsh", "ksh"}
+PR_SET_PDEATHSIG = 1
 
-_line: tuple[int, ...] = ()  # who had started this process when it asked not to outlive them
+_ancestors_at_start: tuple[int, ...] = ()  # set by `die_with_parent`
 
 
 def die_with_parent() -> None:
     """Ask Linux for a signal when the parent process ends, however it ends.
 
     A worker is killed, at once and whatever it is doing: it loses the steps since its checkpoint. A
-    trainer gets SIGTERM, and has time to tell MLflow.
+    trainer gets SIGTERM, and has time to update MLflow.
     """
-    global _line
-    _line = _ancestors()
+    global _ancestors_at_start
+    _ancestors_at_start = _ancestors()
     number = signal.SIGTERM if multiprocessing.parent_process() is None else signal.SIGKILL
     libc = ctypes.CDLL(None)
     if hasattr(libc, "prctl"):
-        libc.prctl(1, number)  # PR_SET_PDEATHSIG
-    adopted = _line[-1] == 1 and os.getsid(1) != os.getsid(0)
-    if adopted or orphaned():  # it had ended already
+        libc.prctl(PR_SET_PDEATHSIG, number)
+    adopted = _ancestors_at_start[-1] == 1 and os.getsid(1) != os.getsid(0)
+    if adopted or orphaned():  # the parent had ended already
         os.kill(os.getpid(), number)
 
 
 def orphaned() -> bool:
-    """Whether the process that started this one is gone: DVC, or a worker's trainer.
+    """Return whether the process that started this one is gone: DVC, or a worker's trainer.
 
-    To be asked now and then: DVC's end leaves a shell between the two alive, so no signal comes.
+    To be called now and then: DVC's end leaves a shell between the two running, so no signal comes.
     """
     parent = multiprocessing.parent_process()
     if parent is not None:
         return not parent.is_alive()
-    return bool(_line) and _ancestors() != _line
+    return bool(_ancestors_at_start) and _ancestors() != _ancestors_at_start
 
 
 def _ancestors() -> tuple[int, ...]:
-    """The parent; and if that is a shell, its parent, which DVC is where its shell stays."""
+    """Return the parent; if that is a shell, its parent too: DVC, where its shell stays."""
     parent = os.getppid()
     try:
         stat = Path(f"/proc/{parent}/stat").read_text()

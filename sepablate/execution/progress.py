@@ -1,80 +1,89 @@
-"""What a person sees while a stage trains: one bar, or a line now and then without a terminal."""
+"""Show a stage's progress: one bar, or a line now and then without a terminal."""
 
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as ProgressBar
 
 from sepablate import study
-from sepablate.execution import pool
-from sepablate.execution.job import BUSY, FOLDER, NO_SPACE, Job
+from sepablate.execution.job import BUSY, NO_SPACE, Job
+from sepablate.execution.trainer import Observer, Progress
+from sepablate.store import layout
 
 LINE_EVERY = 15.0  # seconds between lines without a terminal
 
 
 @contextlib.contextmanager
-def shown(
-    variant: str, scale: str, jobs: list[Job], live: bool
-) -> Iterator[Callable[[pool.Progress], None]]:
-    """Show the progress of `jobs`, and follow them in MLflow if `live`."""
+def shown(jobs: list[Job], mlflow: bool) -> Iterator[Observer]:
+    """Show the progress of jobs of one variant, and follow them in MLflow if asked to."""
     with contextlib.ExitStack() as stack:
-        show = stack.enter_context(_bar(variant, scale, jobs))
-        if live and not all(job.finished for job in jobs):
-            stack.enter_context(_followed(variant, scale, jobs))
+        show = stack.enter_context(_bar(jobs))
+        if mlflow and not all(job.finished for job in jobs):
+            stack.enter_context(_followed(jobs))
         yield show
 
 
 def explain(name: str, status: int | str) -> str:
-    """One line on why a run did not finish. status: its exit status, or the reason itself."""
+    """Return one line on why a run did not finish: by its exit status, or the reason itself."""
     if isinstance(status, str):
         return f"{name}: {status}"
     if status == BUSY:
         return f"{name} is being trained by another process; wait for it, then run this again"
     if status == NO_SPACE:
-        return f"{name} has no room on the disk; make some, and the same command goes on"
+        return f"{name} has no room on the disk; make room, and the same command resumes it"
     if status < 0:
         return f"{name} was ended by {signal.Signals(-status).name}; the same command resumes it"
-    return f"{name} failed: see error.txt in its folder in {FOLDER}"
+    return f"{name} failed: see {layout.ERROR} in its folder in {layout.RUN_FOLDERS}"
 
 
 @contextlib.contextmanager
-def _bar(variant: str, scale: str, jobs: list[Job]) -> Iterator[Callable[[pool.Progress], None]]:
-    batch, steps = jobs[0].run.scale.batch_size, jobs[0].run.scale.steps
-    total, began = steps * len(jobs), time.monotonic()
-    console, already, last = Console(), sum(steps for job in jobs if job.finished), [began]
+def _bar(jobs: list[Job]) -> Iterator[Observer]:
+    run = jobs[0].run
+    title, steps = f"{run.variant} · {run.scale_name}", run.scale.steps
+    already = sum(steps for job in jobs if job.finished)
+    total, began, console = steps * len(jobs), time.monotonic(), Console()
+    last_line = began
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"))
-    with Progress(*columns, TimeElapsedColumn(), console=console, transient=False) as bar:
-        task = bar.add_task(f"{variant} · {scale}", total=total, note="", completed=already)
+    with ProgressBar(*columns, TimeElapsedColumn(), console=console) as bar:
+        task = bar.add_task(title, total=total, note="", completed=already)
         bar.live.auto_refresh = console.is_terminal
 
-        def show(progress: pool.Progress) -> None:
-            done, seconds = sum(progress.steps), time.monotonic() - began
-            rate = max(done - already, 0) / max(seconds, 1e-9)
+        def show(progress: Progress) -> None:
+            nonlocal last_line
+            done, now = sum(progress.steps), time.monotonic()
+            rate = max(done - already, 0) / max(now - began, 1e-9)
             left = f"{(total - done) / rate:.0f} s left" if rate else "starting"
-            note = f"{progress.finished}/{len(jobs)} runs, {rate * batch:.0f} images/s, {left}"
+            speed = f"{rate * run.scale.batch_size:.0f} images/s"
+            note = f"{progress.finished}/{len(jobs)} runs, {speed}, {left}"
             bar.update(task, completed=done, note=note)
-            now = time.monotonic()
-            if not console.is_terminal and now - last[0] > LINE_EVERY:
-                last[0] = now
-                print(f"{variant} · {scale}: {note}", flush=True)
+            if not console.is_terminal and now - last_line > LINE_EVERY:
+                last_line = now
+                print(f"{title}: {note}", flush=True)
 
-        for job in jobs:
-            if job.corrupt_files:
-                where = f"{job.folder}/{job.corrupt_files[0]}"
-                print(f"{where} is damaged: {variant} seed {job.run.seed} is trained again")
-        if already:
-            console.print(f"{already // steps} of {len(jobs)} runs are on disk already")
+        _print_state(console, jobs, already // steps)
         yield show
 
 
+def _print_state(console: Console, jobs: list[Job], finished: int) -> None:
+    for job in jobs:
+        if job.corrupt_files:
+            path = job.folder / job.corrupt_files[0]
+            print(f"{path} is damaged: {job.name} is trained again")
+    if finished:
+        console.print(f"{finished} of {len(jobs)} runs are on disk already")
+
+
 @contextlib.contextmanager
-def _followed(variant: str, scale: str, jobs: list[Job]) -> Iterator[None]:
+def _followed(jobs: list[Job]) -> Iterator[None]:
     from sepablate import tracking
 
-    follower = tracking.Live(study.studies_with(variant), scale, [job.key for job in jobs])
+    run = jobs[0].run
+    studies = study.studies_with(run.variant)
+    follower = tracking.Live(studies, run.scale_name, [job.key for job in jobs])
     try:
         yield
     finally:

@@ -1,12 +1,10 @@
-"""One run in a process of its own: lock, resume, train, leave whole files behind."""
+"""Train runs in a worker process: lock, resume, train, leave whole files."""
 
 import atexit
+import contextlib
 import ctypes
-import fcntl
-import functools
 import gc
 import json
-import operator
 import resource
 import signal
 import sys
@@ -14,192 +12,209 @@ import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from sepablate import data
 from sepablate.execution import hardware, process_lifetime
-from sepablate.execution.job import BUSY, DONE, FAILED, INTERRUPTED, NO_SPACE, Job
-from sepablate.store import checkpoint
-from sepablate.store.files import MANIFEST, NoSpace, corrupt_files, write_atomically, write_manifest
+from sepablate.execution.job import BUSY, DONE, FAILED, INTERRUPTED, NO_SPACE, Job, SharedInts
+from sepablate.store import checkpoint, layout
+from sepablate.store.files import (
+    MANIFEST,
+    NoSpace,
+    corrupt_files,
+    locked,
+    write_atomically,
+    write_manifest,
+)
+from sepablate.store.run_files import Row, format_rows
 from sepablate.training import engine
-from sepablate.training.process_group import ALONE, Ranks
-from sepablate.training.step import State
-
-FILES = ("run.json", "curve.csv", "measured.json", "correct.bin", "precision.bin", "result.csv")
-HEADER = "run_key,variant,seed,step,metric,value"
+from sepablate.training.process_group import SINGLE, World
+from sepablate.training.step import TrainState, eval_steps
 
 
-def work(job: Job, progress: Any, index: int) -> None:
-    """Train `job` and exit with DONE, FAILED, NO_SPACE, INTERRUPTED, or BUSY: another trains it.
+def run_jobs(jobs: dict[int, Job], steps: SharedInts, statuses: SharedInts) -> None:
+    """Train jobs in this process: one, or several at the same time on one GPU, a thread for each.
 
-    progress: shared array of steps done, of which `index` is this run's.
+    Args:
+        jobs: by their places in the shared arrays.
+        steps: the steps done of each run.
+        statuses: how each run ended: DONE, FAILED, NO_SPACE, INTERRUPTED, or BUSY where another
+            process trains it.
     """
-    status = _worked(job, progress, index, _begin())
-    if status != DONE:
-        raise SystemExit(status)
-
-
-def work_together(jobs: dict[int, Job], progress: Any, ended: Any) -> None:
-    """Train several runs at the same time on one GPU, a thread for each.
-
-    progress, ended: shared arrays of steps done and of how runs ended, by the keys of `jobs`.
-    """
-    stop = _begin()
-
-    def one(index: int) -> None:
-        ended[index] = _worked(jobs[index], progress, index, stop)
-
+    stops = become_worker()
+    monitors = {index: RunMonitor(job, stops, steps, index) for index, job in jobs.items()}
+    if len(jobs) == 1:
+        ((index, job),) = jobs.items()
+        statuses[index] = run_job(job, monitors[index])
+        return
     with ThreadPoolExecutor(len(jobs)) as threads:
-        list(threads.map(one, jobs))
+        ended = {i: threads.submit(run_job, job, monitors[i]) for i, job in jobs.items()}
+        for index, status in ended.items():
+            statuses[index] = status.result()
 
 
-def _begin() -> list[int]:
-    """Make this process a worker; the list fills when it shall stop."""
-    stop: list[int] = []
+def become_worker() -> list[int]:
+    """Make this process a worker; return a list that fills when it must stop."""
+    stops: list[int] = []
     process_lifetime.die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent passes it on as SIGTERM
-    signal.signal(signal.SIGTERM, lambda number, frame: stop.append(number))
+    signal.signal(signal.SIGTERM, lambda number, frame: stops.append(number))
     tune_allocator()
-    return stop
+    return stops
 
 
-def _worked(job: Job, progress: Any, index: int, stop: list[int]) -> int:
-    tell = functools.partial(operator.setitem, progress, index)
-    return run_locked(job, lambda: train(job, tell, stop))
+def run_job(job: Job, monitor: "RunMonitor", world: World = SINGLE) -> int:
+    """Train a job unless it is finished, holding its lock; return how it ended.
 
-
-def run_locked(job: Job, train_it: Callable[[], None]) -> int:
-    """Hold the lock of `job` and train it, unless it is finished: one of the statuses above."""
-    job.folder.mkdir(parents=True, exist_ok=True)
-    with (job.folder / "lock").open("w") as lock:
+    Of several processes the main one holds the lock and writes the files.
+    """
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not job.finished:
-                _clear(job.folder)
-                train_it()
-        except BlockingIOError:
-            return BUSY
+            status = _prepare(job, stack) if world.is_main else None
+            if (status := world.broadcast(status)) is not None:
+                return status
+            monitor.on_start()
+            splits = data.dataset(job.run.dataset).load(layout.DATA)
+            outcome = engine.fit(job.run, splits, job.folder, monitor, job.device, world)
+            if world.is_main:
+                monitor.write_result(outcome)
         except engine.Interrupted:
             return INTERRUPTED
         except NoSpace as error:
             print(f"sepablate: {error}", file=sys.stderr, flush=True)
             return NO_SPACE
         except Exception:
-            write_atomically(job.folder / "error.txt", traceback.format_exc())
+            if world.is_main:
+                write_atomically(job.folder / layout.ERROR, traceback.format_exc())
+            else:
+                traceback.print_exc()
             return FAILED
     return DONE
 
 
-def train(
-    job: Job,
-    tell: Callable[[int], None],
-    stop: list[int],
-    ranks: Ranks = ALONE,
-    begins: Callable[[], None] = lambda: None,
-) -> None:
-    """Train `job` and write its files; the first of `ranks` calls this.
-
-    tell: told the steps done; stop: fills when it shall stop; begins: called before the first step.
-    """
-    run = job.run
-    described = {**run.config, "label": job.label, "seed": run.seed, "run_key": job.key}
-    write_atomically(job.folder / "run.json", json.dumps(described, indent=1))
-    began = time.time_ns() // 1_000_000
-    due = engine.evaluation_steps(run)
-    resumed = bool(checkpoint.newest_step(job.folder))  # what it used before, nobody knows
-    measurable = not resumed and job.processes == 1
-    joules = hardware.energy_meter(job.device) if measurable else lambda: None
-
-    def follow(state: State) -> None:
-        tell(state.step)
-        energy = joules()
-        if state.step in due:
-            _write_measured(job, began, state.seconds, state.step, state.times, energy)
-            write_atomically(job.folder / "curve.csv", to_csv(job, state.rows))
-
-    begins()
-    outcome = engine.fit(
-        run,
-        data.dataset(run.dataset).load(data.FOLDER),
-        job.folder,
-        device=job.device,
-        ranks=ranks,
-        stopping=lambda: bool(stop) or process_lifetime.orphaned(),
-        progress=follow,
-    )
-    if outcome.scores is not None:
-        write_atomically(*_scored(job, outcome.scores.numpy()))
-    _write_measured(job, began, outcome.seconds, outcome.rows[-1][0], outcome.times, joules())
-    write_atomically(job.folder / "result.csv", to_csv(job, outcome.rows))
-    write_manifest(job.folder, [name for name in FILES if (job.folder / name).exists()])
-    checkpoint.clear(job.folder)
-    tell(run.scale.steps)
-
-
-def _scored(job: Job, scores: np.ndarray) -> tuple[Path, bytes]:
-    """The file of the test images' scores: a bit for right or wrong, or float32 precisions."""
-    if job.run.task == "single_label":
-        return job.folder / "correct.bin", np.packbits(scores.astype(bool)).tobytes()
-    return job.folder / "precision.bin", scores.astype("<f4").tobytes()
-
-
-def to_csv(job: Job, rows: list[engine.Row]) -> str:
-    """Tidy: one line per step and metric, each with the run's key."""
-    run = job.run
-    lines = [
-        f"{job.key},{run.variant},{run.seed},{step},{metric},{value!r}"
-        for step, metric, value in rows
-    ]
-    return "\n".join([HEADER, *lines]) + "\n"
-
-
-def _write_measured(
-    job: Job, began: int, seconds: float, steps: int, times: list[list[int]], joules: float | None
-) -> None:
-    """What differs between two identical runs, kept out of the files that must not.
-
-    beside: how many other runs its process trained at the same time; its memory is that of all.
-    energy_joules: of the processor packages or the accelerator while the run went on, with all
-    that ran beside it; null if the machine does not tell, the run was interrupted, or several
-    processes trained it.
-    """
-    measured = {
-        "run_key": job.key,
-        "started": began,
-        "seconds": round(seconds, 3),
-        "images_per_second": round(steps * job.run.scale.batch_size / seconds, 1),
-        "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
-        "energy_joules": joules,
-        "evaluations": times,
-        "processes": job.processes,
-        "beside": job.beside,
-        "hardware": hardware.describe(),
-        "versions": hardware.versions(),
-        "commit": job.commit,
-    }
-    write_atomically(job.folder / "measured.json", json.dumps(measured, indent=1))
-
-
-def _clear(folder: Path) -> None:
-    """Delete what a killed process was writing, and a result that is damaged."""
-    for path in folder.glob(".*.tmp"):
+def _prepare(job: Job, stack: contextlib.ExitStack) -> int | None:
+    """Lock the job's folder and remove broken files; return a status if there is nothing to do."""
+    try:
+        stack.enter_context(locked(job.folder / layout.LOCK, wait=False))
+    except BlockingIOError:
+        return BUSY
+    if job.finished:
+        return DONE
+    for path in job.folder.glob(".*.tmp"):  # of a killed process
         path.unlink(missing_ok=True)
-    if corrupt_files(folder):
-        for name in (MANIFEST, *FILES):
-            (folder / name).unlink(missing_ok=True)
+    if corrupt_files(job.folder):
+        for name in (MANIFEST, *layout.RUN_FILES):
+            (job.folder / name).unlink(missing_ok=True)
+    return None
+
+
+class RunMonitor(engine.Monitor):
+    """Follows one run: reports its steps and, on the main process, writes its files.
+
+    Args:
+        stops: fills when the run must stop.
+        steps: an array of the steps done, of which `index` is this run's.
+        is_main: whether this process writes the files.
+    """
+
+    def __init__(
+        self, job: Job, stops: list[int], steps: SharedInts, index: int, is_main: bool = True
+    ) -> None:
+        self.job, self.stops, self.is_main = job, stops, is_main
+        self.steps, self.index = steps, index
+        self.curve_steps = eval_steps(job.run)
+        self.started = 0
+        self.energy: Callable[[], float | None] = lambda: None
+
+    def on_start(self) -> None:
+        """Write the run's config and begin to measure, before the data are loaded."""
+        if not self.is_main:
+            return
+        job = self.job
+        config = {**job.run.config, "label": job.label, "seed": job.run.seed, "run_key": job.key}
+        write_atomically(job.folder / layout.RUN_CONFIG, json.dumps(config, indent=1))
+        self.started = time.time_ns() // 1_000_000
+        resumed = bool(checkpoint.newest_step(job.folder))  # what it used before is unknown
+        if not resumed and job.processes == 1:
+            self.energy = hardware.energy_meter(job.device)
+
+    def on_step(self, state: TrainState) -> None:
+        """Report the step; where the curve has a point, write the curve and the measurements."""
+        self.steps[self.index] = state.step
+        energy = self.energy()  # read at each step: its counter may overflow
+        if state.step in self.curve_steps:
+            self._write_measured(state.seconds, state.step, state.times, energy)
+            self._write(layout.CURVE, self._format(state.rows))
+
+    def should_stop(self) -> bool:
+        """Return whether the user asked to stop, or the parent process is gone."""
+        return bool(self.stops) or process_lifetime.orphaned()
+
+    def write_result(self, outcome: engine.Outcome) -> None:
+        """Write the files of a finished run, the manifest last, and delete its checkpoints."""
+        job = self.job
+        if outcome.scores is not None:
+            self._write(layout.SCORES[job.run.task], _encode_scores(job.run.task, outcome.scores))
+        last_step = outcome.rows[-1][0]
+        self._write_measured(outcome.seconds, last_step, outcome.times, self.energy())
+        self._write(layout.RESULT, self._format(outcome.rows))
+        names = [name for name in layout.RUN_FILES if (job.folder / name).exists()]
+        write_manifest(job.folder, names)
+        checkpoint.clear(job.folder)
+        self.steps[self.index] = job.run.scale.steps
+
+    def _write(self, name: str, content: bytes | str) -> None:
+        write_atomically(self.job.folder / name, content)
+
+    def _format(self, rows: list[Row]) -> str:
+        return format_rows(rows, self.job.key, self.job.run.variant, self.job.run.seed)
+
+    def _write_measured(
+        self, seconds: float, steps: int, times: list[list[int]], joules: float | None
+    ) -> None:
+        """Write what differs between two identical runs, apart from the files that must not.
+
+        co_located_runs: how many other runs its process trained; its memory is that of all.
+        energy_joules: of the processor packages or the accelerator during the run, with all that
+        ran on them; null if the machine does not tell, the run was interrupted, or several
+        processes trained it.
+        """
+        job = self.job
+        peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        measured = {
+            "run_key": job.key,
+            "started": self.started,
+            "seconds": round(seconds, 3),
+            "images_per_second": round(steps * job.run.scale.batch_size / seconds, 1),
+            "peak_memory_mib": round(peak_kib / 1024, 1),
+            "energy_joules": joules,
+            "evaluations": times,
+            "processes": job.processes,
+            "co_located_runs": job.co_located_runs,
+            "hardware": hardware.describe(),
+            "versions": hardware.versions(),
+            "commit": job.commit,
+        }
+        self._write(layout.MEASURED, json.dumps(measured, indent=1))
+
+
+def _encode_scores(task: str, scores: Tensor) -> bytes:
+    """Return the test images' scores as a bit for right or wrong, or as float32 precisions."""
+    if task == "single_label":
+        return np.packbits(scores.numpy().astype(bool)).tobytes()
+    return scores.numpy().astype("<f4").tobytes()
 
 
 def tune_allocator() -> None:
-    """Keep freed activations, which each step asks for again, and let imported modules be.
+    """Keep freed activations, which each step needs again, and exempt modules from collection.
 
     glibc would return the memory to the system; Python's collector would go through all modules
     again and again, an eighth of a small network's step.
     """
     gc.freeze()
-    atexit.register(gc.unfreeze)  # else what ends with the process looks like a leak
+    atexit.register(gc.unfreeze)  # else what ends with the process seems to be a leak
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         libc.mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD

@@ -1,10 +1,11 @@
 """Initial weights as a function of a seed and of each parameter's name."""
 
-import hashlib
 import math
 
 import torch
 from torch import Tensor, nn
+
+from sepablate.rng import generator
 
 
 def init_weights(model: nn.Module, seed: int) -> None:
@@ -33,6 +34,5 @@ def init_weights(model: nn.Module, seed: int) -> None:
 @torch.no_grad()
 def _draw(weight: Tensor, deviation: float, seed: int, name: str) -> None:
     """Fill `weight` from Normal(0, deviation), drawn on the CPU so that devices agree."""
-    digest = hashlib.sha256(f"{seed}/init/{name}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big"))
-    weight.copy_(deviation * torch.randn(weight.shape, generator=generator))
+    draw = generator(seed, "init", name, bits=64)
+    weight.copy_(deviation * torch.randn(weight.shape, generator=draw))

@@ -15,13 +15,15 @@ from statistics import mean
 import torch
 
 from sepablate import data
-from sepablate.data.fashion_mnist import Split
+from sepablate.data.split import TensorSplit
 from sepablate.errors import UserError
 from sepablate.execution import hardware, pool, process_lifetime, worker
-from sepablate.execution.job import FOLDER, Job
+from sepablate.execution.job import Job
 from sepablate.runs.run import Run
-from sepablate.store import checkpoint
-from sepablate.training import batches, engine, evaluation, objective
+from sepablate.store import checkpoint, layout
+from sepablate.training import batches, engine
+from sepablate.training.objective import make_objective
+from sepablate.training.step import TrainContext, eval_steps, evaluate
 
 STEPS, IMAGES = 2.5, 0.8  # seconds spent on gradient steps, and on evaluating images
 BEGIN_TRAINING = """
@@ -58,7 +60,7 @@ class Cost:
 
     def seconds(self, run: Run, done: int = 0) -> float:
         """Of `run` from step `done` to its end."""
-        points = sum(step > done for step in engine.evaluation_steps(run))
+        points = sum(step > done for step in eval_steps(run))
         images = 2 * (points * run.scale.validation_images + run.scale.test_images)
         steps = run.scale.steps - done
         return self.start + steps * self.step + points * self.checkpoint + images * self.image
@@ -94,24 +96,24 @@ def _measure(job: Job, asked: float) -> Cost:
     run, splits = job.run, _splits(job.run)
     state = engine.start(run, job.device)
     training = splits["train"].first(run.scale.images)
-    setting = evaluation.Setting(run, objective.of(run.task, training.labels), job.device)
-    feed = batches.training(training, run, device=job.device)
-    step = engine.stepper(state, feed, setting)
-    size = batches.evaluation_batch(job.device)
+    setting = TrainContext(run, make_objective(run.task, training.labels), job.device)
+    feed = batches.make_batches(training, run, device=job.device)
+    step = engine.make_train_step(state, feed, setting)
+    size = batches.eval_batch_size(job.device)
     few = splits["test"].first(min(size, run.scale.test_images))
 
-    def evaluate() -> None:
-        evaluation.scores(state.model, few, setting)
+    def evaluate_images() -> None:
+        evaluate(state.model, few, setting)
 
     warm_up = hardware.warm_up_steps(job.device)
     for _ in range(warm_up):
         step()
-    evaluate()
+    evaluate_images()
     ready = time.monotonic() - asked
     step_seconds = _timed(step, STEPS, run.scale.steps)
-    batch_seconds = _timed(evaluate, IMAGES, run.scale.test_images // len(few.labels))
-    FOLDER.parent.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=FOLDER.parent, prefix="plan-") as folder:
+    batch_seconds = _timed(evaluate_images, IMAGES, run.scale.test_images // len(few.labels))
+    layout.STATE.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=layout.STATE, prefix="plan-") as folder:
         write = _timed(lambda: checkpoint.save(Path(folder), 0, state.to_dict()), 0, 1)
         size = sum(path.stat().st_size for path in Path(folder).iterdir())
     return Cost(
@@ -135,7 +137,7 @@ def _timed(once: Callable[[], object], seconds: float, times: int) -> float:
     return (time.monotonic() - began) / done
 
 
-def _splits(run: Run) -> dict[str, Split]:
+def _splits(run: Run) -> dict[str, TensorSplit]:
     """The data, or noise of the same shape where they are not fetched yet."""
     try:
         return data.dataset(run.dataset).load(data.FOLDER)
@@ -143,4 +145,4 @@ def _splits(run: Run) -> dict[str, Split]:
         images = torch.randint(256, (50_000, 28, 28), dtype=torch.uint8)
         several = (run.options["classes"],) if run.task == "multi_label" else ()
         labels = torch.randint(2 if several else 10, (50_000, *several))
-        return dict.fromkeys(("train", "test"), Split(images, labels))
+        return dict.fromkeys(("train", "test"), TensorSplit(images, labels))

@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sepablate.execution import pool, worker
+from sepablate.execution import pool
 from sepablate.execution.job import Job
 from sepablate.planning import calibration, work
 from sepablate.planning.calibration import Cost
 from sepablate.planning.pipeline import RUNS, Stage
 from sepablate.planning.work import Work
 from sepablate.store import checkpoint
+from sepablate.store.run_files import format_rows
 
 COPIES = 3  # of a result: in .sepablate, in results, in DVC's cache
 
@@ -135,7 +136,8 @@ def _result_bytes(job: Job) -> int:
     """Of the curve, the correctness of each test image, and the config."""
     scale = job.run.scale
     row = (scale.steps, "validation/accuracy_averaged", 1 / 3)
-    curve = worker.to_csv(job, [row] * (4 * scale.evaluations + 2))
+    rows = [row] * (4 * scale.evaluations + 2)
+    curve = format_rows(rows, job.key, job.run.variant, job.run.seed)
     return len(curve) + scale.test_images // 8 + len(json.dumps(job.run.config))
 
 

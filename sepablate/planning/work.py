@@ -31,13 +31,7 @@ class Work:
 
 def of(variant: str, scale: str) -> Work:
     """The runs that the stage of `variant` needs; UserError if it would refuse to train."""
-    train_variant.check(variant, scale)
-    trials = train_variant.trial_jobs(variant, scale)
-    if not trials:
-        return Work([train_variant.seed_jobs(variant, scale, {})])
-    known = all(job.finished for job in trials)
-    jobs = train_variant.seed_jobs(variant, scale, train_variant.validated(trials) if known else {})
-    return Work([trials, jobs[train_variant.TRIAL_SEEDS :]])  # the first seeds are among the trials
+    return Work(train_variant.job_rounds(variant, scale))
 
 
 def steps_done(job: Job) -> int:

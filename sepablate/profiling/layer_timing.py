@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from sepablate import study
 from sepablate.errors import UserError
 from sepablate.execution import hardware
+from sepablate.execution.backend import select_precision
 from sepablate.store.files import write_atomically
 from sepablate.study import LayerStudy
 
@@ -53,7 +54,7 @@ def study_times(name: str, scale: str) -> None:
         raise UserError(f"study {name!r}: trains networks; choose one that is a LayerStudy")
     each = declared.at(scale)
     device = hardware.devices()[0]
-    fast = hardware.precision("auto", KEPT.parent)
+    fast = select_precision("auto", KEPT.parent)
     precisions = ["fp32"] + ["bf16"] * (fast == "bf16")
     kept = KEPT / f"{_key(each, precisions)}.csv"
     if kept.exists():

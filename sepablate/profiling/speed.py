@@ -12,13 +12,14 @@ from rich.console import Console
 from torch import Tensor
 
 from sepablate.execution import backend, hardware
-from sepablate.execution.job import FOLDER
 from sepablate.paper import xception as paper
 from sepablate.profiling.complexity_table import columns
 from sepablate.runs.run import Run
+from sepablate.store import layout
 from sepablate.store.files import write_atomically
-from sepablate.training import engine, objective
-from sepablate.training.evaluation import Setting
+from sepablate.training import engine
+from sepablate.training.objective import make_objective
+from sepablate.training.step import TrainContext
 
 RESULTS = Path("results")
 CONDITIONS = (
@@ -77,7 +78,7 @@ class Noise:
         else:
             self.labels = torch.randint(2, (size, classes), generator=draw, dtype=torch.uint8)
 
-    def at(self, step: int) -> tuple[Tensor, Tensor]:
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """The batch, whatever the step."""
         return self.images, self.labels
 
@@ -88,12 +89,12 @@ class Stepper:
     def __init__(self, run: Run, batch_size: int, device: str) -> None:
         scale = dataclasses.replace(run.scale, batch_size=batch_size, micro_batch=0)
         run = dataclasses.replace(run, scale=scale, precision=scale.precision)
-        self.run = backend.settle(run, FOLDER.parent)
+        self.run = backend.select_backend(run, layout.STATE)
         self.device = device
         self.noise = Noise(self.run, batch_size)
         self.state = engine.start(self.run, device)
-        setting = Setting(self.run, objective.of(run.task, self.noise.labels), device)
-        self.advance = engine.stepper(self.state, self.noise, setting)
+        setting = TrainContext(self.run, make_objective(run.task, self.noise.labels), device)
+        self.advance = engine.make_train_step(self.state, self.noise, setting)
 
     def step(self) -> float:
         """The seconds of a gradient step, the moving average of the weights included."""

@@ -21,11 +21,17 @@ TOLERANCE = 0.05  # of a parameter count to match, where whole channels are a co
 
 @dataclass(frozen=True)
 class Run:
-    """Everything that decides a run's numbers. options: all arguments of the model's constructor.
+    """Everything that decides a run's numbers.
 
-    dataset, image_size, recipe: of the variant's task at its scale.
-    parameters: trainable; mult_adds: of one image's forward pass; threads: per process.
-    learning_rates: the grid that the recipe's rate was chosen from, if it was.
+    Args:
+        options: all arguments of the model's constructor.
+        dataset, image_size, recipe: of the variant's task at its scale.
+        precision: "fp32" or "bf16"; until a backend is selected also "auto".
+        kernels: "torch", "fused" (C++, on a CPU) or "triton"; until then also "auto".
+        threads: per process.
+        parameters: trainable ones.
+        mult_adds: of one image's forward pass.
+        learning_rates: the grid that the recipe's rate was chosen from, if it was.
     """
 
     variant: str
@@ -49,22 +55,37 @@ class Run:
     learning_rates: tuple[float, ...] = ()
 
     def with_seed(self, seed: int) -> "Run":
-        """The same run with another seed."""
+        """Return the same run with another seed."""
         return dataclasses.replace(self, seed=seed)
 
-    def computed(self, precision: str, kernels: str) -> "Run":
-        """The same run in fp32 or bf16, by the fused kernels or torch's."""
+    def with_backend(self, precision: str, kernels: str) -> "Run":
+        """Return the same run in fp32 or bf16, computed by these kernels."""
         return dataclasses.replace(self, precision=precision, kernels=kernels)
 
     def with_learning_rate(self, rate: float) -> "Run":
-        """The same run at another learning rate."""
+        """Return the same run at another learning rate."""
         return dataclasses.replace(
             self, recipe=dataclasses.replace(self.recipe, learning_rate=rate)
         )
 
     @property
+    def classes(self) -> int:
+        """Return the number of the network's classes."""
+        return int(self.options["classes"])
+
+    @property
+    def in_channels(self) -> int:
+        """Return the channels of the network's input."""
+        return int(self.options["in_channels"])
+
+    @property
+    def dropout(self) -> float:
+        """Return the network's dropout probability; 0 for a network without dropout."""
+        return float(self.options.get("dropout", 0))
+
+    @property
     def config(self) -> dict[str, Any]:
-        """The resolved config, flat, as it is written beside the results and into MLflow."""
+        """Return the resolved config, flat, as it is written to the results and to MLflow."""
         scale = {**dataclasses.asdict(self.scale), "seeds": list(self.scale.seeds)}
         # Solved for or passed on by `resolve`: the model's options tell what was really built.
         for key in ("width", "widths", "stem_stride", "padding", "precision", "kernels", "classes"):
@@ -100,7 +121,7 @@ class Run:
 
     @property
     def key(self) -> str:
-        """A hash of the config, the data, the training code and the seed: 16 hexadecimal digits."""
+        """Return a hash of config, data, training code and seed: 16 hexadecimal digits."""
         return run_key(self.config, self.seed)
 
 
@@ -112,9 +133,9 @@ def resolve(
     seed: int,
     precision: str,
 ) -> Run:
-    """Fill in what variant and scale leave to each other: width, counts, the model's options.
+    """Resolve a variant at a scale: its width, counts and the model's options.
 
-    A variant with a grid of learning rates has the recipe's until `with_learning_rate`.
+    A variant with a grid of learning rates has the recipe's rate until `with_learning_rate`.
 
     Raises UserError for an unknown recipe, model or option, or if no width gives equal parameters.
     """

@@ -14,8 +14,8 @@ from sepablate import data, models
 PACKAGE = Path(__file__).parents[1]
 SHARED = ("rng.py", "models/layers.py", "models/weight_init.py", "training/*.py")
 KERNELS = {
-    "fused": ("kernels/network.py", "kernels/[a-z]*.*"),
-    "triton": ("kernels/network.py", "kernels/gpu/*.py"),
+    "fused": ("kernels/fuse.py", "kernels/cpu/*.*"),
+    "triton": ("kernels/fuse.py", "kernels/triton/*.py"),
 }
 
 

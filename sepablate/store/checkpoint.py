@@ -1,4 +1,7 @@
-"""Checkpoints: whole or absent, verified by the digest in their name, the last two kept."""
+"""Checkpoints: whole or absent, verified by the digest in their name, the last two kept.
+
+`torch.save` alone is neither atomic nor verified: a flipped bit in its file loads silently.
+"""
 
 import hashlib
 import io
@@ -18,36 +21,50 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> None:
     torch.save(state, buffer)
     content = buffer.getvalue()
     write_atomically(folder / f"checkpoint-{step:09d}-{_digest(content)}.pt", content)
-    for old in _all(folder)[KEPT:]:
+    for old in _newest_first(folder)[KEPT:]:
         old.unlink(missing_ok=True)
 
 
 def load(folder: Path) -> dict[str, Any] | None:
-    """The newest checkpoint whose bytes agree with the digest in its name, or None.
+    """Return the newest checkpoint whose bytes agree with the digest in its name, or None."""
+    content = read(folder)
+    return None if content is None else parse(content)
 
-    One that is damaged is deleted, lest it count among the last two. Its tensors are on the CPU:
-    the device that saved them may not be there any more.
+
+def read(folder: Path) -> bytes | None:
+    """Return the bytes of the newest whole checkpoint, or None.
+
+    A corrupt one is deleted, so that it does not count among the last two.
     """
-    for path in _all(folder):
+    for path in _newest_first(folder):
         content = path.read_bytes()
         if path.stem.rpartition("-")[2] == _digest(content):
-            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            return content
         path.unlink()
     return None
 
 
+def parse(content: bytes) -> dict[str, Any]:
+    """Return the state in a checkpoint's bytes, its tensors on the CPU.
+
+    The device that saved them may not be there any more. No code in the bytes is run.
+    """
+    state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    return state
+
+
 def newest_step(folder: Path) -> int:
-    """The step of the newest checkpoint, by its name; 0 if there is none."""
-    return max((int(path.name.split("-")[1]) for path in _all(folder)), default=0)
+    """Return the step of the newest checkpoint, by its name; 0 if there is none."""
+    return max((int(path.name.split("-")[1]) for path in _newest_first(folder)), default=0)
 
 
 def clear(folder: Path) -> None:
     """Delete the checkpoints of a finished run."""
-    for path in _all(folder):
+    for path in _newest_first(folder):
         path.unlink(missing_ok=True)
 
 
-def _all(folder: Path) -> list[Path]:
+def _newest_first(folder: Path) -> list[Path]:
     return sorted(folder.glob("checkpoint-*.pt"), reverse=True)
 
 

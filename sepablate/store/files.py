@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and folders that can tell that they are."""
+"""Write files whole or not at all, and list a finished folder's files in a manifest."""
 
 import contextlib
 import errno
@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 MANIFEST = "done.json"
-FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+DISK_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
-class NoSpace(OSError):  # noqa: N818 (what is missing)
-    """A file had no room; what stood in its place is untouched."""
+class NoSpace(OSError):  # noqa: N818 (names what is missing)
+    """A file had no room; the file in its place is untouched."""
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -33,7 +33,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        if error.errno in FULL:
+        if error.errno in DISK_FULL:
             raise NoSpace(_no_space(path, len(data))) from error
         raise
     finally:
@@ -46,38 +46,42 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Wait until no other process is within; a lock ends with the process that holds it."""
+def locked(path: Path, wait: bool = True) -> Iterator[None]:
+    """Hold an exclusive lock, which ends with the process that holds it, however it ends.
+
+    Raises BlockingIOError if another process holds it and this one does not wait. (Not `filelock`:
+    where flock is missing it falls back to a lock file that outlives a killed process.)
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
 
 
 def write_manifest(folder: Path, names: Iterable[str]) -> None:
-    """Write done.json, the SHA-256 of these files of `folder`: the last file of a finished one."""
-    write_atomically(folder / MANIFEST, _sealed(folder, names))
+    """Write done.json, the SHA-256 of these files: the last file of a finished folder."""
+    write_atomically(folder / MANIFEST, _manifest(folder, names))
 
 
 def verify_manifest(folder: Path) -> bool:
-    """Whether `folder` is sealed and each file is as it was then."""
+    """Return whether `folder` is finished and each file is as it was then."""
     return (folder / MANIFEST).exists() and not corrupt_files(folder)
 
 
 def corrupt_files(folder: Path) -> list[str]:
-    """The files of a sealed folder that are not as they were; none if it is not sealed."""
+    """Return the files of a finished folder that have changed; none if it is not finished."""
     try:
         text = (folder / MANIFEST).read_text()
         digests = json.loads(text)
-        found = [name for name, digest in digests.items() if _digest(folder / name) != digest]
-        return found or ([] if digests and text == _sealed(folder, digests) else [MANIFEST])
+        changed = [name for name, digest in digests.items() if _digest(folder / name) != digest]
+        return changed or ([] if digests and text == _manifest(folder, digests) else [MANIFEST])
     except FileNotFoundError:
         return []
     except (ValueError, AttributeError, OSError):
         return [MANIFEST]
 
 
-def _sealed(folder: Path, names: Iterable[str]) -> str:
+def _manifest(folder: Path, names: Iterable[str]) -> str:
     return json.dumps({name: _digest(folder / name) for name in sorted(names)}, indent=1) + "\n"
 
 
@@ -86,6 +90,6 @@ def _digest(path: Path) -> str:
 
 
 def _no_space(path: Path, size: int) -> str:
-    folder = next(each for each in path.absolute().parents if each.exists())
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
     free = shutil.disk_usage(folder).free
     return f"{path}: no room for its {size} bytes ({free} bytes are free on that disk)"

@@ -8,7 +8,8 @@ from types import MappingProxyType
 
 from sepablate.errors import UserError
 
-TASKS = ("single_label", "multi_label")
+# The name of the score of each task, in the rows of a run, in tables and in claims.
+TASK_SCORES = {"single_label": "accuracy", "multi_label": "map_100"}
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")  # safe in a path and on a command line
 
 
@@ -42,8 +43,10 @@ class Variant:
 
     def __post_init__(self) -> None:
         check_name(self.name, "variant")
-        if self.task not in TASKS:
-            raise UserError(f"variant {self.name!r}: task {self.task!r}: choose {', '.join(TASKS)}")
+        if self.task not in TASK_SCORES:
+            raise UserError(
+                f"variant {self.name!r}: task {self.task!r}: choose {', '.join(TASK_SCORES)}"
+            )
         for option, value in self.options.items():
             if not isinstance(value, str | int | float):
                 raise UserError(

@@ -1,74 +1,75 @@
 """Training batches as a function of (seed, step): the same in every variant and after a resume."""
 
 from collections.abc import Iterator
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from sepablate.data.fashion_mnist import Split
+from sepablate.data.image_files import ImageFiles
+from sepablate.data.split import Batches, Split, TensorSplit
+from sepablate.rng import generator
 from sepablate.runs.run import Run
-from sepablate.training.optim import generator
-from sepablate.training.process_group import ALONE, Ranks
+from sepablate.training.process_group import SINGLE, World
 
 
-class Batched(Protocol):
-    """What a training reads its batches from."""
+def make_batches(split: Split, run: Run, world: World = SINGLE, device: str = "cpu") -> Batches:
+    """Return the batches of a training split: on `device` if the split is in memory."""
+    if isinstance(split, ImageFiles):
+        from sepablate.training.file_batches import FileBatches  # imports timm
 
-    def at(self, step: int) -> tuple[Tensor, Tensor]:
-        """This process's part of the batch of gradient step `step`: images and labels."""
-
-
-def training(split: Any, run: Run, ranks: Ranks = ALONE, device: str = "cpu") -> Batched:
-    """The batches of a training split: on `device` if it is in memory, not if it is on disk."""
-    if isinstance(split, Split):
-        return Batches(split, run, ranks, device)
-    from sepablate.training.file_batches import FileBatches
-
-    return FileBatches(split, run, ranks.rank, ranks.world)
+        return FileBatches(split, run, world)
+    return TensorBatches(_in_memory(split), run, world, device)
 
 
-def evaluation(split: Any, run: Run, device: str = "cpu") -> Iterator[tuple[Tensor, Tensor]]:
-    """Images (N, C, H, W) in [-1, 1] and labels of a split, in its order, in batches.
+def eval_batches(split: Split, run: Run, device: str = "cpu") -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield images (N, C, H, W) in [-1, 1] and labels of a split, in its order.
 
-    Those of a split in memory are on `device`; the labels are not.
+    Images of a split in memory are on `device`; labels are on the CPU.
     """
-    if not isinstance(split, Split):
-        from sepablate.training.file_batches import evaluation_batches
+    if isinstance(split, ImageFiles):
+        from sepablate.training.file_batches import eval_file_batches  # imports timm
 
-        yield from evaluation_batches(split, run)
+        yield from eval_file_batches(split, run)
         return
-    size = evaluation_batch(device)
-    for begin in range(0, len(split), size):
-        part = split[begin : begin + size]
-        yield scaled_to_unit(part.images.to(device), run), part.labels
+    images, size = _in_memory(split), eval_batch_size(device)
+    for begin in range(0, len(images), size):
+        part = images[begin : begin + size]
+        yield scale_images(part.images.to(device), run), part.labels
 
 
-def evaluation_batch(device: str) -> int:
-    """Images that are evaluated at a time; a GPU wants more of them."""
+def _in_memory(split: Split) -> TensorSplit:
+    if not isinstance(split, TensorSplit):
+        raise TypeError(f"a split in memory or on disk, not a {type(split).__name__}")
+    return split
+
+
+def eval_batch_size(device: str) -> int:
+    """Return how many images are evaluated at a time; a GPU needs more of them."""
     return 200 if torch.device(device).type == "cpu" else 2000
 
 
-def scaled_to_unit(images: Tensor, run: Run) -> Tensor:
-    """(N, H, W) bytes to (N, C, H', W') floats in [-1, 1], as x / 127.5 - 1 in the paper's code.
+def scale_images(images: Tensor, run: Run) -> Tensor:
+    """Return (N, H, W) bytes as (N, C, H', W') floats in [-1, 1], x / 127.5 - 1 as in the paper.
 
     Enlarged bilinearly to the run's image size, grey repeated to its channels, if they differ.
     """
     scaled = images.unsqueeze(1).float().div_(127.5).sub_(1)
     if run.image_size != scaled.shape[-1]:
         scaled = interpolate(scaled, size=(run.image_size,) * 2, mode="bilinear")
-    return scaled.expand(-1, run.options["in_channels"], -1, -1)
+    return scaled.expand(-1, run.in_channels, -1, -1)
 
 
-class Batches:
-    """Shuffled, shifted and mirrored batches of the training split, drawn without any state.
+class TensorBatches:
+    """Shuffled, shifted and mirrored batches of a training split in memory, drawn without state.
 
     The images lie on `device`, as bytes; the draws are the CPU's, so that devices agree.
     """
 
-    def __init__(self, split: Split, run: Run, ranks: Ranks = ALONE, device: str = "cpu") -> None:
-        self.run, self.part = run, ranks.part(run.scale.batch_size)
+    def __init__(
+        self, split: TensorSplit, run: Run, world: World = SINGLE, device: str = "cpu"
+    ) -> None:
+        self.run, self.part = run, world.part(run.scale.batch_size)
         self.device = torch.device(device)
         self.labels = split.labels.to(device)
         margin = run.recipe.shift
@@ -78,31 +79,32 @@ class Batches:
         self.per_epoch = len(split.labels) // run.scale.batch_size
         self._epoch, self._order = -1, torch.empty(0)
 
-    def at(self, step: int) -> tuple[Tensor, Tensor]:
-        """The batch of gradient step `step`: (N, C, H, W) floats in [-1, 1] and their labels."""
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Return the batch of gradient step `step`: (N, C, H, W) floats in [-1, 1], labels."""
         epoch, position = divmod(step, self.per_epoch)
         if epoch != self._epoch:
             draw = generator(self.run.seed, "order", epoch)
             self._epoch, self._order = epoch, torch.randperm(len(self.labels), generator=draw)
         size = self.run.scale.batch_size
         order = self._order[position * size : (position + 1) * size]
-        chosen = self._sent(order[self.part])
-        return scaled_to_unit(self._augmented(chosen, step), self.run), self.labels[chosen]
+        indices = self._to_device(order[self.part])
+        return scale_images(self._augmented(indices, step), self.run), self.labels[indices]
 
-    def _augmented(self, chosen: Tensor, step: int) -> Tensor:
-        """This process's part; the draws are those of the whole batch."""
+    def _augmented(self, indices: Tensor, step: int) -> Tensor:
+        """Return this process's images; the draws are those of the whole batch."""
         count, recipe = self.run.scale.batch_size, self.run.recipe
         draw = generator(self.run.seed, "augment", step)
         shifts = torch.randint(0, 2 * recipe.shift + 1, (2, count, 1), generator=draw)
         mirrored = torch.rand(count, 1, generator=draw) < (0.5 if recipe.flip else 0.0)
-        shifts, mirrored = self._sent(shifts[:, self.part]), self._sent(mirrored[self.part])
+        shifts = self._to_device(shifts[:, self.part])
+        mirrored = self._to_device(mirrored[self.part])
         pixels = self.pixels
         rows = shifts[0] + pixels  # (N, H)
         columns = shifts[1] + torch.where(mirrored, pixels.flip(0), pixels)  # (N, W)
-        return self.images[chosen[:, None, None], rows[:, :, None], columns[:, None, :]]
+        return self.images[indices[:, None, None], rows[:, :, None], columns[:, None, :]]
 
-    def _sent(self, drawn: Tensor) -> Tensor:
-        """To the device, without waiting for what it does."""
+    def _to_device(self, drawn: Tensor) -> Tensor:
+        """Copy to the device without waiting for its work."""
         if self.device.type == "cpu":
             return drawn
         return drawn.pin_memory().to(self.device, non_blocking=True)

@@ -1,37 +1,56 @@
-"""One run: train a network, follow its curve, evaluate it once at the end."""
+"""One run: set up, train, evaluate its curve and keep checkpoints, evaluate once at the end."""
 
 import functools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from sepablate import models
-from sepablate.kernels import compiled
-from sepablate.kernels.network import take_on
+from sepablate.data.split import Batches, Split
+from sepablate.kernels.cpu import build
+from sepablate.kernels.fuse import apply_fused_kernels
 from sepablate.models.weight_init import init_weights
 from sepablate.runs.run import Run
-from sepablate.store import checkpoint
-from sepablate.training import batches, objective, optim
-from sepablate.training.evaluation import Setting, scores
-from sepablate.training.process_group import ALONE, Ranks
-from sepablate.training.step import Row, State, train_step
+from sepablate.store import checkpoint, run_files
+from sepablate.store.run_files import Row
+from sepablate.training.batches import make_batches
+from sepablate.training.ema import EMA
+from sepablate.training.objective import make_objective
+from sepablate.training.optim import learning_rate, make_optimizer
+from sepablate.training.process_group import SINGLE, World
+from sepablate.training.step import TrainContext, TrainState, eval_steps, evaluate, train_step
 
 
 class Interrupted(Exception):  # noqa: N818 (a request, not an error)
     """The run was asked to stop; its checkpoint is on disk."""
 
 
+class Monitor:
+    """Follows a run and can stop it; this one does neither."""
+
+    def on_step(self, state: TrainState) -> None:
+        """Take note of the state after a step. Of several processes only the main one is called."""
+
+    def should_stop(self) -> bool:
+        """Return whether to save a checkpoint and raise Interrupted."""
+        return False
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """rows: the whole curve and the final metrics; scores: (N,) float64, of each test image, with
-    averaged weights, None if the run diverged; seconds: of training and evaluation, resumes
-    included."""
+    """The end of a run.
+
+    Args:
+        rows: the whole curve and the final metrics.
+        scores: (N,) float64, of each test image, with averaged weights; None if the run diverged.
+        seconds: of training and evaluation, resumes included.
+        times: [step, Unix time in milliseconds] of each point of the curve.
+    """
 
     rows: list[Row]
     scores: Tensor | None
@@ -41,123 +60,119 @@ class Outcome:
 
 def fit(
     run: Run,
-    splits: dict[str, Any],
+    splits: Mapping[str, Split],
     folder: Path,
-    *,
+    monitor: Monitor,
     device: str = "cpu",
-    ranks: Ranks = ALONE,
-    stopping: Callable[[], bool] = lambda: False,
-    progress: Callable[[State], None] = lambda state: None,
+    world: World = SINGLE,
 ) -> Outcome:
     """Train `run`, continuing from the last checkpoint in `folder` if there is one.
 
-    stopping is asked after each step whose loss is known: True saves a checkpoint and raises
-    Interrupted.
-    progress is told the state after each step. Of several ranks only the first calls it, and
-    writes checkpoints.
+    Raises Interrupted when the monitor, of any process, asks to stop. Only the main process reads
+    and writes checkpoints.
     """
-    state = start(run, device, ranks)
-    saved = checkpoint.load(folder)
-    if saved is not None:
-        state.restore(saved)
+    # Set up
     training = splits["train"].first(run.scale.images)
-    setting = Setting(run, objective.of(run.task, training.labels), device, ranks)
-    feed = batches.training(training, run, ranks, device)
     validation = splits["validation"].first(run.scale.validation_images)
-    due = evaluation_steps(run)
-    advance = stepper(state, feed, setting)
-    began = time.monotonic() - state.seconds
+    context = TrainContext(run, make_objective(run.task, training.labels), device, world)
+    state = resume(start(run, device, world), folder, world)
+    step = make_train_step(state, make_batches(training, run, world, device), context)
+    curve_steps, began = eval_steps(run), time.monotonic() - state.seconds
+
     while state.step < run.scale.steps:
-        loss = advance()
-        known = loss is not None
-        mean, stops = ranks.totals((loss or 0.0) / ranks.world, known and stopping())
-        state.loss_sum += mean
+        # Train
+        loss = step()
+        stop = loss is not None and monitor.should_stop()
+        mean_loss, stops = world.totals((loss or 0.0) / world.size, stop)
+        state.loss_sum += mean_loss
         if not math.isfinite(state.loss_sum):
-            return _diverged(state, time.monotonic() - began)
-        if state.step in due:
-            follow(state, validation, setting)
+            state.rows.append((state.step, run_files.DIVERGED, float(state.step)))
+            return Outcome(state.rows, None, time.monotonic() - began, state.times)
+        # Evaluate
+        if state.step in curve_steps:
+            evaluate_curve_point(state, validation, context)
         state.seconds = time.monotonic() - began
-        stop = stops > 0
-        if stop:
-            ranks.same_statistics(state.model, state.average.model)
-        if ranks.leads:
-            progress(state)
-            if stop or state.step in due:
+        # Checkpoint
+        if stops:
+            world.sync_batch_norm_buffers(state.model, state.average.model)
+        if world.is_main:
+            monitor.on_step(state)
+            if stops or state.step in curve_steps:
                 checkpoint.save(folder, state.step, state.to_dict())
-        if stop and state.step < run.scale.steps:
+        if stops and state.step < run.scale.steps:
             raise Interrupted
-    found = _final(state, splits["test"].first(run.scale.test_images), setting)
-    return Outcome(state.rows, found, time.monotonic() - began, state.times)
+
+    scores = evaluate_final(state, splits["test"].first(run.scale.test_images), context)
+    return Outcome(state.rows, scores, time.monotonic() - began, state.times)
 
 
-def start(run: Run, device: str = "cpu", ranks: Ranks = ALONE) -> State:
-    """Network, average and optimiser of a run before its first step."""
+def start(run: Run, device: str = "cpu", world: World = SINGLE) -> TrainState:
+    """Return the network, average and optimizer of a run before its first step."""
     torch.set_num_threads(run.threads)
     torch.set_flush_denormal(True)
     model = models.build(run.model, **run.options)
     init_weights(model, run.seed)
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if run.kernels == "fused":
-        compiled.require()
+        build.require()
     if run.kernels in ("fused", "triton"):
-        take_on(model)
-    network = ranks.wrapped(model, device)
-    return State(model, network, optim.Average(model, run), optim.optimiser(model, run))
+        apply_fused_kernels(model)
+    return TrainState(model, world.wrap(model, device), EMA(model, run), make_optimizer(model, run))
 
 
-def stepper(state: State, feed: batches.Batched, setting: Setting) -> Callable[[], float | None]:
-    """What does one step and tells its loss; on a GPU it tells the sum of some steps' now and then.
+def resume(state: TrainState, folder: Path, world: World) -> TrainState:
+    """Return the state of the newest checkpoint that the main process has, if it has one."""
+    content = world.broadcast(checkpoint.read(folder) if world.is_main else None)
+    if content is not None:
+        state.restore(checkpoint.parse(content))
+    return state
 
-    Several processes that train one network need to hear from each other in each step.
+
+def make_train_step(
+    state: TrainState, batches: Batches, context: TrainContext
+) -> Callable[[], float | None]:
+    """Return a function that does one step and returns its loss.
+
+    On a GPU it returns the sum of some steps' losses now and then, and None in between. Several
+    processes that train one network exchange gradients in each step, which is not recorded.
     """
-    if setting.run.kernels == "triton" and setting.ranks.world == 1:
-        from sepablate.training.cuda_graph import Captured  # imports Triton
+    if context.run.kernels == "triton" and context.world.size == 1:
+        from sepablate.training.cuda_graph import CudaGraphStep  # imports Triton
 
-        return Captured(state, feed, setting)
-    return functools.partial(train_step, state, feed, setting)
-
-
-def evaluation_steps(run: Run) -> set[int]:
-    """The regular steps at which the curve is evaluated, the last one included."""
-    count = run.scale.evaluations
-    return {run.scale.steps * (index + 1) // count for index in range(count)}
+        return CudaGraphStep(state, batches, context)
+    return functools.partial(train_step, state, batches, context)
 
 
-def follow(state: State, validation: Any, setting: Setting) -> None:
+def evaluate_curve_point(state: TrainState, validation: Split, context: TrainContext) -> None:
     """Add one point of the training curve, from raw and from averaged weights."""
-    since = state.step - max((row[0] for row in state.rows), default=0)
-    metric = setting.learns.metric
-    raw, averaged = _evaluated(state, validation, setting)
+    steps = state.step - max((row[0] for row in state.rows), default=0)
+    score = context.objective.score
+    raw, averaged = _evaluate_both(state, validation, context)
     state.rows += [
-        (state.step, "learning_rate", optim.learning_rate(state.step - 1, setting.run)),
-        (state.step, "train/loss", state.loss_sum / since),
-        (state.step, f"validation/{metric}", raw.mean().item()),
-        (state.step, f"validation/{metric}_averaged", averaged.mean().item()),
+        (state.step, run_files.LEARNING_RATE, learning_rate(state.step - 1, context.run)),
+        (state.step, run_files.TRAIN_LOSS, state.loss_sum / steps),
+        (state.step, run_files.validation_metric(score), raw.mean().item()),
+        (state.step, run_files.validation_metric(score, averaged=True), averaged.mean().item()),
     ]
     state.loss_sum = 0.0
     state.times.append([state.step, time.time_ns() // 1_000_000])
 
 
-def _final(state: State, test: Any, setting: Setting) -> Tensor:
-    """Evaluate the last step, never a chosen one, on the test images."""
-    metric = setting.learns.metric
-    raw, averaged = _evaluated(state, test, setting)
+def evaluate_final(state: TrainState, test: Split, context: TrainContext) -> Tensor:
+    """Evaluate the last step, never a chosen one, on the test images; return averaged scores."""
+    score = context.objective.score
+    raw, averaged = _evaluate_both(state, test, context)
     state.rows += [
-        (state.step, f"final/test_{metric}", raw.mean().item()),
-        (state.step, f"final/test_{metric}_averaged", averaged.mean().item()),
+        (state.step, run_files.final_metric(score), raw.mean().item()),
+        (state.step, run_files.final_metric(score, averaged=True), averaged.mean().item()),
     ]
     return averaged
 
 
-def _evaluated(state: State, split: Any, setting: Setting) -> tuple[Tensor, Tensor]:
-    """Scores with the raw and with the averaged weights."""
-    setting.ranks.same_statistics(state.model, state.average.model)
+def _evaluate_both(state: TrainState, split: Split, context: TrainContext) -> tuple[Tensor, Tensor]:
+    """Return the scores with the raw and with the averaged weights."""
+    context.world.sync_batch_norm_buffers(state.model, state.average.model)
     return (
-        scores(state.model, split, setting),
-        scores(state.average.model, split, setting),
+        evaluate(state.model, split, context),
+        evaluate(state.average.model, split, context),
     )
-
-
-def _diverged(state: State, seconds: float) -> Outcome:
-    state.rows.append((state.step, "final/diverged_at_step", float(state.step)))
-    return Outcome(state.rows, None, seconds, state.times)

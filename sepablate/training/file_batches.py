@@ -16,115 +16,120 @@ x / 127.5 - 1.
 
 import os
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from PIL import Image
 from timm.data import create_transform
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from sepablate.data.image_files import ImageFiles
 from sepablate.errors import UserError
+from sepablate.rng import generator, stream_seed
 from sepablate.runs.run import Run
-from sepablate.training.optim import generator, stream_seed
-from sepablate.training.process_group import Ranks
+from sepablate.training.process_group import SINGLE, World
 
 CROP = 0.897  # 299 of 333 pixels
 HALF = (0.5, 0.5, 0.5)
-CHUNK = 64  # images that a worker hands over at once: two such chunks a worker wait in memory
-LOOK: dict[str, Any] = {"interpolation": "bicubic", "mean": HALF, "std": HALF}
+CHUNK = 64  # images that a worker returns at once: two such chunks a worker wait in memory
+NORMALIZATION: dict[str, Any] = {"interpolation": "bicubic", "mean": HALF, "std": HALF}
 
 Batch = tuple[Tensor, Tensor]  # (N, 3, S, S) float32, and the labels
+Transform = Callable[[Image.Image], Tensor]
+Index = TypeVar("Index")
 
 
 class FileBatches:
-    """Shuffled and augmented batches of a training split; each rank gets its part of each batch."""
+    """Shuffled and augmented batches of a training split; each process gets its part of them."""
 
-    def __init__(self, split: ImageFiles, run: Run, rank: int = 0, world: int = 1) -> None:
+    def __init__(self, split: ImageFiles, run: Run, world: World = SINGLE) -> None:
         scale = run.scale
         if len(split) < scale.images:
             raise UserError(
                 f"scale {run.scale_name!r}: images: {scale.images}: choose at most the "
                 f"{len(split)} training images of {split.folder}"
             )
-        if scale.batch_size % world:
+        if scale.batch_size % world.size:
             raise UserError(
                 f"scale {run.scale_name!r}: batch_size: {scale.batch_size}: choose a multiple of "
-                f"the {world} processes"
+                f"the {world.size} processes"
             )
         self.run, self.count = run, scale.images
-        self.part = Ranks(rank, world).part(scale.batch_size)
-        drawn: dict[str, Any] = {"hflip": 0.5 if run.recipe.flip else 0.0, "color_jitter": None}
-        transform = create_transform(run.image_size, is_training=True, **drawn, **LOOK)
-        self.images = Augmented(split.first(scale.images), transform, run.seed)
+        self.part = world.part(scale.batch_size)
+        augmentation: dict[str, Any] = {
+            "hflip": 0.5 if run.recipe.flip else 0.0,
+            "color_jitter": None,
+        }
+        transform = create_transform(
+            run.image_size, is_training=True, **augmentation, **NORMALIZATION
+        )
+        self.images = AugmentedImages(split.first(scale.images), transform, run.seed)
         self._iterator: Iterator[Batch] = iter(())
         self._next = -1
 
-    def at(self, step: int) -> Batch:
-        """The batch of gradient step `step`: (N, 3, S, S) floats in [-1, 1], and (N, ...) labels.
+    def batch(self, step: int) -> Batch:
+        """Return the batch of gradient step `step`: (N, 3, S, S) floats in [-1, 1], labels.
 
-        Steps one after the other are read ahead; any other step starts the workers anew.
+        Consecutive steps are read ahead; any other step starts the workers again.
         """
         if step != self._next:
-            chunks = (each for later in self._from(step) for each in later)
-            self._iterator = in_order(self.images, chunks, self.run.scale.workers)
+            chunks = (chunk for batch in self._indices(step) for chunk in batch)
+            self._iterator = read_batches(self.images, chunks, self.run.scale.workers)
         self._next = step + 1
         parts = [next(self._iterator) for _ in range(0, self.part.stop - self.part.start, CHUNK)]
         images, labels = zip(*parts, strict=True)
         return torch.cat(images), torch.cat(labels)
 
-    def _from(self, first: int) -> Iterator[list[list[tuple[int, int]]]]:
-        """Epoch and index of each image of this rank's part, in chunks, of each step's batch."""
-        size, drawn = self.run.scale.batch_size, -1
+    def _indices(self, first: int) -> Iterator[list[list[tuple[int, int]]]]:
+        """Yield, for each step's batch, this process's part as chunks of (epoch, index)."""
+        size, drawn_epoch = self.run.scale.batch_size, -1
         for step in range(first, max(first + 1, self.run.scale.steps)):
             epoch, position = divmod(step, self.count // size)
-            if epoch != drawn:
+            if epoch != drawn_epoch:
                 draw = generator(self.run.seed, "order", epoch)
-                order, drawn = torch.randperm(self.count, generator=draw), epoch
-            chosen = order[position * size : (position + 1) * size][self.part]
-            yield [[(epoch, index) for index in each.tolist()] for each in chosen.split(CHUNK)]
+                order, drawn_epoch = torch.randperm(self.count, generator=draw), epoch
+            part = order[position * size : (position + 1) * size][self.part]
+            yield [[(epoch, index) for index in chunk.tolist()] for chunk in part.split(CHUNK)]
 
 
-def evaluation_batches(
-    split: ImageFiles, run: Run, rank: int = 0, world: int = 1
-) -> Iterator[Batch]:
-    """The images of this rank's part of the split, in order; over all ranks, each exactly once."""
-    transform = create_transform(run.image_size, crop_pct=CROP, **LOOK)
-    mine = split[Ranks(rank, world).part(len(split))]
-    return plain_batches(mine, transform, CHUNK, run.scale.workers)
+def eval_file_batches(split: ImageFiles, run: Run, world: World = SINGLE) -> Iterator[Batch]:
+    """Yield this process's part of the split, in order; over all processes each image once."""
+    transform = create_transform(run.image_size, crop_pct=CROP, **NORMALIZATION)
+    part = split[world.part(len(split))]
+    return plain_batches(part, transform, CHUNK, run.scale.workers)
 
 
 def plain_batches(
-    split: ImageFiles, transform: Any, batch_size: int, workers: int
+    split: ImageFiles, transform: Transform, batch_size: int, workers: int
 ) -> Iterator[Batch]:
-    """All images, in order, each through `transform`."""
-    every = range(len(split))
-    places = (list(every[start : start + batch_size]) for start in every[::batch_size])
-    return in_order(Plain(split, transform), places, workers)
+    """Yield all images, in order, each through `transform`."""
+    indices = range(len(split))
+    batches = (list(indices[start : start + batch_size]) for start in indices[::batch_size])
+    return read_batches(PlainImages(split, transform), batches, workers)
 
 
-class Plain(Dataset[Batch]):
-    """Each image through `transform`, with its label."""
+class PlainImages(Dataset[Batch]):
+    """Images by index, each through `transform`, with their labels."""
 
-    def __init__(self, split: ImageFiles, transform: Any) -> None:
+    def __init__(self, split: ImageFiles, transform: Transform) -> None:
         self.split, self.transform = split, transform
 
     def __getitem__(self, index: int) -> Batch:
         return self.transform(self.split.read(index)), self.split.labels[index]
 
 
-class Augmented(Plain):
-    """The same, by (epoch, index), with draws of their own for each such pair."""
+class AugmentedImages(Dataset[Batch]):
+    """Images by (epoch, index), with a random stream of its own for each such pair."""
 
-    def __init__(self, split: ImageFiles, transform: Any, seed: int) -> None:
-        super().__init__(split, transform)
-        self.seed = seed
+    def __init__(self, split: ImageFiles, transform: Transform, seed: int) -> None:
+        self.images, self.seed = PlainImages(split, transform), seed
 
-    def __getitem__(self, place: tuple[int, int]) -> Batch:  # type: ignore[override]
+    def __getitem__(self, place: tuple[int, int]) -> Batch:
         with seeded(stream_seed(self.seed, "augment", *place)):
-            return super().__getitem__(place[1])
+            return self.images[place[1]]
 
 
 @contextmanager
@@ -143,31 +148,34 @@ def seeded(seed: int) -> Iterator[None]:
         torch.set_rng_state(cpu)
 
 
-def in_order(images: Dataset[Batch], places: Iterable[list[Any]], workers: int) -> Iterator[Batch]:
-    """A batch of each list of places; UserError names an image that cannot be read."""
-    loader = DataLoader(
+def read_batches(
+    images: Dataset[Batch], batches: Iterable[list[Index]], workers: int
+) -> Iterator[Batch]:
+    """Yield the images of each list of indices; UserError names an image that cannot be read."""
+    loader: DataLoader[Batch] = DataLoader(
         images,
-        batch_sampler=places,
+        batch_sampler=batches,
         num_workers=workers,
-        # A trainer beside others would start them from nothing, torch and all, at each evaluation.
+        # A trainer among others would start them from nothing, torch and all, at each evaluation.
         multiprocessing_context="fork" if workers else None,
-        worker_init_fn=_leave_the_group,
+        worker_init_fn=_leave_process_group,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # or it draws from the global one
     )
-    batches = iter(loader)
+    iterator = iter(loader)
     while True:
         try:
-            yield tuple(next(batches))
+            loaded, labels = next(iterator)
         except StopIteration:
             return
         except UserError as error:  # a worker adds its traceback
             raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
+        yield loaded, labels
 
 
-def _leave_the_group(_: int) -> None:
-    """A signal to the trainer's whole group must not take the workers away before the trainer.
+def _leave_process_group(_: int) -> None:
+    """Survive a signal to the trainer's whole group: the trainer ends its workers itself.
 
-    They end when it tells them to, or five seconds after it is gone.
+    Workers end when it tells them to, or five seconds after it is gone.
     """
     os.setpgid(0, 0)

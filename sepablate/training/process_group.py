@@ -1,75 +1,83 @@
-"""The processes that train one network together, and what they tell each other."""
+"""The processes that train one network together, and the collectives that they use."""
 
-import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
-class Ranks:
-    """`world` processes, of which this is number `rank`; alone, nothing is sent."""
+class World:
+    """`size` processes, of which this one is number `rank`. One process alone sends nothing."""
 
     rank: int = 0
-    world: int = 1
+    size: int = 1
 
     @property
-    def leads(self) -> bool:
-        """Whether this process writes the files."""
+    def is_main(self) -> bool:
+        """Return whether this process writes the files."""
         return self.rank == 0
 
     def part(self, count: int) -> slice:
-        """The part of `count` things that is this process's: contiguous, each exactly once."""
-        return slice(count * self.rank // self.world, count * (self.rank + 1) // self.world)
+        """Return this process's part of `count` things: contiguous, each thing exactly once."""
+        return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
-    def wrapped(self, model: nn.Module, device: str) -> nn.Module:
-        """The model with gradients averaged over the processes after each backward pass."""
-        if self.world == 1:
+    def wrap(self, model: nn.Module, device: str) -> nn.Module:
+        """Return the model in DDP, which averages gradients after each backward pass."""
+        if self.size == 1:
             return model
         ids = None if device == "cpu" else [torch.device(device).index]
         return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
 
-    def sending(self, network: nn.Module, last: bool) -> AbstractContextManager[None]:
-        """Where a backward pass sends its gradients: only after the last part of a batch."""
+    def gradient_sync(self, network: nn.Module, last: bool) -> AbstractContextManager[None]:
+        """Return a context that sends gradients only after the last part of a batch."""
         if isinstance(network, DistributedDataParallel) and not last:
             return network.no_sync()
         return nullcontext()
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum over the processes; `values` is changed in place."""
-        if self.world > 1:
+        """Return the sum over the processes; `values` is changed in place."""
+        if self.size > 1:
             distributed.all_reduce(values)
         return values
 
     def totals(self, *values: float) -> tuple[float, ...]:
-        """The sum of each value over the processes."""
-        if self.world == 1:
+        """Return the sum of each value over the processes."""
+        if self.size == 1:
             return values
         return tuple(self.sum(torch.tensor(values, dtype=torch.float64)).tolist())
 
+    def broadcast(self, value: T) -> T:
+        """Return the main process's value on every process."""
+        if self.size == 1:
+            return value
+        box = [value]
+        distributed.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+        return box[0]
+
+    def gather(self, value: T) -> list[T]:
+        """Return the value of every process, by rank."""
+        if self.size == 1:
+            return [value]
+        values: list[T] = [value] * self.size
+        distributed.all_gather_object(values, value)
+        return values
+
     @torch.no_grad()
-    def same_statistics(self, *models: nn.Module) -> None:
-        """Give every process the mean of their batch-norm statistics.
+    def sync_batch_norm_buffers(self, *models: nn.Module) -> None:
+        """Give every process the mean of the processes' batch norm statistics.
 
         They are moving averages, of which the mean may be taken at any step without a difference.
         """
-        if self.world > 1:
+        if self.size > 1:
             for buffer in (buffer for model in models for buffer in model.buffers()):
                 if buffer.is_floating_point():
-                    self.sum(buffer).div_(self.world)
+                    self.sum(buffer).div_(self.size)
 
 
-ALONE = Ranks()
-
-
-def join(environment: Any = os.environ) -> Ranks:
-    """The processes that torchrun has started, connected; ALONE if it has not."""
-    if "TORCHELASTIC_RUN_ID" not in environment:
-        return ALONE
-    if not distributed.is_initialized():
-        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    return Ranks(distributed.get_rank(), distributed.get_world_size())
+SINGLE = World()

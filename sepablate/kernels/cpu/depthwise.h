@@ -1,7 +1,7 @@
 // Depthwise 3x3 convolution with a border of one pixel, after a ReLU if wanted.
 #pragma once
 
-#include "lanes.h"
+#include "simd.h"
 
 // The k-th of the nine pixels around a pixel of a map, and whether it lies on it: known at compile
 // time where all loops over them are unrolled.

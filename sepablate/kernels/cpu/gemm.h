@@ -5,7 +5,7 @@
 
 #include <ATen/native/CPUBlas.h>
 
-#include "lanes.h"
+#include "simd.h"
 
 using Pair = uint32_t;
 

@@ -1,9 +1,8 @@
-"""How a network takes on the kernels: it stays as it is written, and computes faster.
+"""Replace the layers of a network by classes that compute the same function with fused kernels.
 
-`take_on` gives layers classes that compute the same function by the kernels while they train under
-bf16 autocast, and as before at all other times: by those in C++ on a CPU, by Triton's on a GPU.
-Weights and their names do not change. ReLUs, and the addition of a shortcut, are done in passing by
-the layer beside them.
+Weights and their names do not change. ReLUs and the addition of a shortcut are computed within the
+kernel of the layer next to them. The kernels run while the network trains under bf16 autocast: in
+C++ on a CPU, in Triton on a GPU. At all other times the layers compute as before.
 """
 
 from itertools import pairwise
@@ -18,7 +17,7 @@ from sepablate.models.xception import Block
 FEW = 16  # input channels below which patches and a matrix product beat oneDNN's convolution
 
 
-def take_on(model: nn.Module) -> nn.Module:
+def apply_fused_kernels(model: nn.Module) -> nn.Module:
     """Let the layers of `model`, in place, train by the kernels that `compiled.load` has loaded."""
     for module in model.modules():
         if type(module) in _FAST and _suits(module):
@@ -41,9 +40,9 @@ def _operators(x: Tensor) -> Any:
     """The kernels for where `x` lies."""
     if x.device.type == "cpu":
         return torch.ops.sepablate
-    from sepablate.kernels import gpu
+    from sepablate.kernels import triton
 
-    return gpu
+    return triton
 
 
 class _FastDepthwise(Depthwise):

@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-#include "lanes.h"
+#include "simd.h"
 
 struct Norm : Function<Norm> {
   static Tensor forward(AutogradContext* context, const Tensor& input, const Tensor& weight,

@@ -4,7 +4,7 @@
 #include "convolution.h"
 #include "depthwise.h"
 #include "max_pool.h"
-#include "norm.h"
+#include "batch_norm.h"
 
 TORCH_LIBRARY(sepablate, library) {
   library.def("convolution", [](const Tensor& x, const Tensor& weight, int64_t stride, int64_t top,

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "product.h"
+#include "gemm.h"
 
 struct Convolution : Function<Convolution> {
   struct Shape {

@@ -11,8 +11,8 @@ import torch
 import triton
 from torch import Tensor
 
-from sepablate.kernels.gpu import norm_kernels
-from sepablate.kernels.gpu.memory import block, large, last, like, unit
+from sepablate.kernels.triton import batch_norm_kernels as norm_kernels
+from sepablate.kernels.triton.memory import block, large, last, like, unit
 
 PROGRAMS = 132 * 2  # two on each of an H100's multiprocessors, where all run at once
 MOST_GROUPS = 128  # each program adds up as many

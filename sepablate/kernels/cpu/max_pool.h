@@ -3,7 +3,7 @@
 
 #include <limits>
 
-#include "lanes.h"
+#include "simd.h"
 
 struct MaxPool : Function<MaxPool> {
   static Tensor forward(AutogradContext* context, const Tensor& input, int64_t border) {

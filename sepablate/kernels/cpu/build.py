@@ -16,7 +16,7 @@ FLAGS = ("-O3", "-march=native", "-mprefer-vector-width=512", "-fno-math-errno")
 
 
 @functools.cache
-def load() -> str | None:
+def load_library() -> str | None:
     """Load the kernels into torch, compiled for this machine if they are not yet: half a minute.
 
     Returns None, or the reason in one line why they cannot be used here.
@@ -34,7 +34,7 @@ def load() -> str | None:
 
 def require() -> None:
     """Load them; RuntimeError with the reason if they cannot be used here."""
-    if reason := load():
+    if reason := load_library():
         raise RuntimeError(f"kernels: fused: {reason}")
 
 

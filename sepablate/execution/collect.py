@@ -1,0 +1,45 @@
+"""Collect the finished runs of a variant into results/<scale>/runs/ and measured/."""
+
+import json
+import shutil
+from typing import Any
+
+from sepablate.execution.job import Job
+from sepablate.execution.lr_search import TrialScores
+from sepablate.store import layout
+from sepablate.store.files import locked, write_atomically, write_manifest
+
+
+def collect(jobs: list[Job], trial_scores: TrialScores) -> None:
+    """Copy curves, scores and the config to runs/, times and hardware to measured/.
+
+    Whoever trained the same at the same time collects the same, one after the other.
+    """
+    run = jobs[0].run
+    name = f"collect-{run.scale_name}-{run.variant}.lock"
+    with locked(layout.STATE / name):
+        _collect(jobs, trial_scores)
+
+
+def _collect(jobs: list[Job], trial_scores: TrialScores) -> None:
+    run = jobs[0].run
+    place = run.scale_name, run.variant
+    runs = layout.variant_runs(*place)
+    for folder in (runs, layout.variant_measurements(*place)):
+        shutil.rmtree(folder, ignore_errors=True)
+    for job in jobs:
+        seed = job.run.seed
+        targets = {
+            layout.RESULT: layout.seed_rows(*place, seed),
+            layout.SCORES[run.task]: layout.seed_scores(*place, seed, run.task),
+            layout.MEASURED: layout.seed_measurements(*place, seed),
+        }
+        for source, target in targets.items():
+            if (job.folder / source).exists():  # a run that diverged has no scores
+                write_atomically(target, (job.folder / source).read_bytes())
+    keys = {str(job.run.seed): job.key for job in jobs}
+    config: dict[str, Any] = {**run.config, "label": jobs[0].label, "run_keys": keys}
+    if trial_scores:
+        config["learning_rate_trials"] = trial_scores
+    write_atomically(layout.variant_config(*place), json.dumps(config, indent=1) + "\n")
+    write_manifest(runs, [path.name for path in runs.iterdir()])

@@ -1,0 +1,1 @@
+"""C++ kernels for one CPU thread, compiled for this machine."""
