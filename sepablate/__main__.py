@@ -8,6 +8,7 @@ import typer
 
 from sepablate.cli.app import app, command_names
 from sepablate.errors import UserError
+from sepablate.execution.launch import is_main_process
 from sepablate.store.files import NoSpace
 
 # typer exports only some of its exceptions
@@ -17,7 +18,7 @@ USAGE_ERROR: type[Any] = typer.BadParameter.__bases__[0]
 def main() -> None:
     """Run the command line; bad input ends in one line on stderr and exit status 2.
 
-    So does a full disk, with exit status 74.
+    So does a full disk, with exit status 74. Under torchrun only the main process writes the line.
     """
     status = 2
     try:
@@ -32,7 +33,8 @@ def main() -> None:
         message, status = f"{error}; make room and run the same command again", os.EX_IOERR
     except typer.Abort:
         sys.exit(130)
-    print(f"sepablate: {' '.join(message.split())}", file=sys.stderr)
+    if is_main_process():
+        print(f"sepablate: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(status)
 
 
