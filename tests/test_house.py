@@ -25,9 +25,10 @@ MAY_IMPORT = {
     "files": set(),
     "keys": set(),
     "paper": set(),
-    "strict": set(),
-    "options": set(),
-    "scales": {"strict"},
+    "errors": set(),
+    "validation": {"errors"},
+    "options": {"scales"},
+    "scales": {"errors", "validation"},
     "models": set(),
     "kernels": {"models"},
     "data": {"files"},
@@ -130,7 +131,7 @@ def test_workers_begin_with_all_that_a_run_imports_and_no_more() -> None:
 
 def test_files_stay_small() -> None:
     for path in [*SOURCES, *KERNELS]:
-        assert len(path.read_text().splitlines()) <= 210, path
+        assert len(path.read_text().splitlines()) <= 350, path
 
 
 def test_the_source_that_computes_is_in_the_run_key() -> None:
