@@ -3,7 +3,6 @@
 import datetime
 import re
 import time
-from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
 
 import typer
@@ -83,14 +82,16 @@ def _rows(name: str, tell: Any) -> Rows:
 
 def _machine() -> dict[str, Any]:
     """Hardware, versions and the date, as they stand beside every number."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    from sepablate.training import machine
+
     packages = {}
     for name in ("torch", "timm", "keras", "jax", "lightning"):
         try:
             packages[name] = version(name)
         except PackageNotFoundError:
             packages[name] = ""
-    from sepablate.training import machine
-
     date = datetime.date.today().isoformat()
     return {
         **machine.hardware(),

@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from sepablate import scales, study
-from sepablate.options import positive
+from sepablate import study
+from sepablate.options import positive, scale_name
 
 
 def cost(
@@ -31,8 +31,7 @@ def cost(
 
     Neither data nor training is needed.
     """
-    name = scale or scales.current()
-    scales.load(name)
+    name = scale_name(scale)
     for variant in variants:
         study.variant(variant)
     if save and not measure:

@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from sepablate import scales, study
-from sepablate.launch import runs
-from sepablate.options import positive
+from sepablate import study
+from sepablate.options import positive, scale_name
 
 
 def train(
@@ -48,8 +47,9 @@ def train(
     them then finds all runs trained, and writes results/.
     """
     study.variant(variant)
-    scale = scale or scales.current()
-    scales.load(scale)
+    scale = scale_name(scale)
+    from sepablate.launch import runs
+
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if keys:
