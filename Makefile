@@ -6,7 +6,7 @@ BENCH_STAMP := $(BENCH)/.installed
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro repro-all test check lint ui lock torture bench
+.PHONY: help env repro repro-all test check lint schema ui lock torture bench
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ lint: $(STAMP)
 	ruff check .
 	ruff format --check .
 	mypy
+
+schema: $(STAMP) ## Regenerate params.schema.json, with which editors check params.yaml
+	python -m sepablate.scales > params.schema.json
 
 ui: $(STAMP) ## Browse the runs in MLflow on 127.0.0.1:5000
 	sepablate ui

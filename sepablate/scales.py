@@ -1,82 +1,156 @@
-"""Scales: named budgets, read from params.yaml and checked to the last field."""
+"""Scales and recipes: params.yaml as pydantic models.
 
+`python -m sepablate.scales > params.schema.json` writes the schema that editors check it with.
+"""
+
+import json
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import yaml
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    TypeAdapter,
+)
+from pydantic.dataclasses import dataclass
+from pydantic.json_schema import GenerateJsonSchema
 
 from sepablate.errors import UserError
-from sepablate.strict import parse
+from sepablate.validation import parse
 
 PARAMS = Path("params.yaml")
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")  # safe in a path and on a command line
 
+Dataset = Literal["fashion_mnist", "imagenet"]
+MultiLabelDataset = Literal["garment_scenes", "labelled_images"]
+Precision = Literal["auto", "fp32", "bf16"]
+Kernels = Literal["auto", "fused", "torch"]
+Count = Annotated[int, Field(gt=0, le=1_000_000_000)]
+CountOrZero = Annotated[int, Field(ge=0, le=1_000_000_000)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+FractionOrZero = Annotated[float, Field(ge=0, le=1)]
+Width = Annotated[float, Field(gt=0, le=16)]
 
-@dataclass(frozen=True)
+
+def _tuple(value: object) -> object:
+    """Return a list, which is what YAML has, as a tuple."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    for seed in seeds:
+        if seeds.count(seed) > 1:
+            raise UserError(f"{seed} is a duplicate: choose different seeds")
+    return seeds
+
+
+Seeds = Annotated[
+    tuple[NonNegativeInt, ...],
+    BeforeValidator(_tuple),
+    AfterValidator(_distinct),
+    Field(min_length=1, json_schema_extra={"uniqueItems": True}),
+]
+
+STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+@dataclass(frozen=True, config=STRICT)
 class Recipe:
-    """How a network is trained, as far as the paper says it, at every scale.
+    """How a network is trained, as far as the paper says it, at every scale."""
 
-    optimiser: "sgd", or "rmsprop" with TensorFlow's semantics, of which rho is the decay of the
-    squared gradients and epsilon is added to them under the root.
-    decay: factor on the learning rate; decays: how often it is applied over a whole run.
-    averaging_horizon: time constant of the weights' moving average, as a fraction of the run.
-    shift: largest random shift in pixels; flip: mirror half of the images.
-    """
-
-    optimiser: str
-    learning_rate: float
-    momentum: float
-    decay: float
-    decays: int
-    dropout: float
-    averaging_horizon: float
-    norm_epsilon: float
-    norm_momentum: float
-    shift: int
+    optimiser: Literal["sgd", "rmsprop"]
+    """sgd: with momentum; rmsprop: with TensorFlow's semantics."""
+    learning_rate: PositiveFloat
+    """At the start of a run."""
+    momentum: FractionOrZero
+    """Of SGD, and of RMSprop's steps."""
+    decay: Fraction
+    """Factor on the learning rate, applied `decays` times over a run."""
+    decays: Count
+    """How often the learning rate is decayed over a whole run."""
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    """Fraction of the features that are dropped before the classifier."""
+    averaging_horizon: FractionOrZero
+    """Time constant of the weights' moving average, as a fraction of the run."""
+    norm_epsilon: PositiveFloat
+    """Added to the variance in batch norm."""
+    norm_momentum: Fraction
+    """Weight of a new batch in the running statistics of batch norm."""
+    shift: Annotated[int, Field(ge=0, le=28)]
+    """Largest random shift of an image, in pixels."""
     flip: bool
-    rho: float = 0.9
-    epsilon: float = 1e-10
+    """Mirror half of the images."""
+    rho: Fraction = 0.9
+    """Decay of RMSprop's mean of squared gradients."""
+    epsilon: PositiveFloat = 1e-10
+    """Added to RMSprop's mean of squared gradients, under the root."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Scale:
-    """A named budget. Sizes in images and pixels; evaluations: points of a training curve.
+    """A named budget: data set, image size, width, epochs, seeds."""
 
-    precision: "fp32", "bf16", or "auto": bf16 where a check on the machine finds it fast and right.
-    kernels: what computes the layers in training: "torch" for its own operators, "fused" for those
-    of `sepablate.kernels`, "auto" for the fused ones where a check finds them fast.
-    dataset, multi_label_dataset: the data set of each task. widths: of the networks, by name, whose
-    width is not `width`. classes: 0 where the data set knows. batch_size: images of a gradient
-    step; micro_batch: of a forward pass and its batch norm, 0 for the whole batch. workers:
-    processes that read images from disk, for each accelerator.
-    """
-
-    dataset: str
-    multi_label_dataset: str
-    images: int
-    image_size: int
-    validation_images: int
-    test_images: int
-    width: float
-    stem_stride: int
-    padding: str
-    batch_size: int
-    epochs: float
-    evaluations: int
-    precision: str
-    seeds: tuple[int, ...]
-    widths: dict[str, float] = field(default_factory=dict)
-    classes: int = 0
-    micro_batch: int = 0
-    workers: int = 0
-    kernels: str = "auto"
+    dataset: Dataset
+    """Data set of the single-label task."""
+    multi_label_dataset: MultiLabelDataset
+    """Data set of the multi-label task."""
+    images: Count
+    """Training images."""
+    image_size: Annotated[int, Field(ge=1, le=4096)]
+    """Height and width of an image, in pixels."""
+    validation_images: Count
+    """Images that the points of a training curve are measured on."""
+    test_images: Count
+    """Images that the final numbers are measured on."""
+    width: Width
+    """Channels of every layer, as a multiple of the published network's."""
+    stem_stride: Annotated[int, Field(ge=1, le=2)]
+    """Stride of the first convolution."""
+    padding: Literal["same", "valid"]
+    """valid: as in the published networks; same: what is unpadded there is padded."""
+    batch_size: Count
+    """Images of a gradient step."""
+    epochs: Annotated[float, Field(gt=0, le=100_000)]
+    """Passes over the training images; need not be whole."""
+    evaluations: Count
+    """Points of a training curve."""
+    precision: Precision
+    """auto: bf16 where a check on the machine finds it fast and right."""
+    seeds: Seeds
+    """Every variant is trained once with each."""
+    widths: dict[str, Width] = Field(default_factory=dict)
+    """Widths of the networks, by name, whose width is not `width`."""
+    classes: CountOrZero = 0
+    """Classes of the data set; 0 where the data set knows."""
+    micro_batch: CountOrZero = 0
+    """Images of a forward pass and its batch norm; 0 for the whole batch."""
+    workers: CountOrZero = 0
+    """Processes that read images from disk, for each accelerator."""
+    kernels: Kernels = "auto"
+    """Layers in training: PyTorch's or fused ones; auto: fused where a check finds them fast."""
 
     @property
     def steps(self) -> int:
         """Gradient steps of one run; the last, incomplete batch of an epoch is dropped."""
         return max(1, round(self.epochs * (self.images // self.batch_size)))
+
+
+@dataclass(config=ConfigDict(use_attribute_docstrings=True))
+class Params:
+    """Every number that a person may want to turn."""
+
+    scale: Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
+    """The scale that commands use by default."""
+    recipes: Annotated[dict[str, Recipe], Field(min_length=1)]
+    """Recipes by the names that studies give them."""
+    scales: dict[str, Scale]
+    """Scales by name."""
 
 
 IN_MEMORY_LIMITS = {  # of the data sets made of Fashion-MNIST
@@ -87,30 +161,47 @@ IN_MEMORY_LIMITS = {  # of the data sets made of Fashion-MNIST
 
 
 def current(path: Path = PARAMS) -> str:
-    """The scale that params.yaml selects."""
-    return _scale_name(_read(path), _read(path).get("scale"), path)
+    """Return the name of the scale that params.yaml selects."""
+    params = _read(path)
+    return _scale_name(params, params.get("scale"), path)
 
 
 def load(name: str, path: Path = PARAMS) -> tuple[Scale, dict[str, Recipe]]:
-    """The scale of that name and the recipes; ValueError with the value, the place, the choices."""
+    """Return the scale of that name and all recipes.
+
+    Raises:
+        UserError: The name, a field of the scale or a recipe is invalid. The other scales are not
+            checked.
+    """
     params = _read(path)
-    scales = params["scales"]
-    name = _scale_name(params, name, path)
-    scale = parse(Scale, scales[name], f"{path}: scales.{name}")
-    if not isinstance(params.get("recipes"), dict) or not params["recipes"]:
-        raise UserError(f"{path}: recipes: {params.get('recipes')!r}: must be a mapping by name")
-    recipes = {
-        key: parse(Recipe, value, f"{path}: recipes.{key}")
-        for key, value in params["recipes"].items()
+    place = f"{path}: scales.{_scale_name(params, name, path)}"
+    scale = parse(Scale, params["scales"][name], place)
+    recipes = params.get("recipes")
+    if not isinstance(recipes, dict) or not recipes:
+        raise UserError(f"{path}: recipes: {recipes!r}: choose a mapping by name")
+    _check_together(scale, place)
+    return scale, {
+        key: parse(Recipe, value, f"{path}: recipes.{key}") for key, value in recipes.items()
     }
-    _check_together(scale, f"{path}: scales.{name}")
-    return scale, recipes
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON schema of params.yaml."""
+
+    class WithoutTitles(GenerateJsonSchema):
+        """Leaves out titles, which would repeat the names of the fields."""
+
+        def field_title_should_be_set(self, schema: Any) -> bool:
+            return False
+
+    schema = TypeAdapter(Params).json_schema(schema_generator=WithoutTitles)
+    return {"$schema": WithoutTitles.schema_dialect, **schema}
 
 
 def _check_together(scale: Scale, place: str) -> None:
-    """ValueError for fields that do not go with each other."""
-    most = {"batch_size": ("images", scale.images), "evaluations": ("steps", scale.steps)}
-    for key, (name, limit) in most.items():
+    """Raise UserError for fields that do not go with each other."""
+    limits = {"batch_size": ("images", scale.images), "evaluations": ("steps", scale.steps)}
+    for key, (name, limit) in limits.items():
         if getattr(scale, key) > limit:
             raise UserError(
                 f"{place}.{key}: {getattr(scale, key)}: choose at most the {name} ({limit})"
@@ -133,10 +224,10 @@ def _read(path: Path) -> dict[str, Any]:
         params = yaml.safe_load(path.read_text())
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; run from the project's root folder") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(params, dict) or not isinstance(params.get("scales"), dict):
-        raise UserError(f"{path}: must be a mapping with scale, recipes and scales")
+        raise UserError(f"{path}: choose a mapping with scale, recipes and scales")
     return params
 
 
@@ -147,3 +238,7 @@ def _scale_name(params: dict[str, Any], name: object, path: Path) -> str:
     if not NAME.fullmatch(name):
         raise UserError(f"{path}: scale: {name!r}: choose a name of letters, digits, - and _")
     return name
+
+
+if __name__ == "__main__":
+    print(json.dumps(json_schema(), indent=2))

@@ -25,9 +25,10 @@ MAY_IMPORT = {
     "files": set(),
     "keys": set(),
     "paper": set(),
-    "strict": set(),
-    "options": set(),
-    "scales": {"strict"},
+    "errors": set(),
+    "validation": {"errors"},
+    "options": {"scales"},
+    "scales": {"errors", "validation"},
     "models": set(),
     "kernels": {"models"},
     "data": {"files"},
@@ -42,7 +43,7 @@ MAY_IMPORT = {
     "planning": {"data", "scales", "study", "training"},
     "doctor": {"data", "files"},
     "evaluate": {"data", "models", "options", "paper", "training"},
-    "provenance": {"analysis", "keys", "scales", "study", "tracking"},
+    "provenance": {"analysis", "keys", "options", "study", "tracking"},
     "cli": {
         "analysis",
         "bench",
@@ -111,13 +112,12 @@ def test_study_files_are_data(path: Path) -> None:
     assert all(f"\n{head} " in text for head in ("Question", "Paper", "Deviates"))
 
 
-def test_command_line_starts_without_torch() -> None:
+def test_command_line_starts_without_heavy_imports() -> None:
     code = "import sys, sepablate.__main__; print([m for m in sys.modules if '.' not in m])"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert loaded.returncode == 0
-    assert not {"torch", "mlflow", "matplotlib", "pandas", "numpy"} & set(
-        ast.literal_eval(loaded.stdout)
-    )
+    heavy = {"torch", "mlflow", "matplotlib", "pandas", "numpy", "pydantic", "yaml"}
+    assert not heavy & set(ast.literal_eval(loaded.stdout))
 
 
 def test_workers_begin_with_all_that_a_run_imports_and_no_more() -> None:
@@ -130,7 +130,7 @@ def test_workers_begin_with_all_that_a_run_imports_and_no_more() -> None:
 
 def test_files_stay_small() -> None:
     for path in [*SOURCES, *KERNELS]:
-        assert len(path.read_text().splitlines()) <= 210, path
+        assert len(path.read_text().splitlines()) <= 350, path
 
 
 def test_the_source_that_computes_is_in_the_run_key() -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sepablate import scales
+from sepablate.errors import UserError
+from sepablate.validation import parse
 
 PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
 RECIPES = PARAMS["recipes"]
@@ -49,34 +52,44 @@ def test_laptop_is_the_default_and_has_the_seeds_that_a_test_needs() -> None:
 
 BAD: list[tuple[str, str, object, str]] = [
     ("smoke", "images", -5, "-5"),
+    ("smoke", "images", 10**400, "at most 1000000000"),
     ("smoke", "images", 70_000, "50000"),
-    ("smoke", "images", "many", "int"),
-    ("smoke", "images", 10.5, "int"),
-    ("smoke", "images", True, "int"),
+    ("smoke", "images", "many", "a whole number, more than 0"),
+    ("smoke", "images", 10.5, "a whole number"),
+    ("smoke", "images", True, "a whole number"),
     ("smoke", "batch_size", 1000, "512"),
     ("smoke", "epochs", 0, "more than 0"),
     ("smoke", "epochs", float("nan"), "nan"),
     ("smoke", "epochs", float("inf"), "inf"),
+    ("smoke", "epochs", True, "a number"),
+    ("smoke", "epochs", 10**400, "a number"),
     ("smoke", "epochs", 2e307, "at most 100000"),
-    ("smoke", "width", 1e9, "at most 16"),
+    ("smoke", "width", 0, "0: choose a number, more than 0 and at most 16"),
     ("smoke", "evaluations", 1000, "steps (8)"),
-    ("smoke", "seeds", [1, 2, 1], "duplicate"),
+    ("smoke", "seeds", [1, 2, 1], "1 is a duplicate"),
     ("smoke", "seeds", [], "list"),
-    ("smoke", "seeds", [-1], "-1"),
+    ("smoke", "seeds", [-1], "seeds.0: -1: choose a whole number, at least 0"),
+    ("smoke", "seeds", [1.0], "a whole number"),
+    ("smoke", "seeds", {0, 1}, "list"),
     ("smoke", "seeds", 3, "list"),
     ("smoke", "padding", "reflect", "same, valid"),
     ("smoke", "precision", "fp16", "auto, fp32, bf16"),
     ("smoke", "dataset", "cifar", "fashion_mnist"),
-    ("smoke", "stem_stride", 3, "1, 2"),
+    ("smoke", "stem_stride", 3, "at least 1 and at most 2"),
+    ("smoke", "stem_stride", True, "at least 1 and at most 2"),
     ("smoke", "widht", 1, "width"),
     ("smoke", "widths", {"mobilenet_v1": -1}, "mobilenet_v1"),
+    ("smoke", "widths", {1: 1}, "widths.1: 1: choose text"),
+    ("smoke", "widths", {"a\nb": 17}, "at most 16"),
     ("smoke", "widths", 0.5, "mapping"),
     ("smoke", "micro_batch", 48, "divisor of batch_size (64)"),
     ("smoke", "multi_label_dataset", "jft", "garment_scenes"),
-    ("imagenet", "learning_rate", -0.1, "-0.1"),
-    ("imagenet", "dropout", 1.5, "at most 1"),
+    ("imagenet", "learning_rate", -0.1, "-0.1: choose a finite number, more than 0"),
+    ("imagenet", "learning_rate", float("inf"), "finite"),
+    ("imagenet", "learning_rate", "1e-3", "a finite number"),
+    ("imagenet", "dropout", 1.5, "at least 0 and less than 1"),
     ("imagenet", "dropout", 1.0, "less than 1"),
-    ("imagenet", "flip", 1, "bool"),
+    ("imagenet", "flip", 1, "true or false"),
     ("imagenet", "shift", -1, "at least 0"),
     ("imagenet", "norm_momentum", 0, "more than 0"),
     ("imagenet", "optimiser", "adam", "sgd, rmsprop"),
@@ -86,10 +99,51 @@ BAD: list[tuple[str, str, object, str]] = [
 @pytest.mark.parametrize(("part", "key", "value", "hint"), BAD)
 def test_bad_values(tmp_path: Path, part: str, key: str, value: object, hint: str) -> None:
     path = written(tmp_path, part, key, value)
-    with pytest.raises(ValueError, match=key) as error:
+    with pytest.raises(UserError, match=key) as error:
         scales.load("smoke", path)
     assert hint in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_number_too_long_to_print_is_refused_in_one_line() -> None:
+    with pytest.raises(UserError, match=r"^here\.images: a number of thousands of digits: choose"):
+        parse(scales.Scale, PARAMS["scales"]["smoke"] | {"images": 16**5000}, "here")
+
+
+def test_whole_numbers_become_floats_where_a_field_is_one(tmp_path: Path) -> None:
+    scale, _ = scales.load("smoke", written(tmp_path, "smoke", "widths", {"mobilenet_v1": 1}))
+    values = [scale.epochs, scale.width, scale.widths["mobilenet_v1"]]
+    assert values == [1, 0.0625, 1]
+    assert {type(value) for value in values} == {float}  # what a run's key is a hash of
+    assert scale.seeds == (0, 1)
+
+
+def test_a_changed_copy_is_checked_as_well() -> None:
+    scale, _ = scales.load("smoke", ROOT / "params.yaml")
+    assert dataclasses.replace(scale, epochs=2).epochs == 2
+    with pytest.raises(ValueError, match="padding"):
+        dataclasses.replace(scale, padding="reflect")  # type: ignore[arg-type]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        scale.images = 1  # type: ignore[misc]
+
+
+def test_the_schema_is_that_of_the_models() -> None:
+    text = (ROOT / "params.schema.json").read_text()
+    assert text == json.dumps(scales.json_schema(), indent=2) + "\n", "run make schema"
+    first = (ROOT / "params.yaml").read_text().partition("\n")[0]
+    assert first == "# yaml-language-server: $schema=params.schema.json"
+
+
+@pytest.mark.parametrize(("part", "name"), [("recipes", "Recipe"), ("scales", "Scale")])
+def test_the_schema_describes_params(part: str, name: str) -> None:
+    schema = scales.json_schema()
+    assert {*schema["required"]} == {*schema["properties"]} == {*PARAMS}
+    assert schema["properties"][part]["additionalProperties"] == {"$ref": f"#/$defs/{name}"}
+    model = schema["$defs"][name]
+    assert not model["additionalProperties"]
+    assert all("description" in field for field in model["properties"].values())
+    for values in PARAMS[part].values():
+        assert {*model["required"]} <= {*values} <= {*model["properties"]}
 
 
 anything = st.recursive(
@@ -111,12 +165,11 @@ def test_any_value_is_taken_or_refused_in_one_line(
     refused = ""
     try:
         scale, recipes = scales.load("smoke", path)
-    except ValueError as error:
+    except UserError as error:
         refused = str(error)
     if refused:
         assert "\n" not in refused
-        # The number of steps that it gives may be what is refused.
-        assert field[1] in refused or "steps of a run" in refused or "batch_size" in refused
+        assert field[1] in refused or "batch_size" in refused  # may be too large for `images`
     else:
         taken = getattr(recipes.get(field[0], scale), field[1])
         assert taken == (tuple(value) if isinstance(value, list) else value)
@@ -128,7 +181,7 @@ def test_any_file_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
     path = tmp_path / "params.yaml"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     for ask in (scales.current, lambda path: scales.load("smoke", path)):
-        with pytest.raises(ValueError, match=r"params\.yaml"):
+        with pytest.raises(UserError, match=r"params\.yaml"):
             ask(path)
 
 
@@ -137,7 +190,7 @@ def test_missing_field(tmp_path: Path, key: str) -> None:
     params = copy.deepcopy(PARAMS)
     del params["scales"]["smoke"][key]
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
-    with pytest.raises(ValueError, match=f"{key}: missing"):
+    with pytest.raises(UserError, match=f"{key}: missing"):
         scales.load("smoke", tmp_path / "params.yaml")
 
 

@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from sepablate import scales, study
+from sepablate import study
 from sepablate.cli import provenance
 from sepablate.cli.bench import bench
 from sepablate.cli.cost import cost
 from sepablate.cli.evaluate import evaluate
-from sepablate.cli.options import positive
+from sepablate.cli.options import positive, scale_name
 from sepablate.cli.train import train
 from sepablate.errors import UserError
 
@@ -34,19 +34,12 @@ def command_names() -> list[str]:
     return sorted(found)
 
 
-def _scale(name: str | None) -> str:
-    """The scale asked for, or the one that params.yaml selects; UserError if it is unknown."""
-    name = name or scales.current()
-    scales.load(name)
-    return name
-
-
 @app.command()
 def fetch(scale: ScaleOption = None) -> None:
     """Get the data set, from whichever source is in reach, and verify it."""
-    from sepablate import data
+    from sepablate import data, scales
 
-    chosen, _ = scales.load(_scale(scale))
+    chosen, _ = scales.load(scale_name(scale))
     for name in dict.fromkeys(("fashion_mnist", chosen.dataset)):  # the pipeline tracks the first
         data.dataset(name).fetch(data.FOLDER)
 
@@ -62,7 +55,7 @@ def plan(
     """Tell what `dvc repro` would run now, and the time, memory and disk it would take here."""
     from sepablate import planning
 
-    planning.show(_scale(scale), controls)
+    planning.show(scale_name(scale), controls)
 
 
 @app.command("study")
@@ -75,18 +68,18 @@ def study_(
     ] = False,
 ) -> None:
     """Make the table, the figure and the numbers on each claim of a study from its runs."""
-    declared, scale_name = study.load(name), _scale(scale)
+    declared, chosen = study.load(name), scale_name(scale)
     if not declared.all_variants:  # a study of layers has no runs; their times are taken first
         from sepablate.profiling import layer_timing
 
-        layer_timing.study_times(name, scale_name)
+        layer_timing.study_times(name, chosen)
     from sepablate.analysis.partial import trained
     from sepablate.report import outputs
 
-    part = trained(name, scale_name) if partial else None
-    outputs.study_outputs(name, scale_name, part)
+    part = trained(name, chosen) if partial else None
+    outputs.study_outputs(name, chosen, part)
     if mlflow and declared.all_variants:  # without runs there may be nothing yet to show it beside
-        _publish(scale_name, [name])
+        _publish(chosen, [name])
 
 
 @app.command()
@@ -101,19 +94,19 @@ def report(
         raise UserError(f"report name {name!r}: choose letters, digits and underscores")
     for each in names:
         study.load(each)
-    scale_name = _scale(scale)
+    chosen = scale_name(scale)
     from sepablate.report import outputs
 
-    outputs.report_outputs(names, scale_name, name)
+    outputs.report_outputs(names, chosen, name)
     if mlflow:
-        _publish(scale_name, names)
-    print(f"report: results/{scale_name}/{name}.md")
+        _publish(chosen, names)
+    print(f"report: results/{chosen}/{name}.md")
 
 
 @app.command()
 def publish(scale: ScaleOption = None) -> None:
     """Bring MLflow up to the results on disk; nothing is ever doubled."""
-    if not _publish(_scale(scale), study.names(), asked=True):
+    if not _publish(scale_name(scale), study.names(), asked=True):
         raise typer.Exit(1)
 
 

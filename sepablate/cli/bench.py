@@ -3,7 +3,6 @@
 import datetime
 import re
 import time
-from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
 
 import typer
@@ -85,14 +84,16 @@ def _rows(name: str, tell: Any) -> Rows:
 
 def _machine() -> dict[str, Any]:
     """Hardware, versions and the date, as they stand beside every number."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    from sepablate.execution import hardware
+
     packages = {}
     for name in ("torch", "timm", "keras", "jax", "lightning"):
         try:
             packages[name] = version(name)
         except PackageNotFoundError:
             packages[name] = ""
-    from sepablate.execution import hardware
-
     date = datetime.date.today().isoformat()
     return {
         **hardware.describe(),

@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from sepablate import scales, study
-from sepablate.cli.options import positive
+from sepablate import study
+from sepablate.cli.options import positive, scale_name
 from sepablate.errors import UserError
 
 
@@ -32,8 +32,7 @@ def cost(
 
     Neither data nor training is needed.
     """
-    name = scale or scales.current()
-    scales.load(name)
+    name = scale_name(scale)
     for variant in variants:
         study.variant(variant)
     if save and not measure:

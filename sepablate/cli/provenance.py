@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sepablate import scales
+from sepablate.cli.options import scale_name
 
 
 def trace(
@@ -24,8 +24,7 @@ def verify(
     ] = None,
 ) -> None:
     """Check that the results follow from the runs, and say what a fresh run reproduced."""
-    name = scale or scales.current()
-    scales.load(name)
+    name = scale_name(scale)
     from sepablate.provenance import verify
 
     found = verify.verify(name)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from sepablate import scales, study
-from sepablate.cli.options import positive
+from sepablate import study
+from sepablate.cli.options import positive, scale_name
 from sepablate.execution import launch
 
 
@@ -48,8 +48,7 @@ def train(
     them then finds all runs trained, and writes results/.
     """
     study.variant(variant)
-    scale = scale or scales.current()
-    scales.load(scale)
+    scale = scale_name(scale)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if keys:
