@@ -14,9 +14,9 @@ from sepablate.bench.cases import CASES, Case, on
 from sepablate.bench.contender import Over
 from sepablate.models.timm_weights import from_timm
 from sepablate.models.weight_init import init_weights
-from sepablate.training import batches, engine, objective
-from sepablate.training.evaluation import Setting
-from sepablate.training.step import train_step
+from sepablate.training import batches, engine
+from sepablate.training.objective import make_objective
+from sepablate.training.step import TrainContext, train_step
 
 NAMED = {case.name: case for case in CASES}
 
@@ -38,7 +38,7 @@ def test_contenders_compute_the_same_function(small: Case, name: str) -> None:
         if isinstance(norm, torch.nn.BatchNorm2d):
             norm.running_mean.normal_()
             norm.running_var.uniform_(0.5, 2)
-    images, _ = small.feed().at(0)
+    images, _ = small.feed().batch(0)
     with torch.inference_mode():
         expected = network.eval()(images[:4])
     contender = suite.Suite(small) if name == "sepablate" else loops.Timm(small, name)
@@ -116,7 +116,7 @@ def test_the_larger_network_of_a_gpu_is_its_peers(small: Case) -> None:
     case = dataclasses.replace(on("cuda:0")[0], device="cpu")
     network = timm_networks.build(case.run())
     init_weights(network, 3)
-    images, labels = case.feed().at(0)
+    images, labels = case.feed().batch(0)
     assert images.shape == (128, 1, 28, 28)
     assert labels.shape == (128,)
     with torch.inference_mode():
@@ -176,9 +176,9 @@ def test_the_plain_loop_ends_in_our_weights(small: Case, monkeypatch: pytest.Mon
     scale, _ = scales.load("laptop")
     run = dataclasses.replace(small.run(), scale=scale, seed=5)
     split = small.split().first(scale.images)
-    state, feed = engine.start(run), batches.training(split, run)
+    state, feed = engine.start(run), batches.make_batches(split, run)
     for _ in range(scale.steps):
-        train_step(state, feed, Setting(run, objective.of(run.task, split.labels)))
+        train_step(state, feed, TrainContext(run, make_objective(run.task, split.labels)))
     ends = []
     monkeypatch.setattr(end_to_end, "LENGTH", {small.scale: {}})
     monkeypatch.setattr(

@@ -20,9 +20,10 @@ from timm.data import create_transform
 from sepablate import scales, study
 from sepablate.data import imagenet
 from sepablate.data.image_files import ImageFiles
+from sepablate.rng import generator, stream_seed
 from sepablate.runs.run import Run, resolve
-from sepablate.training.file_batches import FileBatches, evaluation_batches
-from sepablate.training.optim import generator, stream_seed
+from sepablate.training.file_batches import FileBatches, eval_file_batches
+from sepablate.training.process_group import World
 
 HALF = (0.5, 0.5, 0.5)
 
@@ -50,7 +51,7 @@ def run_of(seed: int = 0, **changes: object) -> Run:
 
 def steps(split: ImageFiles, run: Run, *at: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
     batches = FileBatches(split, run)
-    return [batches.at(step) for step in at]
+    return [batches.batch(step) for step in at]
 
 
 def same(first: tuple[torch.Tensor, ...], second: tuple[torch.Tensor, ...]) -> bool:
@@ -64,7 +65,7 @@ def test_batches_are_timms_transform_of_the_seeds_order(splits: dict[str, ImageF
         64, is_training=True, color_jitter=None, interpolation="bicubic", mean=HALF, std=HALF
     )
     for step in (0, 2):  # one step an epoch
-        images, labels = FileBatches(splits["train"], run).at(step)
+        images, labels = FileBatches(splits["train"], run).batch(step)
         assert images.shape == (72, 3, 64, 64)
         assert images.dtype == torch.float32
         order = torch.randperm(90, generator=generator(3, "order", step))[:72].tolist()
@@ -102,38 +103,40 @@ def test_an_epoch_has_each_image_once(root: Path) -> None:
 def test_many_labels_are_batched(splits: dict[str, ImageFiles]) -> None:
     hot = torch.nn.functional.one_hot(splits["train"].labels, 3).byte()
     split = dataclasses.replace(splits["train"], labels=hot)
-    _, labels = FileBatches(split, run_of()).at(0)
+    _, labels = FileBatches(split, run_of()).batch(0)
     assert labels.shape == (8, 3)
     assert labels.dtype == torch.uint8
-    assert torch.equal(labels.argmax(1), FileBatches(splits["train"], run_of()).at(0)[1])
+    assert torch.equal(labels.argmax(1), FileBatches(splits["train"], run_of()).batch(0)[1])
 
 
-@pytest.mark.parametrize("world", [2, 4, 8])
-def test_ranks_share_a_batch(world: int, splits: dict[str, ImageFiles]) -> None:
-    expected = FileBatches(splits["train"], run_of()).at(1)
-    parts = [FileBatches(splits["train"], run_of(), rank, world).at(1) for rank in range(world)]
+@pytest.mark.parametrize("size", [2, 4, 8])
+def test_ranks_share_a_batch(size: int, splits: dict[str, ImageFiles]) -> None:
+    expected = FileBatches(splits["train"], run_of()).batch(1)
+    parts = [
+        FileBatches(splits["train"], run_of(), World(rank, size)).batch(1) for rank in range(size)
+    ]
     images, labels = zip(*parts, strict=True)
-    assert all(len(each) == 8 // world for each in labels)
+    assert all(len(each) == 8 // size for each in labels)
     assert same(expected, (torch.cat(images), torch.cat(labels)))
 
 
-@pytest.mark.parametrize("world", [1, 2, 5, 20])
+@pytest.mark.parametrize("size", [1, 2, 5, 20])
 def test_ranks_evaluate_each_image_once_and_in_order(
-    world: int, splits: dict[str, ImageFiles]
+    size: int, splits: dict[str, ImageFiles]
 ) -> None:
     split = dataclasses.replace(splits["test"], labels=torch.arange(13))
-    workers = 1 if world == 2 else 0
+    workers = 1 if size == 2 else 0
     found = [
         batch
-        for rank in range(world)
-        for batch in evaluation_batches(split, run_of(workers=workers), rank, world)
+        for rank in range(size)
+        for batch in eval_file_batches(split[World(rank, size).part(13)], run_of(workers=workers))
     ]
     assert torch.cat([labels for _, labels in found]).tolist() == list(range(13))
 
 
 def test_evaluation_is_one_central_crop(splits: dict[str, ImageFiles]) -> None:
     """Written out by hand: 64 of 71 pixels, as 299 of 333."""
-    ((images, labels),) = evaluation_batches(splits["test"], run_of())
+    ((images, labels),) = eval_file_batches(splits["test"], run_of())
     assert torch.equal(labels, splits["test"].labels)
     for index in range(13):
         image = splits["test"].read(index)
@@ -151,8 +154,8 @@ def test_nobody_elses_draws_move(splits: dict[str, ImageFiles]) -> None:
     torch.manual_seed(7)
     for workers in (0, 1):
         python, cpu = random.getstate(), torch.get_rng_state()
-        FileBatches(splits["train"], run_of(workers=workers)).at(0)
-        list(evaluation_batches(splits["test"], run_of(workers=workers)))
+        FileBatches(splits["train"], run_of(workers=workers)).batch(0)
+        list(eval_file_batches(splits["test"], run_of(workers=workers)))
         assert random.getstate() == python
         assert torch.equal(torch.get_rng_state(), cpu)
 
@@ -167,7 +170,7 @@ def test_an_image_that_breaks_is_named_in_one_line(
     path.write_bytes(path.read_bytes()[:400])
     batches = FileBatches(split, run_of(images=8, workers=workers))
     with pytest.raises(ValueError, match=rf"^{path}: .*[Tt]runcated") as raised:
-        batches.at(0)
+        batches.batch(0)
     assert "\n" not in str(raised.value)
 
 
@@ -175,7 +178,7 @@ def test_what_does_not_fit_is_refused(splits: dict[str, ImageFiles]) -> None:
     with pytest.raises(ValueError, match=r"'smoke': images: 91: choose at most the 90 training"):
         FileBatches(splits["train"], run_of(images=91))
     with pytest.raises(ValueError, match=r"batch_size: 8: choose a multiple of the 3 processes"):
-        FileBatches(splits["train"], run_of(), 0, 3)
+        FileBatches(splits["train"], run_of(), World(0, 3))
 
 
 def test_shards_give_the_same_batches_as_folders_of_the_same_order(
@@ -184,8 +187,8 @@ def test_shards_give_the_same_batches_as_folders_of_the_same_order(
     packed = imagenet.load(Path(shards(root / "imagenet", tmp_path / "imagenet")).parent)["test"]
     names = [Path(splits["test"].name(index)).stem for index in range(13)]
     order = [names.index(Path(packed.name(index).rpartition(" ")[2]).stem) for index in range(13)]
-    ((expected, labels),) = evaluation_batches(splits["test"][torch.tensor(order)], run_of())
-    ((found, theirs),) = evaluation_batches(packed, run_of(workers=1))
+    ((expected, labels),) = eval_file_batches(splits["test"][torch.tensor(order)], run_of())
+    ((found, theirs),) = eval_file_batches(packed, run_of(workers=1))
     assert same((expected, labels), (found, theirs))
 
 
@@ -198,15 +201,15 @@ from sepablate.training.file_batches import FileBatches
 
 stop = []
 signal.signal(signal.SIGTERM, lambda number, frame: stop.append(number))
-batches = FileBatches(imagenet.load(Path(sys.argv[1]))["train"], run_of(workers=2, epochs=1e6))
+batches = FileBatches(imagenet.load(Path(sys.argv[1]))["train"], run_of(workers=2, epochs=1e5))
 step = 0
 while not stop:
-    batches.at(step)
+    batches.batch(step)
     step += 1
     if step == 1:
         print("reading", flush=True)
 for later in range(step, step + 12):  # more than lay in memory
-    batches.at(later)
+    batches.batch(later)
 print("still reading", flush=True)
 input()
 raise SystemExit(3)  # with workers that still have something to do

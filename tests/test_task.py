@@ -58,8 +58,8 @@ def test_best_and_worst_images() -> None:
 
 def test_a_weight_is_a_class_s_share_of_the_training_labels() -> None:
     labels = torch.tensor([[1, 1, 0], [1, 0, 0]], dtype=torch.uint8)
-    learns = objective.of("multi_label", labels)
-    assert learns.metric == "map_100"
+    learns = objective.make_objective("multi_label", labels)
+    assert learns.score == "map_100"
     assert learns.class_weights.tolist() == pytest.approx([2 / 3, 1 / 3, 0])
     logits, truth = drawn(4, 3, seed=1)
     expected = objective.average_precision(logits, truth, learns.class_weights)
@@ -68,11 +68,11 @@ def test_a_weight_is_a_class_s_share_of_the_training_labels() -> None:
 
 def test_losses_are_means_over_images_and_over_classes() -> None:
     logits, labels = drawn(6, 5, seed=2)
-    many = objective.of("multi_label", labels).loss(logits, labels)
+    many = objective.make_objective("multi_label", labels).loss(logits, labels)
     each = binary_cross_entropy(logits.sigmoid(), labels.double(), reduction="none")
     assert many.item() == pytest.approx(each.sum().item() / 30)
     classes = labels.argmax(1)
-    one = objective.of("single_label", classes)
-    assert one.metric == "accuracy"
+    one = objective.make_objective("single_label", classes)
+    assert one.score == "accuracy"
     assert one.loss(logits, classes).item() == cross_entropy(logits, classes).item()
     assert one.scores(logits, classes).tolist() == (logits.argmax(1) == classes).double().tolist()

@@ -9,17 +9,20 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, TINY
+from monitors import StopAfterEachStep
 from torch.optim.swa_utils import AveragedModel
 
 from sepablate import scales, study
 from sepablate.data import fashion_mnist
-from sepablate.execution import hardware
+from sepablate.data.split import Split, TensorSplit
+from sepablate.execution import backend
+from sepablate.rng import generator, stream_seed
 from sepablate.runs.run import Run, resolve
 from sepablate.store import checkpoint
-from sepablate.training import engine, objective, optim
-from sepablate.training.batches import Batches
-from sepablate.training.evaluation import Setting
-from sepablate.training.step import train_step
+from sepablate.training import engine, optim
+from sepablate.training.batches import TensorBatches
+from sepablate.training.objective import make_objective
+from sepablate.training.step import TrainContext, train_step
 
 
 @functools.cache
@@ -30,12 +33,12 @@ def tiny(variant: str = "xception", seed: int = 0, **changes: object) -> Run:
     return resolve(declared, "smoke", scale, settings, seed, "fp32")
 
 
-def setting(run: Run, batches: Batches) -> Setting:
-    return Setting(run, objective.of(run.task, batches.labels), "cpu")
+def context(run: Run, split: Split) -> TrainContext:
+    return TrainContext(run, make_objective(run.task, split.labels))
 
 
 @pytest.fixture(scope="module")
-def splits(data_folder: Path) -> dict[str, fashion_mnist.Split]:
+def splits(data_folder: Path) -> dict[str, TensorSplit]:
     return fashion_mnist.load(data_folder)
 
 
@@ -48,17 +51,17 @@ def test_learning_rate_follows_the_paper_s_staircase() -> None:
     assert rates[-1] == pytest.approx(0.045 * 0.94**89)
 
 
-def test_optimiser_decays_kernels_and_nothing_else() -> None:
+def test_optimizer_decays_kernels_and_nothing_else() -> None:
     state = engine.start(tiny("inception_v3"))
     decayed = {
         id(parameter): group["weight_decay"]
-        for group in state.optimiser.param_groups
+        for group in state.optimizer.param_groups
         for parameter in group["params"]
     }
     for name, parameter in state.model.named_parameters():
         assert decayed[id(parameter)] == (4e-5 if parameter.dim() > 1 else 0.0), name
-    assert all(group["momentum"] == 0.9 for group in state.optimiser.param_groups)
-    assert all(not group["nesterov"] for group in state.optimiser.param_groups)
+    assert all(group["momentum"] == 0.9 for group in state.optimizer.param_groups)
+    assert all(not group["nesterov"] for group in state.optimizer.param_groups)
 
 
 def test_weight_decay_is_coupled_l2() -> None:
@@ -66,20 +69,21 @@ def test_weight_decay_is_coupled_l2() -> None:
     model = torch.nn.Linear(3, 2, bias=False)
     before = model.weight.detach().clone()
     velocity = torch.zeros_like(before)
-    optimiser = optim.optimiser(model, tiny("inception_v3"))
+    optimizer = optim.make_optimizer(model, tiny("inception_v3"))
     for _ in range(2):
         model.weight.grad = torch.full_like(before, 0.5)
-        optimiser.step()
+        optimizer.step()
         gradient = 0.5 + 4e-5 * before
         velocity = 0.9 * velocity + gradient
         before = before - 0.045 * velocity
         torch.testing.assert_close(model.weight.detach(), before)
 
 
-def test_average_equals_torch_s(splits: dict[str, fashion_mnist.Split]) -> None:
+def test_average_equals_torch_s(splits: dict[str, TensorSplit]) -> None:
     run = tiny(epochs=3)
     run = dataclasses.replace(run, recipe=dataclasses.replace(run.recipe, averaging_horizon=0.3))
-    state, batches = engine.start(run), Batches(splits["train"].first(96), run)
+    split = splits["train"].first(96)
+    state, batches = engine.start(run), TensorBatches(split, run)
     decay = 1 - 1 / (0.3 * run.scale.steps)
     updates = itertools.count()
 
@@ -93,7 +97,7 @@ def test_average_equals_torch_s(splits: dict[str, fashion_mnist.Split]) -> None:
     oracle.n_averaged.fill_(1)  # so that its first update blends, as ours does
     for _ in range(run.scale.steps):
         next_update = next(updates)
-        train_step(state, batches, setting(run, batches))
+        train_step(state, batches, context(run, split))
         oracle.update_parameters(state.model)
     ours, theirs = state.average.model.state_dict(), oracle.module.state_dict()
     for name, tensor in ours.items():
@@ -101,15 +105,16 @@ def test_average_equals_torch_s(splits: dict[str, fashion_mnist.Split]) -> None:
             torch.testing.assert_close(tensor, theirs[name], rtol=1e-4, atol=1e-6)
 
 
-def test_first_step_equals_a_plain_loop(splits: dict[str, fashion_mnist.Split]) -> None:
+def test_first_step_equals_a_plain_loop(splits: dict[str, TensorSplit]) -> None:
     """The engine computes what a few lines of plain PyTorch compute."""
     run = tiny(padding="same")
-    state, batches = engine.start(run), Batches(splits["train"].first(96), run)
+    split = splits["train"].first(96)
+    state, batches = engine.start(run), TensorBatches(split, run)
     twin = engine.start(run).model
     plain = torch.optim.SGD(twin.parameters(), lr=0.045, momentum=0.9)
-    train_step(state, batches, setting(run, batches))
-    images, labels = batches.at(0)
-    torch.manual_seed(optim.stream_seed(0, "dropout", 0))
+    train_step(state, batches, context(run, split))
+    images, labels = batches.batch(0)
+    torch.manual_seed(stream_seed(0, "dropout", 0))
     torch.nn.functional.cross_entropy(twin.train()(images), labels).backward()
     plain.step()
     for ours, theirs in zip(state.model.parameters(), twin.parameters(), strict=True):
@@ -117,30 +122,30 @@ def test_first_step_equals_a_plain_loop(splits: dict[str, fashion_mnist.Split]) 
 
 
 def test_batches_are_paired_shuffled_and_cover_the_epoch(
-    splits: dict[str, fashion_mnist.Split],
+    splits: dict[str, TensorSplit],
 ) -> None:
     data = splits["train"].first(96)
-    ours, theirs = Batches(data, tiny()), Batches(data, tiny("inception_v3"))
-    other = Batches(data, tiny(seed=1))
+    ours, theirs = TensorBatches(data, tiny()), TensorBatches(data, tiny("inception_v3"))
+    other = TensorBatches(data, tiny(seed=1))
     for step in (0, 5, 7, 2):  # in any order
-        assert torch.equal(ours.at(step)[0], theirs.at(step)[0])
-        assert not torch.equal(ours.at(step)[0], other.at(step)[0])
-    labels = torch.cat([ours.at(step)[1] for step in range(6)])
+        assert torch.equal(ours.batch(step)[0], theirs.batch(step)[0])
+        assert not torch.equal(ours.batch(step)[0], other.batch(step)[0])
+    labels = torch.cat([ours.batch(step)[1] for step in range(6)])
     assert torch.equal(labels.sort().values, data.labels.sort().values)
     assert not torch.equal(labels, data.labels)
-    assert not torch.equal(labels, torch.cat([ours.at(step)[1] for step in range(6, 12)]))
+    assert not torch.equal(labels, torch.cat([ours.batch(step)[1] for step in range(6, 12)]))
 
 
-def test_augmentation_shifts_and_mirrors(splits: dict[str, fashion_mnist.Split]) -> None:
+def test_augmentation_shifts_and_mirrors(splits: dict[str, TensorSplit]) -> None:
     """Each augmented image is one of the 18 shifts and mirrors of its original, and all occur."""
     data, run = splits["train"].first(96), tiny()
-    batches = Batches(data, run)
+    batches = TensorBatches(data, run)
     padded = torch.nn.functional.pad(data.images, (1, 1, 1, 1))
     seen = set()
     for step in range(24):
-        order = torch.randperm(96, generator=optim.generator(0, "order", step // 6))
+        order = torch.randperm(96, generator=generator(0, "order", step // 6))
         chosen = order[16 * (step % 6) :][:16]
-        for image, index in zip(batches.at(step)[0], chosen, strict=True):
+        for image, index in zip(batches.batch(step)[0], chosen, strict=True):
             views = {
                 (row, column, flip): (view.flip(1) if flip else view)
                 for row, column, flip in itertools.product(range(3), range(3), (False, True))
@@ -155,23 +160,23 @@ def test_augmentation_shifts_and_mirrors(splits: dict[str, fashion_mnist.Split])
 
 def test_streams_do_not_touch_each_other() -> None:
     names = [(seed, kind, step) for seed in (0, 1) for kind in "ab" for step in (0, 1)]
-    draws = [torch.rand(4, generator=optim.generator(*name)) for name in names]
+    draws = [torch.rand(4, generator=generator(*name)) for name in names]
     assert len({tuple(draw.tolist()) for draw in draws}) == len(names)
     state = torch.get_rng_state()
-    optim.generator(0, "order", 0)
+    generator(0, "order", 0)
     assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_resume_is_exact_at_every_step(
-    splits: dict[str, fashion_mnist.Split], tmp_path: Path, precision: str
+    splits: dict[str, TensorSplit], tmp_path: Path, precision: str
 ) -> None:
     run = dataclasses.replace(tiny(epochs=1.5, images=64), precision=precision)
-    whole = engine.fit(run, splits, tmp_path / "whole")
+    whole = engine.fit(run, splits, tmp_path / "whole", engine.Monitor())
     halts = 0
     while True:  # stop after every single step
         try:
-            pieces = engine.fit(run, splits, tmp_path / "pieces", stopping=lambda: True)
+            pieces = engine.fit(run, splits, tmp_path / "pieces", StopAfterEachStep())
             break
         except engine.Interrupted:
             halts += 1
@@ -204,11 +209,11 @@ def test_a_damaged_checkpoint_is_found_and_the_one_before_it_used(tmp_path: Path
 
 
 def test_a_diverged_run_stops_and_says_where(
-    splits: dict[str, fashion_mnist.Split], tmp_path: Path
+    splits: dict[str, TensorSplit], tmp_path: Path
 ) -> None:
     run = tiny("no_residual", epochs=5)
     run = dataclasses.replace(run, recipe=dataclasses.replace(run.recipe, learning_rate=1e30))
-    outcome = engine.fit(run, splits, tmp_path)
+    outcome = engine.fit(run, splits, tmp_path, engine.Monitor())
     step, metric, value = outcome.rows[-1]
     assert metric == "final/diverged_at_step"
     assert value == step < run.scale.steps
@@ -236,9 +241,9 @@ def test_run_key_changes_with_everything_that_changes_numbers() -> None:
 
 
 def test_precision_check_measures_and_remembers(tmp_path: Path) -> None:
-    assert 0 < hardware.bf16_error("cpu") < 0.5
-    assert hardware.precision("fp32", tmp_path) == "fp32"
+    assert 0 < backend.bf16_error("cpu") < 0.5
+    assert backend.select_precision("fp32", tmp_path) == "fp32"
     assert not list(tmp_path.iterdir())
-    found = hardware.precision("auto", tmp_path)
+    found = backend.select_precision("auto", tmp_path)
     (known,) = json.loads((tmp_path / "precision.json").read_text()).values()
     assert found == known

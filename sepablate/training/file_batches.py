@@ -95,11 +95,10 @@ class FileBatches:
             yield [[(epoch, index) for index in chunk.tolist()] for chunk in part.split(CHUNK)]
 
 
-def eval_file_batches(split: ImageFiles, run: Run, world: World = SINGLE) -> Iterator[Batch]:
-    """Yield this process's part of the split, in order; over all processes each image once."""
+def eval_file_batches(split: ImageFiles, run: Run) -> Iterator[Batch]:
+    """Yield all images of a split, in order, cropped and scaled for evaluation."""
     transform = create_transform(run.image_size, crop_pct=CROP, **NORMALIZATION)
-    part = split[world.part(len(split))]
-    return plain_batches(part, transform, CHUNK, run.scale.workers)
+    return plain_batches(split, transform, CHUNK, run.scale.workers)
 
 
 def plain_batches(
