@@ -47,7 +47,7 @@ def test_the_kernels_interpreted() -> None:
 @pytest.fixture
 def gpu() -> ModuleType:
     pytest.importorskip("triton")
-    from sepablate.kernels import gpu
+    from sepablate.kernels import triton as gpu
 
     return gpu
 
@@ -88,7 +88,7 @@ def test_depthwise(
 def test_depthwise_of_one_strip_or_of_many(
     gpu: ModuleType, monkeypatch: pytest.MonkeyPatch, programs: int, stride: int
 ) -> None:
-    from sepablate.kernels.gpu import depthwise_rows, depthwise_strided
+    from sepablate.kernels.triton import depthwise_rows, depthwise_strided
 
     monkeypatch.setattr(depthwise_rows, "PROGRAMS", programs)
     monkeypatch.setattr(depthwise_rows, "LEAST_ROWS", 3)
@@ -129,7 +129,9 @@ def both_norms(
     ]
 
     def fast(x: Tensor, weight: Tensor, bias: Tensor, *added: Tensor) -> Tensor:
-        found: Tensor = gpu.norm(x, weight, bias, *running[0], 0.1, 1e-3, relu, *added or (None,))
+        found: Tensor = gpu.batch_norm(
+            x, weight, bias, *running[0], 0.1, 1e-3, relu, *added or (None,)
+        )
         return found
 
     def plain(x: Tensor, weight: Tensor, bias: Tensor, *added: Tensor) -> Tensor:
@@ -163,9 +165,9 @@ def test_batch_norm_is_accurate_far_from_zero(
     gpu: ModuleType, monkeypatch: pytest.MonkeyPatch, programs: int
 ) -> None:
     """By one program in several steps, and by several programs."""
-    from sepablate.kernels.gpu import norm
+    from sepablate.kernels.triton import batch_norm
 
-    monkeypatch.setattr(sys.modules[norm.__module__], "PROGRAMS", programs)
+    monkeypatch.setattr(sys.modules[batch_norm.__module__], "PROGRAMS", programs)
     x = 257 + random(3, 8, 21, 17).sign()
     found, expected = both_norms(gpu, x, False, None)
     assert all(error(*pair) < BF16 for pair in zip(found, expected, strict=True))
@@ -219,9 +221,9 @@ def everything(gpu: ModuleType) -> Callable[..., Tensor]:
         running = torch.zeros_like(bias), torch.ones_like(bias)
         y = gpu.depthwise(x, taps, 1, True)
         y = gpu.depthwise(
-            gpu.norm(y, weight, bias, *running, 0.1, 1e-3, True, None), taps, 2, False
+            gpu.batch_norm(y, weight, bias, *running, 0.1, 1e-3, True, None), taps, 2, False
         )
-        y = gpu.norm(
+        y = gpu.batch_norm(
             gpu.convolution(y, matrix, 1, 0, 0), weight, bias, *running, 0.1, 1e-3, False, y
         )
         y = gpu.max_pool(gpu.convolution(y, matrix, 2, 0, 0), 1)
@@ -247,8 +249,8 @@ def test_offsets_of_64_bits_change_nothing(
     gpu: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = results(everything(gpu), *inputs(), device=DEVICE)
-    for name in ("depthwise_rows", "depthwise_strided", "max_pool", "norm"):
-        module = sys.modules[f"sepablate.kernels.gpu.{name}"]
+    for name in ("depthwise_rows", "depthwise_strided", "max_pool", "batch_norm"):
+        module = sys.modules[f"sepablate.kernels.triton.{name}"]
         monkeypatch.setattr(module, "large", lambda *tensors: True)
     found = results(everything(gpu), *inputs(), device=DEVICE)
     assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
@@ -277,7 +279,7 @@ def test_a_nan_goes_through_every_kernel(gpu: ModuleType) -> None:
         gpu.depthwise(x, random(16, 1, 3, 3).to(DEVICE), 1, True),
         gpu.depthwise(x, random(16, 1, 3, 3).to(DEVICE), 2, True),
         gpu.max_pool(x, 1),
-        gpu.norm(x, ones, ones, *running, 0.1, 1e-3, True, None),
+        gpu.batch_norm(x, ones, ones, *running, 0.1, 1e-3, True, None),
         gpu.convolution(x, random(4, 16, 1, 1).to(DEVICE), 1, 0, 0),
     ):
         assert y.isnan().all()

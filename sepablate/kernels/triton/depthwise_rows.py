@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sepablate.kernels.gpu.memory import (
+from sepablate.kernels.triton.memory import (
     block,
     large,
     like,

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sepablate.kernels.gpu.memory import last, like, matrix
+from sepablate.kernels.triton.memory import last, like, matrix
 
 
 def convolution(x: Tensor, weight: Tensor, stride: int, top: int, left: int) -> Tensor:

@@ -11,14 +11,14 @@ import torch
 import triton
 from torch import Tensor
 
-from sepablate.kernels.gpu import norm_kernels
-from sepablate.kernels.gpu.memory import block, large, last, like, unit
+from sepablate.kernels.triton import batch_norm_kernels
+from sepablate.kernels.triton.memory import block, large, last, like, unit
 
 PROGRAMS = 132 * 2  # two on each of an H100's multiprocessors, where all run at once
 MOST_GROUPS = 128  # each program adds up as many
 
 
-def norm(
+def batch_norm(
     x: Tensor,
     weight: Tensor,
     bias: Tensor,
@@ -61,8 +61,8 @@ class _Norm(torch.autograd.Function):
         grid, blocks = _grid(x)
         groups = torch.empty((grid[0], 2, x.shape[1]), device=x.device)
         found = torch.empty((2, x.shape[1]), device=x.device)  # mean, 1 / standard deviation
-        norm_kernels.measure[grid](x, groups, **blocks)
-        norm_kernels.apply[grid](
+        batch_norm_kernels.measure[grid](x, groups, **blocks)
+        batch_norm_kernels.apply[grid](
             x,
             other,
             y,
@@ -91,8 +91,10 @@ class _Norm(torch.autograd.Function):
         dweight, dbias = torch.empty_like(weight), torch.empty_like(bias)
         grid, blocks = _grid(x)
         groups = torch.empty((grid[0], 2, x.shape[1]), device=x.device)
-        norm_kernels.correlate[grid](x, dy, groups, found, weight, bias, relu=ctx.relu, **blocks)
-        norm_kernels.differentiate[grid](
+        batch_norm_kernels.correlate[grid](
+            x, dy, groups, found, weight, bias, relu=ctx.relu, **blocks
+        )
+        batch_norm_kernels.differentiate[grid](
             x,
             dy,
             dx,

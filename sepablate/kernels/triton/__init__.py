@@ -6,10 +6,10 @@ bits. Activations are bf16 in channels_last memory, which the kernels see as den
 channels); parameters, statistics and all sums are fp32.
 """
 
-from sepablate.kernels.gpu.convolution import convolution
-from sepablate.kernels.gpu.depthwise import depthwise
-from sepablate.kernels.gpu.dropout import dropout
-from sepablate.kernels.gpu.max_pool import max_pool
-from sepablate.kernels.gpu.norm import norm
+from sepablate.kernels.triton.batch_norm import batch_norm
+from sepablate.kernels.triton.convolution import convolution
+from sepablate.kernels.triton.depthwise import depthwise
+from sepablate.kernels.triton.dropout import dropout
+from sepablate.kernels.triton.max_pool import max_pool
 
-__all__ = ["convolution", "depthwise", "dropout", "max_pool", "norm"]
+__all__ = ["batch_norm", "convolution", "depthwise", "dropout", "max_pool"]

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sepablate.kernels.gpu import depthwise_rows, depthwise_strided
-from sepablate.kernels.gpu.memory import last
+from sepablate.kernels.triton import depthwise_rows, depthwise_strided
+from sepablate.kernels.triton.memory import last
 
 
 def depthwise(x: Tensor, weight: Tensor, stride: int, relu: bool) -> Tensor:

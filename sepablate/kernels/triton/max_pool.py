@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sepablate.kernels.gpu.memory import block, large, last, like, offsets, store, unit
+from sepablate.kernels.triton.memory import block, large, last, like, offsets, store, unit
 
 
 def max_pool(x: Tensor, border: int) -> Tensor:

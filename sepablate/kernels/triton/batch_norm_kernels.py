@@ -4,8 +4,8 @@
 import triton
 import triton.language as tl
 
-from sepablate.kernels.gpu.memory import load, positive, store
-from sepablate.kernels.gpu.norm_groups import first_block, keep, numbers, of_groups
+from sepablate.kernels.triton.batch_norm_groups import first_block, keep, numbers, of_groups
+from sepablate.kernels.triton.memory import load, positive, store
 
 
 @triton.jit
