@@ -19,7 +19,8 @@ from conftest import TINY, TRAIN, edit_params, results, sepablate
 from test_training import setting, tiny
 
 from sepablate import data
-from sepablate.kernels import compiled, network
+from sepablate.kernels import fuse
+from sepablate.kernels.cpu import build
 from sepablate.training import batches, engine, machine, parallel, settled
 from sepablate.training.captured import Captured
 from sepablate.training.checkpoint import newest_step
@@ -137,13 +138,15 @@ def test_each_run_of_a_process_is_known_by_how_it_ended() -> None:
     assert progress.failures == {"xception seed 1": FAILED, "xception seed 2": -9}
 
 
-@pytest.mark.skipif(compiled.load() is not None, reason=f"no kernels here: {compiled.load()}")
+@pytest.mark.skipif(
+    build.load_library() is not None, reason=f"no kernels here: {build.load_library()}"
+)
 def test_the_check_of_a_gpu_s_kernels_sees_a_wrong_gradient(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """By the CPU's kernels, where there is no GPU."""
     assert settled._reason_on_gpu(DEVICE) is None
-    original = network._operators
+    original = fuse._operators
 
     class Wrong:
         def __init__(self, kernels: Any) -> None:
@@ -155,7 +158,7 @@ def test_the_check_of_a_gpu_s_kernels_sees_a_wrong_gradient(
                 return kernel
             return lambda x, weight, *more: kernel(x, 2 * weight - weight.detach(), *more)
 
-    monkeypatch.setattr(network, "_operators", lambda x: Wrong(original(x)))
+    monkeypatch.setattr(fuse, "_operators", lambda x: Wrong(original(x)))
     assert "Triton: outputs and gradients are" in (settled._reason_on_gpu(DEVICE) or "")
 
 

@@ -13,12 +13,14 @@ from conftest import ROOT, edit_params, results, sepablate
 from test_training import setting, tiny
 
 from sepablate import data
-from sepablate.kernels import compiled
+from sepablate.kernels.cpu import build
 from sepablate.training import batches, engine, settled
 from sepablate.training.run import Run
 from sepablate.training.step import train_step
 
-here = pytest.mark.skipif(compiled.load() is not None, reason=f"no kernels: {compiled.load()}")
+here = pytest.mark.skipif(
+    build.load_library() is not None, reason=f"no kernels: {build.load_library()}"
+)
 
 
 def wanted(kernels: str, precision: str = "bf16", threads: int = 1) -> Run:

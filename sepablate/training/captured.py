@@ -6,7 +6,7 @@ import threading
 import torch
 from torch import Tensor, nn
 
-from sepablate.kernels.network import SeededDropout
+from sepablate.kernels.fuse import SeededDropout
 from sepablate.training import batches, engine, recipe, step
 from sepablate.training.evaluation import Setting
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from sepablate import models
-from sepablate.kernels import compiled
-from sepablate.kernels.network import take_on
+from sepablate.kernels.cpu import build
+from sepablate.kernels.fuse import apply_fused_kernels
 from sepablate.models.initial import initialise
 from sepablate.training import batches, checkpoint, recipe, task
 from sepablate.training.evaluation import Setting, scores
@@ -97,9 +97,9 @@ def start(run: Run, device: str = "cpu", ranks: Ranks = ALONE) -> State:
     initialise(model, run.seed)
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if run.kernels == "fused":
-        compiled.require()
+        build.require()
     if run.kernels in ("fused", "triton"):
-        take_on(model)
+        apply_fused_kernels(model)
     network = ranks.wrapped(model, device)
     return State(model, network, recipe.Average(model, run), recipe.optimiser(model, run))
 

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from sepablate import models
-from sepablate.kernels import compiled
-from sepablate.kernels.network import take_on
+from sepablate.kernels.cpu import build
+from sepablate.kernels.fuse import apply_fused_kernels
 from sepablate.models.initial import initialise
 from sepablate.training import machine
 from sepablate.training.run import Run
@@ -43,7 +43,7 @@ def _kernels(run: Run, precision: str, folder: Path) -> str:
         return "torch"
     if run.kernels == "auto":
         check = functools.partial(_checked, device)
-        digest = compiled.digest() if device == "cpu" else kernels_digest("triton")
+        digest = build.digest() if device == "cpu" else kernels_digest("triton")
         return machine.kept(folder / "kernels.json", check, digest)
     reason = _reason(device) if suits else "they compute in bf16, on a CPU in one thread"
     if reason:
@@ -67,7 +67,7 @@ def _reason(device: str) -> str | None:
     if device != "cpu":
         return _reason_on_gpu(device)
     compiler = os.environ.get("CXX", "c++")  # as torch's tool chooses it
-    if (reason := compiled.load()) and not shutil.which(compiler):
+    if (reason := build.load_library()) and not shutil.which(compiler):
         return f"no C++ compiler: {compiler!r} is not on the path"
     return reason
 
@@ -93,7 +93,7 @@ def differences(device: str) -> tuple[float, float]:
     plain = nn.Sequential(whole.stem, whole.entry, whole.middle[0])
     plain.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     images = torch.randn(16, 1, 28, 28, generator=torch.Generator().manual_seed(0)).to(device)
-    torchs, ours = copy.deepcopy(plain), take_on(copy.deepcopy(plain))
+    torchs, ours = copy.deepcopy(plain), apply_fused_kernels(copy.deepcopy(plain))
     exact = _numbers(plain, images, False)
     return _error(_numbers(torchs, images, True), exact), _error(
         _numbers(ours, images, True), exact
@@ -119,7 +119,7 @@ def fused_time() -> float:
     torch.set_flush_denormal(True)
     images = torch.rand(16, 1, 28, 28)
     plain, fused = (models.build("xception", **PROBE) for _ in range(2))
-    networks = [plain.train(), take_on(fused).train()]
+    networks = [plain.train(), apply_fused_kernels(fused).train()]
     taken = [[_seconds(network, images) for network in networks] for _ in range(9)]
     torchs, ours = (statistics.median(times) for times in zip(*taken[2:], strict=True))
     return ours / torchs

@@ -21,10 +21,13 @@ COMPUTES = (
     "training/task.py",
 )
 KERNELS = {  # the source of what computes a run's layers, where torch does not
-    "fused": sorted((PACKAGE / "kernels").glob("[a-z]*.*")),
+    "fused": [
+        PACKAGE / "kernels" / "fuse.py",
+        *sorted((PACKAGE / "kernels" / "cpu").glob("[a-z]*.*")),
+    ],
     "triton": [
-        PACKAGE / "kernels" / "network.py",
-        *sorted((PACKAGE / "kernels" / "gpu").glob("*.py")),
+        PACKAGE / "kernels" / "fuse.py",
+        *sorted((PACKAGE / "kernels" / "triton").glob("*.py")),
         PACKAGE / "training" / "captured.py",
     ],
 }
