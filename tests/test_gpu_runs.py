@@ -16,27 +16,30 @@ from typing import Any
 import pytest
 import torch
 from conftest import TINY, TRAIN, edit_params, results, sepablate
-from test_training import setting, tiny
+from test_training import context, tiny
 
 from sepablate import data
+from sepablate.data.split import Batches
 from sepablate.execution import backend, hardware, pool
 from sepablate.execution.job import BUSY, DONE, FAILED, INTERRUPTED, Job
-from sepablate.kernels import compiled, network
+from sepablate.execution.trainer import Progress
+from sepablate.kernels import fuse
+from sepablate.kernels.cpu import build
 from sepablate.store.checkpoint import newest_step
 from sepablate.training import batches, engine
-from sepablate.training.cuda_graph import Captured
-from sepablate.training.step import State, train_step
+from sepablate.training.cuda_graph import CudaGraphStep
+from sepablate.training.step import TrainContext, TrainState, eval_steps, train_step
 
 DEVICE = hardware.devices()[0]
 
 
-def recorded(captured: Captured) -> float:
-    """One step, and the losses that it tells."""
+def recorded(step: CudaGraphStep) -> float:
+    """One step, and the losses that it returns."""
     if DEVICE != "cpu":
-        return captured() or 0.0
-    captured.send()
-    captured.compute()
-    captured.state.step += 1
+        return step() or 0.0
+    step.copy_inputs()
+    step.compute()
+    step.state.step += 1
     return 0.0
 
 
@@ -51,13 +54,13 @@ def test_a_recorded_step_is_a_plain_one(variant: str, micro_batch: int, data_fol
     states, losses = [], []
     for record in (False, True):
         state = engine.start(run, DEVICE)
-        feed = batches.training(split, run, device=DEVICE)
-        own = dataclasses.replace(setting(run, feed), device=DEVICE)  # type: ignore[arg-type]
+        stream = batches.make_batches(split, run, device=DEVICE)
+        fixed = dataclasses.replace(context(run, split), device=DEVICE)
         if record:
-            captured = Captured(state, feed, own)
-            losses.append(sum(recorded(captured) for _ in range(8)) + captured.loss.item())
+            step = CudaGraphStep(state, stream, fixed)
+            losses.append(sum(recorded(step) for _ in range(8)) + step.loss.item())
         else:
-            losses.append(sum(train_step(state, feed, own) for _ in range(8)))
+            losses.append(sum(train_step(state, stream, fixed) for _ in range(8)))
         states.append(state)
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
     for part in ("model", "average"):
@@ -69,16 +72,16 @@ def test_a_recorded_step_is_a_plain_one(variant: str, micro_batch: int, data_fol
 def test_a_recorded_step_draws_its_dropout_by_seed_and_step(data_folder: Path) -> None:
     run = tiny(images=320)
     split = data.dataset(run.dataset).load(data_folder)["train"].first(320)
-    feed = batches.training(split, run, device=DEVICE)
-    own = dataclasses.replace(setting(run, feed), device=DEVICE)  # type: ignore[arg-type]
-    captured = Captured(engine.start(run, DEVICE), feed, own)
+    stream = batches.make_batches(split, run, device=DEVICE)
+    fixed = dataclasses.replace(context(run, split), device=DEVICE)
+    recorded_step = CudaGraphStep(engine.start(run, DEVICE), stream, fixed)
     seeds = []
     for step in (0, 1, 0):
-        captured.state.step = step
-        captured.send()
-        seeds.append(captured.seeds.tolist())
+        recorded_step.state.step = step
+        recorded_step.copy_inputs()
+        seeds.append(recorded_step.seeds.tolist())
     assert seeds[0] == seeds[2] != seeds[1]
-    assert len(captured.dropouts) == 1
+    assert len(recorded_step.dropouts) == 1
 
 
 def test_losses_that_are_told_now_and_then_add_up(
@@ -87,32 +90,37 @@ def test_losses_that_are_told_now_and_then_add_up(
     """The rows of a run are those of one that tells each loss, also if it is stopped meanwhile."""
     run = tiny(images=96, epochs=4)
     splits = data.dataset(run.dataset).load(data_folder)
-    expected = engine.fit(run, splits, tmp_path / "each")
+    expected = engine.fit(run, splits, tmp_path / "each", engine.Monitor())
 
-    def now_and_then(state: State, feed: Any, own: Any) -> Callable[[], float | None]:
-        due, untold = engine.evaluation_steps(run), [0.0]
+    def now_and_then(
+        state: TrainState, batches: Batches, fixed: TrainContext
+    ) -> Callable[[], float | None]:
+        due, kept_back = eval_steps(run), [0.0]
 
-        def advance() -> float | None:
-            untold[0] += train_step(state, feed, own)
+        def step() -> float | None:
+            kept_back[0] += train_step(state, batches, fixed)
             if state.step % 3 and state.step not in due:
                 return None
-            told, untold[0] = untold[0], 0.0
-            return told
+            total, kept_back[0] = kept_back[0], 0.0
+            return total
 
-        return advance
+        return step
 
-    monkeypatch.setattr(engine, "stepper", now_and_then)
-    steps: list[int] = []
+    class StopAfterTen(engine.Monitor):
+        steps = 0
+
+        def on_step(self, state: TrainState) -> None:
+            self.steps = state.step
+
+        def should_stop(self) -> bool:
+            return self.steps > 10
+
+    monkeypatch.setattr(engine, "make_train_step", now_and_then)
+    monitor = StopAfterTen()
     with pytest.raises(engine.Interrupted):
-        engine.fit(
-            run,
-            splits,
-            tmp_path / "seldom",
-            stopping=lambda: steps[-1] > 10,
-            progress=lambda state: steps.append(state.step),
-        )
-    assert steps[-1] == newest_step(tmp_path / "seldom") == 12
-    found = engine.fit(run, splits, tmp_path / "seldom")
+        engine.fit(run, splits, tmp_path / "seldom", monitor)
+    assert monitor.steps == newest_step(tmp_path / "seldom") == 12
+    found = engine.fit(run, splits, tmp_path / "seldom", engine.Monitor())
     assert [row[:2] for row in found.rows] == [row[:2] for row in expected.rows]
     for (_, metric, ours), (_, _, theirs) in zip(found.rows, expected.rows, strict=True):
         assert ours == (pytest.approx(theirs) if metric == "train/loss" else theirs)
@@ -132,19 +140,21 @@ def test_each_run_of_a_process_is_known_by_how_it_ended() -> None:
     jobs = [job(index, "cuda:0") for index in range(4)]
     ended = [DONE, FAILED, pool.UNKNOWN, pool.UNKNOWN]
     groups = [pool.Group([0, 1, 2], Ended(-9)), pool.Group([3], Ended(0))]  # type: ignore[arg-type]
-    progress = pool.Progress([0] * 4)
-    assert pool._collect(jobs, groups, ended, progress, stopping=False) == []
+    progress = Progress([0] * 4)
+    assert pool.collect_ended(jobs, groups, ended, progress, stopping=False) == []
     assert progress.finished == 2
     assert progress.failures == {"xception seed 1": FAILED, "xception seed 2": -9}
 
 
-@pytest.mark.skipif(compiled.load() is not None, reason=f"no kernels here: {compiled.load()}")
+@pytest.mark.skipif(
+    build.load_library() is not None, reason=f"no kernels here: {build.load_library()}"
+)
 def test_the_check_of_a_gpu_s_kernels_sees_a_wrong_gradient(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """By the CPU's kernels, where there is no GPU."""
-    assert backend._reason_on_gpu(DEVICE) is None
-    original = network._operators
+    assert backend.triton_failure(DEVICE) is None
+    original = fuse._operators
 
     class Wrong:
         def __init__(self, kernels: Any) -> None:
@@ -156,8 +166,8 @@ def test_the_check_of_a_gpu_s_kernels_sees_a_wrong_gradient(
                 return kernel
             return lambda x, weight, *more: kernel(x, 2 * weight - weight.detach(), *more)
 
-    monkeypatch.setattr(network, "_operators", lambda x: Wrong(original(x)))
-    assert "Triton: outputs and gradients are" in (backend._reason_on_gpu(DEVICE) or "")
+    monkeypatch.setattr(fuse, "_operators", lambda x: Wrong(original(x)))
+    assert "Triton: outputs and gradients have" in (backend.triton_failure(DEVICE) or "")
 
 
 def job(index: int, device: str, pixels: int = 28) -> Job:
@@ -169,7 +179,7 @@ def test_small_runs_share_a_gpu_large_ones_and_those_of_a_cpu_have_a_process_eac
     def groups(jobs: list[Job], room: int) -> list[list[int]]:
         waiting, found = list(range(len(jobs))), []
         while waiting:
-            found.append(pool._next_group(jobs, waiting, room))
+            found.append(pool.next_group(jobs, waiting, room))
         return found
 
     two = [job(index, f"cuda:{index % 2}") for index in range(6)]
@@ -182,17 +192,17 @@ def test_small_runs_share_a_gpu_large_ones_and_those_of_a_cpu_have_a_process_eac
 
 TOGETHER = """
 import fcntl, json, multiprocessing, sys, time
-from sepablate.execution import pool, train_variant
+from sepablate.execution import train_variant, worker
 from sepablate.store.checkpoint import newest_step
 
 stop = sys.argv[1] == "stop"
-found = stage.seed_jobs("xception", "smoke", {})
+found = train_variant.seed_jobs("xception", "smoke", {})
 context = multiprocessing.get_context("spawn")
 steps, ended = (context.Array("q", [-1] * len(found), lock=False) for _ in range(2))
 found[2].folder.mkdir(parents=True, exist_ok=True)
 lock = (found[2].folder / "lock").open("w")
 fcntl.flock(lock, fcntl.LOCK_EX)
-process = context.Process(target=parallel._work, args=(dict(enumerate(found)), steps, ended))
+process = context.Process(target=worker.run_jobs, args=(dict(enumerate(found)), steps, ended))
 process.start()
 while stop and min(steps[0], steps[1]) < 2:
     time.sleep(0.01)

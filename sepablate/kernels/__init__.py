@@ -1,1 +1,1 @@
-"""Kernels of our own for training in bf16 on one CPU thread, and how a network takes them on."""
+"""Fused kernels for training in bf16, in C++ for a CPU and in Triton for a GPU; see `fuse.py`."""

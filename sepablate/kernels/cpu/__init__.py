@@ -1,1 +1,1 @@
-"""C++ kernels for one CPU thread, compiled for this machine."""
+"""Kernels in C++ for one thread of a CPU, compiled when they are first used."""

@@ -1,122 +1,143 @@
-// Batch norm with the statistics of the batch, then a ReLU or an addition if wanted.
+// Batch norm with the statistics of the batch, followed by an optional ReLU or addition.
+//
+// The variance is computed in one pass from the distances to the first pixel's value ("shifted
+// data"), so that a large mean costs no accuracy: Chan, Golub and LeVeque, "Updating formulae and a
+// pairwise algorithm for computing sample variances", 1979.
 #pragma once
 
 #include <cmath>
+#include <tuple>
 
 #include "simd.h"
 
-struct Norm : Function<Norm> {
-  static Tensor forward(AutogradContext* context, const Tensor& input, const Tensor& weight,
-                        const Tensor& bias, Tensor mean, Tensor variance, double momentum,
-                        double epsilon, bool relu, const std::optional<Tensor>& added) {
-    Below torch_autograd;
-    Tensor x = last(input), y = like(x, x.sizes());
-    int64_t channels = x.size(1), pixels = x.numel() / channels;
-    Tensor found = at::empty({2, channels}, weight.options());  // centre and scale
-    std::vector<float> new_mean(channels), new_variance(channels);
-    Tensor other = added ? last(*added) : Tensor();
-    float fresh = momentum, unbiased = float(pixels) / std::max<int64_t>(pixels - 1, 1);
-    over_groups(channels, [&]<int W, int N>(const std::array<int64_t, N>& places) {
-      using L = Lanes<W>;
-      using F = typename L::F;
-      const Half* from = half(x);
-      F shift[N], a[N], b[N], sums[2 * N];
-      for (int k = 0; k < N; k++) shift[k] = L::load(from + places[k]);
-      add_up(pixels, sums, [&](int64_t p, F* sum) {
-        for (int k = 0; k < N; k++) {
-          F distance = L::load(from + p * channels + places[k]) - shift[k];
-          sum[2 * k] += distance;
-          sum[2 * k + 1] += distance * distance;
-        }
-      });
-      for (int k = 0; k < N; k++) {
-        auto at = [&](const Tensor& tensor) { return tensor.data_ptr<float>() + places[k]; };
-        F distance = sums[2 * k] / float(pixels), middle = shift[k] + distance;
-        F spread = (sums[2 * k + 1] - sums[2 * k] * distance) / float(pixels);
-        spread = spread <= F{} ? F{} : spread;
-        F inverse = spread + float(epsilon);
-        for (int lane = 0; lane < W; lane++) inverse[lane] = 1 / std::sqrt(inverse[lane]);
-        L::store(at(found), middle);
-        L::store(at(found) + channels, inverse);
-        F past_mean = L::load(at(mean)), past_variance = L::load(at(variance));
-        past_mean += fresh * (middle - past_mean);
-        past_variance += fresh * (spread * unbiased - past_variance);
-        L::store(new_mean.data() + places[k], past_mean);
-        L::store(new_variance.data() + places[k], past_variance);
-        a[k] = L::load(at(weight)) * inverse;
-        b[k] = L::load(at(bias)) - middle * a[k];
-      }
-      Half* to = half(y);
-      const Half* plus = added ? half(other) : nullptr;
-      for (int64_t p = 0; p < pixels; p++)
-        for (int k = 0; k < N; k++) {
-          int64_t place = p * channels + places[k];
-          F value = L::load(from + place) * a[k] + b[k];
-          if (relu) value = L::relu(value);
-          if (plus) value += L::load(plus + place);
-          L::store(to + place, value);
-        }
-    });
-    // At the end: blocks of channels may overlap.
-    std::copy(new_mean.begin(), new_mean.end(), mean.data_ptr<float>());
-    std::copy(new_variance.begin(), new_variance.end(), variance.data_ptr<float>());
-    context->save_for_backward({x, weight, bias, found});
-    context->saved_data["relu"] = relu;
-    context->saved_data["added"] = added.has_value();
-    return y;
-  }
+namespace sepablate {
 
-  static tensor_list backward(AutogradContext* context, tensor_list gradients) {
-    Below torch_autograd;
-    auto saved = context->get_saved_variables();
-    const Tensor &x = saved[0], &weight = saved[1], &bias = saved[2];
-    const Tensor& found = saved[3];  // centre and scale
-    bool relu = context->saved_data["relu"].toBool();
-    Tensor dy = last(gradients[0]), dx = like(x, x.sizes());
-    Tensor dweight = at::empty_like(weight), dbias = at::empty_like(weight);
-    int64_t channels = x.size(1), pixels = x.numel() / channels;
-    over_groups(channels, [&]<int W, int N>(const std::array<int64_t, N>& places) {
-      using L = Lanes<W>;
-      using F = typename L::F;
-      const Half *from = half(x), *gradient = half(dy);
-      F middle[N], a[N], b[N], sums[2 * N], slope[N], offset[N];
-      auto each = [&](auto body) {
-        for (int k = 0; k < N; k++)
-          body(k, [&](const Tensor& tensor) { return tensor.data_ptr<float>() + places[k]; });
-      };
-      each([&](int k, auto at) {
-        middle[k] = L::load(at(found));
-        a[k] = L::load(at(weight)) * L::load(at(found) + channels);
-        b[k] = L::load(at(bias)) - middle[k] * a[k];
-      });
-      auto passed = [&](int64_t place, F value, int k) {
-        F arrived = L::load(gradient + place);
-        return relu ? (value * a[k] + b[k] <= 0 ? F{} : arrived) : arrived;
-      };
-      add_up(pixels, sums, [&](int64_t p, F* sum) {
-        for (int k = 0; k < N; k++) {
-          int64_t place = p * channels + places[k];
-          F value = L::load(from + place), arrived = passed(place, value, k);
-          sum[2 * k] += arrived;
-          sum[2 * k + 1] += arrived * (value - middle[k]);
-        }
-      });
-      each([&](int k, auto at) {
-        F inverse = L::load(at(found) + channels), sum = sums[2 * k], product = sums[2 * k + 1];
-        L::store(at(dweight), product * inverse);
-        L::store(at(dbias), sum);
-        slope[k] = -a[k] * inverse * inverse * product / float(pixels);
-        offset[k] = -a[k] * sum / float(pixels) - middle[k] * slope[k];
-      });
-      Half* to = half(dx);
-      for (int64_t p = 0; p < pixels; p++)
-        for (int k = 0; k < N; k++) {
-          int64_t place = p * channels + places[k];
-          F value = L::load(from + place), arrived = passed(place, value, k);
-          L::store(to + place, a[k] * arrived + (value * slope[k] + offset[k]));
-        }
+// x, residual (N, C, H, W); weight, bias, running_mean, running_var (C,) in fp32 -> y like x, mean
+// (C,), rstd (C,). y = relu(batch_norm(x)) + residual. Updates the running statistics and counts
+// the batch; running_var is unbiased, and `momentum` is the weight of this batch.
+inline std::tuple<Tensor, Tensor, Tensor> bn_forward_cpu(
+    const Tensor& input, const Tensor& weight, const Tensor& bias, const Tensor& running_mean,
+    const Tensor& running_var, double momentum, double eps, bool relu,
+    const std::optional<Tensor>& residual, const std::optional<Tensor>& num_batches_tracked) {
+  check_images("batch_norm", input);
+  if (num_batches_tracked) ++*num_batches_tracked->data_ptr<int64_t>();
+  Tensor x = channels_last(input), y = empty_channels_last(x, x.sizes());
+  int64_t channels = x.size(1), pixels = x.numel() / channels;
+  TORCH_CHECK(weight.numel() == channels && running_mean.numel() == channels,
+              "batch_norm: x has ", channels, " channels, weight ", weight.numel());
+  Tensor mean = at::empty({channels}, weight.options()), rstd = at::empty_like(mean);
+  std::vector<float> new_mean(channels), new_var(channels);
+  Tensor addend = residual ? channels_last(*residual) : Tensor();
+  float factor = momentum, unbiased = float(pixels) / std::max<int64_t>(pixels - 1, 1);
+  for_channel_groups(channels, [&]<int W, int N>(const std::array<int64_t, N>& starts) {
+    using V = Vec<W>;
+    using F32 = typename V::F32;
+    const bf16_t* from = bf16_data(x);
+    F32 shift[N], scale[N], offset[N], sums[2 * N];
+    for (int k = 0; k < N; k++) shift[k] = V::load(from + starts[k]);
+    accumulate(pixels, sums, [&](int64_t p, F32* sum) {
+      for (int k = 0; k < N; k++) {
+        F32 distance = V::load(from + p * channels + starts[k]) - shift[k];
+        sum[2 * k] += distance;
+        sum[2 * k + 1] += distance * distance;
+      }
     });
-    Tensor none, plus = context->saved_data["added"].toBool() ? dy : none;
-    return {dx, dweight, dbias, none, none, none, none, none, plus};
-  }
-};
+    for (int k = 0; k < N; k++) {
+      auto at = [&](const Tensor& tensor) { return tensor.data_ptr<float>() + starts[k]; };
+      F32 distance = sums[2 * k] / float(pixels), batch_mean = shift[k] + distance;
+      F32 batch_var = (sums[2 * k + 1] - sums[2 * k] * distance) / float(pixels);
+      batch_var = batch_var <= F32{} ? F32{} : batch_var;
+      F32 inverse = batch_var + float(eps);
+      for (int lane = 0; lane < W; lane++) inverse[lane] = 1 / std::sqrt(inverse[lane]);
+      V::store(at(mean), batch_mean);
+      V::store(at(rstd), inverse);
+      F32 old_mean = V::load(at(running_mean)), old_var = V::load(at(running_var));
+      old_mean += factor * (batch_mean - old_mean);
+      old_var += factor * (batch_var * unbiased - old_var);
+      V::store(new_mean.data() + starts[k], old_mean);
+      V::store(new_var.data() + starts[k], old_var);
+      scale[k] = V::load(at(weight)) * inverse;
+      offset[k] = V::load(at(bias)) - batch_mean * scale[k];
+    }
+    bf16_t* to = bf16_data(y);
+    const bf16_t* added = residual ? bf16_data(addend) : nullptr;
+    for (int64_t p = 0; p < pixels; p++)
+      for (int k = 0; k < N; k++) {
+        int64_t index = p * channels + starts[k];
+        F32 value = V::load(from + index) * scale[k] + offset[k];
+        if (relu) value = V::relu(value);
+        if (added) value += V::load(added + index);
+        V::store(to + index, value);
+      }
+  });
+  // Only now, because blocks of channels may overlap.
+  std::copy(new_mean.begin(), new_mean.end(), running_mean.data_ptr<float>());
+  std::copy(new_var.begin(), new_var.end(), running_var.data_ptr<float>());
+  return {y, mean, rstd};
+}
+
+// Returns only y, for calls that record no gradient.
+inline Tensor batch_norm_cpu(
+    const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& running_mean,
+    const Tensor& running_var, double momentum, double eps, bool relu,
+    const std::optional<Tensor>& residual, const std::optional<Tensor>& num_batches_tracked) {
+  return std::get<0>(bn_forward_cpu(x, weight, bias, running_mean, running_var, momentum, eps,
+                                    relu, residual, num_batches_tracked));
+}
+
+// grad, x (N, C, H, W); weight, bias, mean, rstd (C,) -> the gradients of x, weight and bias. With
+// z the gradient after the ReLU and m the number of pixels:
+// dx = weight rstd (z - sum(z) / m - (x - mean) rstd^2 sum(z (x - mean)) / m).
+inline std::tuple<Tensor, Tensor, Tensor> bn_backward_cpu(
+    const Tensor& grad, const Tensor& input, const Tensor& weight, const Tensor& bias,
+    const Tensor& mean, const Tensor& rstd, bool relu) {
+  check_images("bn_backward", input);
+  Tensor x = channels_last(input), dy = channels_last(grad);
+  Tensor dx = empty_channels_last(x, x.sizes());
+  Tensor dweight = at::empty_like(weight), dbias = at::empty_like(weight);
+  int64_t channels = x.size(1), pixels = x.numel() / channels;
+  for_channel_groups(channels, [&]<int W, int N>(const std::array<int64_t, N>& starts) {
+    using V = Vec<W>;
+    using F32 = typename V::F32;
+    const bf16_t *from = bf16_data(x), *gradient = bf16_data(dy);
+    F32 batch_mean[N], scale[N], offset[N], sums[2 * N], slope[N], constant[N];
+    auto for_blocks = [&](auto body) {
+      for (int k = 0; k < N; k++)
+        body(k, [&](const Tensor& tensor) { return tensor.data_ptr<float>() + starts[k]; });
+    };
+    for_blocks([&](int k, auto at) {
+      batch_mean[k] = V::load(at(mean));
+      scale[k] = V::load(at(weight)) * V::load(at(rstd));
+      offset[k] = V::load(at(bias)) - batch_mean[k] * scale[k];
+    });
+    auto after_relu = [&](int64_t index, F32 value, int k) {
+      F32 arriving = V::load(gradient + index);
+      return relu ? (value * scale[k] + offset[k] <= 0 ? F32{} : arriving) : arriving;
+    };
+    accumulate(pixels, sums, [&](int64_t p, F32* sum) {
+      for (int k = 0; k < N; k++) {
+        int64_t index = p * channels + starts[k];
+        F32 value = V::load(from + index), z = after_relu(index, value, k);
+        sum[2 * k] += z;
+        sum[2 * k + 1] += z * (value - batch_mean[k]);
+      }
+    });
+    for_blocks([&](int k, auto at) {
+      F32 inverse = V::load(at(rstd)), sum = sums[2 * k], product = sums[2 * k + 1];
+      V::store(at(dweight), product * inverse);
+      V::store(at(dbias), sum);
+      slope[k] = -scale[k] * inverse * inverse * product / float(pixels);
+      constant[k] = -scale[k] * sum / float(pixels) - batch_mean[k] * slope[k];
+    });
+    bf16_t* to = bf16_data(dx);
+    for (int64_t p = 0; p < pixels; p++)
+      for (int k = 0; k < N; k++) {
+        int64_t index = p * channels + starts[k];
+        F32 value = V::load(from + index), z = after_relu(index, value, k);
+        V::store(to + index, scale[k] * z + (value * slope[k] + constant[k]));
+      }
+  });
+  return {dx, dweight, dbias};
+}
+
+}  // namespace sepablate

@@ -1,9 +1,10 @@
-"""The kernels, compiled for this machine by torch's own tool and loaded into torch."""
+"""Compile the C++ kernels for this machine, and load them as torch.ops.sepablate."""
 
 import functools
 import hashlib
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -11,40 +12,38 @@ from pathlib import Path
 
 import torch
 
+from sepablate.kernels.cpu.fake import register_fakes
+
 SOURCES = sorted([*Path(__file__).parent.glob("*.cpp"), *Path(__file__).parent.glob("*.h")])
 FLAGS = ("-O3", "-march=native", "-mprefer-vector-width=512", "-fno-math-errno")
 
 
 @functools.cache
 def load_library() -> str | None:
-    """Load the kernels into torch, compiled for this machine if they are not yet: half a minute.
+    """Load the operators and their fakes; compile them first, in half a minute, if needed.
 
-    Returns None, or the reason in one line why they cannot be used here.
+    Returns None, or the reason in one line why the kernels cannot be used on this machine.
     """
     name = f"sepablate_kernels_{digest()}"
-    library = _cache() / f"{name}.so"
+    library = _cache_folder() / f"{name}.so"
     try:
         if not library.exists():
             _compile(name, library)
         torch.ops.load_library(library)
     except (OSError, RuntimeError) as error:
         return str(error).strip().partition("\n")[0] or type(error).__name__
+    register_fakes()
     return None
 
 
 def require() -> None:
-    """Load them; RuntimeError with the reason if they cannot be used here."""
+    """Load the operators, or raise RuntimeError with the reason why they cannot be used."""
     if reason := load_library():
-        raise RuntimeError(f"kernels: fused: {reason}")
-
-
-def _cache() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "sepablate"
+        raise RuntimeError(f"fused kernels unavailable ({reason})")
 
 
 def digest() -> str:
-    """Of what a compiled library hangs on: source, flags, torch, the processor's features."""
+    """Return a hash of what decides the compiled code: sources, flags, torch, processor."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     features = [line for line in lines if line.startswith(("flags", "Features"))][:1]
@@ -53,8 +52,19 @@ def digest() -> str:
     return hashlib.sha256(repr(text).encode()).hexdigest()[:16]
 
 
+def _cache_folder() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "sepablate"
+
+
 def _compile(name: str, library: Path) -> None:
-    """Whole or not at all; in a process of its own, because torch's tool loads what it makes."""
+    """Compile `library`, whole or not at all.
+
+    In a process of its own, because torch's extension builder also loads what it compiles.
+    """
+    compiler = os.environ.get("CXX", "c++")  # the one that torch's builder takes
+    if not shutil.which(compiler):
+        raise RuntimeError(f"no C++ compiler: {compiler!r} is not on the path")
     library.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         options = {
@@ -65,19 +75,19 @@ def _compile(name: str, library: Path) -> None:
             "is_python_module": False,
         }
         code = f"from torch.utils.cpp_extension import load; load(**{options!r})"
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # of ninja
-        done = subprocess.run(
+        python_folder = Path(sys.executable).parent  # where ninja is
+        process = subprocess.run(
             [sys.executable, "-c", code],
             capture_output=True,
             text=True,
-            env={**os.environ, "PATH": path},
+            env={**os.environ, "PATH": f"{python_folder}{os.pathsep}{os.environ.get('PATH', '')}"},
         )
-        if done.returncode:
-            raise RuntimeError(_reason(done.stderr))
+        if process.returncode:
+            raise RuntimeError(_error_line(process.stderr))
         (Path(folder) / library.name).replace(library)
 
 
-def _reason(output: str) -> str:
-    """The first line that tells of an error, or the last one."""
+def _error_line(output: str) -> str:
+    """Return the first line of the compiler's output that reports an error, or the last line."""
     lines = output.strip().splitlines() or ["no reason given"]
     return next((line for line in lines if "error:" in line), lines[-1])

@@ -1,182 +1,191 @@
-// Products of bf16 matrices with fp32 sums, on the processor's matrix unit by torch's brgemm. It
-// wants the right matrix as pairs of rows, each pair one row of 32-bit numbers, and is fast where
-// all sizes are multiples of 32: blocks of rows are copied to where zeros fill them up.
+// Products of bf16 matrices with fp32 sums, on the processor's matrix unit through ATen's brgemm.
+// brgemm wants the right matrix in VNNI layout (two rows interleaved to one row of 32-bit pairs)
+// and is fast where all sizes are multiples of 32: blocks of rows are copied and padded with zeros.
 #pragma once
 
 #include <ATen/native/CPUBlas.h>
 
 #include "simd.h"
 
-using Pair = uint32_t;
+namespace sepablate {
 
-constexpr int64_t BLOCK = 64;  // rows that fit into the first cache with what comes of them
+using bf16x2_t = uint32_t;  // a pair of bf16 numbers
 
-inline int64_t padded(int64_t size, int64_t unit = 32) { return (size + unit - 1) / unit * unit; }
+constexpr int64_t BLOCK = 64;  // rows that fit into the first cache together with their products
 
-// c (rows, columns) = a b, or += where `add`; a (rows, inner), b (inner / 2, columns) in pairs.
-inline void multiply(int64_t rows, int64_t columns, int64_t inner, const Half* a, int64_t a_row,
-                     const Pair* b, int64_t b_row, float* c, int64_t c_row, bool add = false) {
-  using Number = at::BFloat16;
-  at::native::cpublas::brgemm(rows, columns, inner, a_row, b_row, c_row, add,
-                              reinterpret_cast<const Number*>(a),
-                              reinterpret_cast<const Number*>(b), c, true);
+inline int64_t round_up(int64_t size, int64_t unit = 32) {
+  return (size + unit - 1) / unit * unit;
 }
 
-// Rows 2 i and 2 i + 1 of `from`, which begin `from_row` numbers apart, side by side; `row` numbers
-// of each, a multiple of 16.
-inline void pair(const Half* from, int64_t from_row, int64_t rows, int64_t row, Pair* to) {
-  using L = Lanes<16>;
+// c (m, n) = a b, or += with `add`; a (m, k); b (k / 2, n) in VNNI layout. lda, ldb, ldc: the
+// distance between the beginnings of two rows.
+inline void brgemm(int64_t m, int64_t n, int64_t k, const bf16_t* a, int64_t lda,
+                   const bf16x2_t* b, int64_t ldb, float* c, int64_t ldc, bool add = false) {
+  at::native::cpublas::brgemm(m, n, k, lda, ldb, ldc, add,
+                              reinterpret_cast<const at::BFloat16*>(a),
+                              reinterpret_cast<const at::BFloat16*>(b), c, true);
+}
+
+// Interleaves rows 2 i and 2 i + 1 of `from`, of which `columns` numbers count, a multiple of 16.
+inline void pack_vnni(const bf16_t* from, int64_t from_stride, int64_t rows, int64_t columns,
+                      bf16x2_t* to) {
+  using V = Vec<16>;
   for (int64_t i = 0; i < rows; i += 2)
-    for (int64_t j = 0; j < row; j += 16, to += 16) {
-      const Half* one = from + i * from_row + j;
-      L::U both = L::bits(one) | L::bits(one + from_row) << 16;
-      std::memcpy(to, &both, sizeof both);
+    for (int64_t j = 0; j < columns; j += 16, to += 16) {
+      const bf16_t* even = from + i * from_stride + j;
+      V::U32 pairs = V::load_bits(even) | V::load_bits(even + from_stride) << 16;
+      std::memcpy(to, &pairs, sizeof pairs);
     }
 }
 
-template <int STEP> inline void swap(Lanes<16>::U (&tile)[16]) {
-  using U = Lanes<16>::U;
-  U low, high;
+// Swaps the off-diagonal STEP x STEP blocks of each 2 STEP x 2 STEP block.
+template <int STEP> inline void swap_blocks(Vec<16>::U32 (&tile)[16]) {
+  using U32 = Vec<16>::U32;
+  U32 low, high;
   for (unsigned j = 0; j < 16; j++) {
     low[j] = j & STEP ? 16 + j - STEP : j;
     high[j] = j & STEP ? 16 + j : j + STEP;
   }
   for (int i = 0; i < 16; i++)
     if (!(i & STEP)) {
-      U one = tile[i], other = tile[i + STEP];
-      tile[i] = __builtin_shuffle(one, other, low);
-      tile[i + STEP] = __builtin_shuffle(one, other, high);
+      U32 upper = tile[i], lower = tile[i + STEP];
+      tile[i] = __builtin_shuffle(upper, lower, low);
+      tile[i + STEP] = __builtin_shuffle(upper, lower, high);
     }
 }
 
-// (rows, columns) to (columns, rows), multiples of 16.
-inline void transpose(const Pair* from, int64_t rows, int64_t columns, Pair* to) {
-  Lanes<16>::U tile[16];
+// (rows, columns) to (columns, rows), both multiples of 16.
+inline void transpose(const bf16x2_t* from, int64_t rows, int64_t columns, bf16x2_t* to) {
+  Vec<16>::U32 tile[16];
   for (int64_t i = 0; i < rows; i += 16)
     for (int64_t j = 0; j < columns; j += 16) {
       for (int k = 0; k < 16; k++) std::memcpy(&tile[k], from + (i + k) * columns + j, 64);
-      swap<8>(tile), swap<4>(tile), swap<2>(tile), swap<1>(tile);
+      swap_blocks<8>(tile), swap_blocks<4>(tile), swap_blocks<2>(tile), swap_blocks<1>(tile);
       for (int k = 0; k < 16; k++) std::memcpy(to + (j + k) * rows + i, &tile[k], 64);
     }
 }
 
-// Rows of `size` numbers to rows that begin `row` numbers apart, in vectors of which the last one
-// overlaps the one before.
-inline void copy_rows(const Half* from, int64_t rows, int64_t size, Half* to, int64_t row) {
+// Copies contiguous rows of `size` numbers to rows `to_stride` numbers apart.
+inline void copy_rows(const bf16_t* from, int64_t rows, int64_t size, bf16_t* to,
+                      int64_t to_stride) {
   if (size < 2)
-    for (int64_t i = 0; i < rows; i++) to[i * row] = from[i];
+    for (int64_t i = 0; i < rows; i++) to[i * to_stride] = from[i];
   else
-    over_groups(size, [&]<int W, int N>(const std::array<int64_t, N>& places) {
-      const Half* source = from;
-      Half* target = to;
-      for (int64_t i = 0; i < rows; i++, source += size, target += row)
+    for_channel_groups(size, [&]<int W, int N>(const std::array<int64_t, N>& starts) {
+      const bf16_t* source = from;
+      bf16_t* target = to;
+      for (int64_t i = 0; i < rows; i++, source += size, target += to_stride)
         for (int k = 0; k < N; k++)
-          std::memcpy(target + places[k], source + places[k], W * sizeof(Half));
+          std::memcpy(target + starts[k], source + starts[k], W * sizeof(bf16_t));
     });
 }
 
-// Rows of `size` fp32 numbers that begin `from_row` numbers apart to such rows in bf16.
-inline void round_rows(const float* from, int64_t from_row, int64_t rows, int64_t size, Half* to,
-                       int64_t row) {
+// Rounds fp32 rows of `size` numbers, `from_stride` numbers apart, to such rows in bf16.
+inline void round_rows(const float* from, int64_t from_stride, int64_t rows, int64_t size,
+                       bf16_t* to, int64_t to_stride) {
   if (size < 2)
-    for (int64_t i = 0; i < rows; i++) to[i * row] = rounded(from[i * from_row]);
+    for (int64_t i = 0; i < rows; i++) to[i * to_stride] = round_to_bf16(from[i * from_stride]);
   else
-    over_groups(size, [&]<int W, int N>(const std::array<int64_t, N>& places) {
+    for_channel_groups(size, [&]<int W, int N>(const std::array<int64_t, N>& starts) {
       const float* source = from;
-      Half* target = to;
-      for (int64_t i = 0; i < rows; i++, source += from_row, target += row)
+      bf16_t* target = to;
+      for (int64_t i = 0; i < rows; i++, source += from_stride, target += to_stride)
         for (int k = 0; k < N; k++)
-          Lanes<W>::store(target + places[k], Lanes<W>::load(source + places[k]));
+          Vec<W>::store(target + starts[k], Vec<W>::load(source + starts[k]));
     });
 }
 
-// A layer's weights (outputs, inputs) for the product forward, and for that of the gradient.
-struct Weights {
-  int64_t outputs, inputs, high, wide;
-  std::vector<Half> numbers;  // (high, wide)
+// A layer's weight matrix (outputs, inputs) in bf16, padded, and its two VNNI layouts.
+struct PackedWeight {
+  int64_t outputs, inputs, height, width;
+  std::vector<bf16_t> numbers;  // (height, width)
 
-  Weights(const Tensor& matrix, int64_t outputs, int64_t inputs)
-      : outputs(outputs), inputs(inputs), high(padded(outputs)), wide(padded(inputs)),
-        numbers(high * wide) {
-    round_rows(matrix.data_ptr<float>(), inputs, outputs, inputs, numbers.data(), wide);
+  PackedWeight(const Tensor& matrix, int64_t outputs, int64_t inputs)
+      : outputs(outputs), inputs(inputs), height(round_up(outputs)), width(round_up(inputs)),
+        numbers(height * width) {
+    round_rows(matrix.data_ptr<float>(), inputs, outputs, inputs, numbers.data(), width);
   }
-  std::vector<Pair> forward() const {  // (wide / 2, high)
-    std::vector<Pair> found(high * wide / 2);
-    transpose(reinterpret_cast<const Pair*>(numbers.data()), high, wide / 2, found.data());
-    return found;
+  std::vector<bf16x2_t> forward() const {  // (width / 2, height), for y = x W^T
+    std::vector<bf16x2_t> packed(height * width / 2);
+    transpose(reinterpret_cast<const bf16x2_t*>(numbers.data()), height, width / 2, packed.data());
+    return packed;
   }
-  std::vector<Pair> backward() const {  // (high / 2, wide)
-    std::vector<Pair> found(high * wide / 2);
-    pair(numbers.data(), wide, high, wide, found.data());
-    return found;
+  std::vector<bf16x2_t> backward() const {  // (height / 2, width), for dx = dy W
+    std::vector<bf16x2_t> packed(height * width / 2);
+    pack_vnni(numbers.data(), width, height, width, packed.data());
+    return packed;
   }
 };
 
-// Rows of a matrix, a block of them at a time. Where it lies in memory row after row, the product
-// reads it there: what follows a row, in place of zeros, meets zeros of the other matrix or comes
-// to columns that nobody reads. Other rows, and the last ones, behind which the memory ends, are
-// written by `take(first, count, to, row)`; `row`: how far apart they begin.
-template <class Take> struct Rows {
-  int64_t rows, size, wide;
-  const Half* whole;  // or null
-  Take take;
-  std::vector<Half> copy;
-  const Half* at;  // the block
-  int64_t row;
+// The rows of a matrix, a block of them at a time. A matrix that is contiguous in memory is read in
+// place: the numbers after a row's end, read instead of zeros, are multiplied by zeros of the other
+// matrix or go to columns that are not read. Other matrices, and the last rows, after which the
+// memory may end, are written by `copy(first, count, to, to_stride)`.
+template <class Copy> struct RowBlocks {
+  int64_t rows, size, width;
+  const bf16_t* contiguous;  // or null
+  Copy copy;
+  std::vector<bf16_t> buffer;
+  const bf16_t* data;  // of the current block
+  int64_t stride;
 
-  Rows(int64_t rows, int64_t size, int64_t wide, const Half* whole, Take take)
-      : rows(rows), size(size), wide(wide), whole(whole), take(take), copy(BLOCK * wide) {}
+  RowBlocks(int64_t rows, int64_t size, int64_t width, const bf16_t* contiguous, Copy copy)
+      : rows(rows), size(size), width(width), contiguous(contiguous), copy(copy),
+        buffer(BLOCK * width) {}
 
   void move_to(int64_t first, int64_t count) {
-    if (whole && count == BLOCK && (rows - first - count) * size >= wide - size) {
-      at = whole + first * size, row = size;
+    if (contiguous && count == BLOCK && (rows - first - count) * size >= width - size) {
+      data = contiguous + first * size, stride = size;
       return;
     }
-    if (count < BLOCK) std::fill(copy.begin(), copy.end(), 0);
-    take(first, count, copy.data(), wide);
-    at = copy.data(), row = wide;
+    if (count < BLOCK) std::fill(buffer.begin(), buffer.end(), 0);
+    copy(first, count, buffer.data(), width);
+    data = buffer.data(), stride = width;
   }
 };
 
-// `take` and `whole`: rows of a, see above; `give(first, count, products, row)` gets those of
-// a b in fp32; `row`: how far apart they begin.
-template <class Take, class Give>
-void products(int64_t rows, int64_t inner, int64_t outer, const std::vector<Pair>& b,
-              const Half* whole, Take take, Give give) {
-  int64_t wide = padded(inner), columns = padded(outer, 16), b_row = 2 * b.size() / wide;
-  Rows a(rows, inner, wide, whole, take);
+// c (m, n) = a b in fp32; a (m, k), b packed. `a` and `copy`: the rows of a, see RowBlocks.
+// `store(first, count, c, stride)` gets c a block of rows at a time.
+template <class Copy, class Store>
+void gemm(int64_t m, int64_t k, int64_t n, const std::vector<bf16x2_t>& b, const bf16_t* a,
+          Copy copy, Store store) {
+  int64_t depth = round_up(k), columns = round_up(n, 16), ldb = 2 * b.size() / depth;
+  RowBlocks rows(m, k, depth, a, copy);
   std::vector<float> c(BLOCK * columns);
-  for (int64_t first = 0; first < rows; first += BLOCK) {
-    int64_t count = std::min(BLOCK, rows - first);
-    a.move_to(first, count);
-    multiply(count, columns, wide, a.at, a.row, b.data(), b_row, c.data(), columns);
-    give(first, count, c.data(), columns);
+  for (int64_t first = 0; first < m; first += BLOCK) {
+    int64_t count = std::min(BLOCK, m - first);
+    rows.move_to(first, count);
+    brgemm(count, columns, depth, rows.data, rows.stride, b.data(), ldb, c.data(), columns);
+    store(first, count, c.data(), columns);
   }
   at::native::cpublas::brgemm_release();
 }
 
-// The sum over the rows of g^T a, (outer, inner), to `to`: a weight's gradient.
-template <class Take>
-void correlated(int64_t rows, int64_t outer, int64_t inner, const Half* g, const Half* whole,
-                Take take, float* to) {
-  int64_t high = padded(outer, 16), wide = padded(inner, 16);
-  Rows a(rows, inner, wide, whole, take);
-  Rows gradients(rows, outer, high, g,
-                 [=](int64_t first, int64_t count, Half* copy, int64_t row) {
-                   copy_rows(g + first * outer, count, outer, copy, row);
+// c (m, n) = g^T a in fp32, a weight's gradient; g (rows, m) contiguous, a (rows, n). `a` and
+// `copy`: the rows of a, see RowBlocks. The name is from BLAS: left matrix transposed, right not.
+template <class Copy>
+void gemm_tn(int64_t rows, int64_t m, int64_t n, const bf16_t* g, const bf16_t* a, Copy copy,
+             float* c) {
+  int64_t height = round_up(m, 16), width = round_up(n, 16);
+  RowBlocks right(rows, n, width, a, copy);
+  RowBlocks left(rows, m, height, g,
+                 [=](int64_t first, int64_t count, bf16_t* to, int64_t to_stride) {
+                   copy_rows(g + first * m, count, m, to, to_stride);
                  });
-  std::vector<Pair> paired(BLOCK * high / 2), turned(BLOCK * high / 2), b(BLOCK * wide / 2);
-  std::vector<float> sums(outer * wide);
+  std::vector<bf16x2_t> packed(BLOCK * height / 2), transposed(BLOCK * height / 2);
+  std::vector<bf16x2_t> b(BLOCK * width / 2);
+  std::vector<float> sums(m * width);
   for (int64_t first = 0; first < rows; first += BLOCK) {
     int64_t count = std::min(BLOCK, rows - first);
-    gradients.move_to(first, count), a.move_to(first, count);
-    pair(gradients.at, gradients.row, BLOCK, high, paired.data());
-    transpose(paired.data(), BLOCK / 2, high, turned.data());
-    pair(a.at, a.row, BLOCK, wide, b.data());
-    multiply(outer, wide, BLOCK, reinterpret_cast<const Half*>(turned.data()), BLOCK, b.data(),
-             wide, sums.data(), wide, first > 0);
+    left.move_to(first, count), right.move_to(first, count);
+    pack_vnni(left.data, left.stride, BLOCK, height, packed.data());
+    transpose(packed.data(), BLOCK / 2, height, transposed.data());
+    pack_vnni(right.data, right.stride, BLOCK, width, b.data());
+    brgemm(m, width, BLOCK, reinterpret_cast<const bf16_t*>(transposed.data()), BLOCK, b.data(),
+           width, sums.data(), width, first > 0);
   }
   at::native::cpublas::brgemm_release();
-  for (int64_t i = 0; i < outer; i++)
-    std::copy_n(sums.begin() + i * wide, inner, to + i * inner);
+  for (int64_t i = 0; i < m; i++) std::copy_n(sums.begin() + i * width, n, c + i * n);
 }
+
+}  // namespace sepablate

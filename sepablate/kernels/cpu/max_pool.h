@@ -1,76 +1,87 @@
-// Max-pool 3x3 with stride 2; of each output the place of the largest input, one byte.
+// 3x3 max-pool with stride 2, which keeps the index (0 to 8) of the largest input in each window.
 #pragma once
 
 #include <limits>
+#include <tuple>
 
 #include "simd.h"
 
-struct MaxPool : Function<MaxPool> {
-  static Tensor forward(AutogradContext* context, const Tensor& input, int64_t border) {
-    Below torch_autograd;
-    Tensor x = last(input);
-    int64_t images = x.size(0), channels = x.size(1), high = x.size(2), wide = x.size(3);
-    int64_t rows = (high + 2 * border - 3) / 2 + 1, columns = (wide + 2 * border - 3) / 2 + 1;
-    Tensor y = like(x, {images, channels, rows, columns});
-    Tensor places = at::empty({images * rows * columns * channels}, x.options().dtype(at::kByte));
-    over_channels(channels, [&]<int W>(int64_t first) {
-      using L = Lanes<W>;
-      Map<W> map(high, wide, -std::numeric_limits<float>::infinity());
-      int64_t to = first;
-      for (int64_t n = 0; n < images; n++) {
-        map.fill(half(x) + n * high * wide * channels + first, channels, false);
-        for (int64_t i = 0; i < rows; i++)
-          for (int64_t j = 0; j < columns; j++, to += channels) {
-            auto* p = map.at(2 * i - border, 2 * j - border);
-            auto best = p[0];
-            typename L::I place{};
-            for (int k = 1; k < 9; k++) {
-              auto value = p[k / 3 * map.row + k % 3];
-              auto better = (value > best) | (value != value);
-              best = better ? value : best;
-              place = better ? typename L::I{} + k : place;
-            }
-            L::store(half(y) + to, best);
-            auto bytes = __builtin_convertvector(place, typename L::B);
-            std::memcpy(places.data_ptr<uint8_t>() + to, &bytes, sizeof bytes);
-          }
-      }
-    });
-    context->save_for_backward({places});
-    context->saved_data["sizes"] = x.sizes();
-    context->saved_data["border"] = border;
-    return y;
-  }
+namespace sepablate {
 
-  static tensor_list backward(AutogradContext* context, tensor_list gradients) {
-    Below torch_autograd;
-    Tensor places = context->get_saved_variables()[0], dy = last(gradients[0]);
-    auto sizes = context->saved_data["sizes"].toIntVector();
-    int64_t border = context->saved_data["border"].toInt();
-    int64_t images = sizes[0], channels = sizes[1], high = sizes[2], wide = sizes[3];
-    int64_t rows = dy.size(2), columns = dy.size(3);
-    Tensor dx = like(dy, sizes);
-    over_channels(channels, [&]<int W>(int64_t first) {
-      using L = Lanes<W>;
-      Map<W> map(high, wide);
-      Half* to = half(dx) + first;
-      int64_t from = first;
-      for (int64_t n = 0; n < images; n++) {
-        std::fill(map.pixels.begin(), map.pixels.end(), typename L::F{});
-        for (int64_t i = 0; i < rows; i++)
-          for (int64_t j = 0; j < columns; j++, from += channels) {
-            auto gradient = L::load(half(dy) + from);
-            typename L::B bytes;
-            std::memcpy(&bytes, places.data_ptr<uint8_t>() + from, sizeof bytes);
-            auto place = __builtin_convertvector(bytes, typename L::I);
-            auto* p = map.at(2 * i - border, 2 * j - border);
-            for (int k = 0; k < 9; k++)
-              p[k / 3 * map.row + k % 3] += place == k ? gradient : typename L::F{};
+// x (N, C, H, W) -> y (N, C, H', W') and indices like y in uint8, H' = (H + 2 padding - 3) / 2 + 1;
+// padding 0 or 1.
+inline std::tuple<Tensor, Tensor> max_pool_with_indices_cpu(const Tensor& input, int64_t padding) {
+  check_images("max_pool", input);
+  TORCH_CHECK(padding == 0 || padding == 1, "max_pool: padding must be 0 or 1, not ", padding);
+  Tensor x = channels_last(input);
+  int64_t images = x.size(0), channels = x.size(1), height = x.size(2), width = x.size(3);
+  int64_t out_height = (height + 2 * padding - 3) / 2 + 1;
+  int64_t out_width = (width + 2 * padding - 3) / 2 + 1;
+  Tensor y = empty_channels_last(x, {images, channels, out_height, out_width});
+  Tensor indices = at::empty_like(y, y.options().dtype(at::kByte));
+  for_channel_blocks(channels, [&]<int W>(int64_t start) {
+    using V = Vec<W>;
+    PaddedImage<W> image(height, width, -std::numeric_limits<float>::infinity());
+    int64_t to = start;
+    for (int64_t n = 0; n < images; n++) {
+      image.fill(bf16_data(x) + n * height * width * channels + start, channels, false);
+      for (int64_t i = 0; i < out_height; i++)
+        for (int64_t j = 0; j < out_width; j++, to += channels) {
+          auto* window = image.at(2 * i - padding, 2 * j - padding);
+          auto best = window[0];
+          typename V::I32 index{};
+          for (int k = 1; k < 9; k++) {
+            auto value = window[k / 3 * image.row_stride + k % 3];
+            auto better = (value > best) | (value != value);
+            best = better ? value : best;
+            index = better ? typename V::I32{} + k : index;
           }
-        for (int64_t i = 0; i < high; i++)
-          for (int64_t j = 0; j < wide; j++, to += channels) L::store(to, *map.at(i, j));
-      }
-    });
-    return {dx, Tensor()};
-  }
-};
+          V::store(bf16_data(y) + to, best);
+          auto bytes = __builtin_convertvector(index, typename V::U8);
+          std::memcpy(indices.data_ptr<uint8_t>() + to, &bytes, sizeof bytes);
+        }
+    }
+  });
+  return {y, indices};
+}
+
+// Returns only y, for calls that record no gradient.
+inline Tensor max_pool_cpu(const Tensor& x, int64_t padding) {
+  return std::get<0>(max_pool_with_indices_cpu(x, padding));
+}
+
+// grad, indices (N, C, H', W') -> the gradient of x (N, C, height, width).
+inline Tensor max_pool_backward_cpu(const Tensor& grad, const Tensor& indices, int64_t height,
+                                    int64_t width, int64_t padding) {
+  check_images("max_pool_backward", grad);
+  TORCH_CHECK(indices.is_contiguous(at::MemoryFormat::ChannelsLast),
+              "max_pool_backward: indices must be in channels_last memory");
+  Tensor dy = channels_last(grad);
+  int64_t images = dy.size(0), channels = dy.size(1);
+  int64_t out_height = dy.size(2), out_width = dy.size(3);
+  Tensor dx = empty_channels_last(dy, {images, channels, height, width});
+  for_channel_blocks(channels, [&]<int W>(int64_t start) {
+    using V = Vec<W>;
+    PaddedImage<W> image(height, width);
+    bf16_t* to = bf16_data(dx) + start;
+    int64_t from = start;
+    for (int64_t n = 0; n < images; n++) {
+      std::fill(image.pixels.begin(), image.pixels.end(), typename V::F32{});
+      for (int64_t i = 0; i < out_height; i++)
+        for (int64_t j = 0; j < out_width; j++, from += channels) {
+          auto gradient = V::load(bf16_data(dy) + from);
+          typename V::U8 bytes;
+          std::memcpy(&bytes, indices.data_ptr<uint8_t>() + from, sizeof bytes);
+          auto index = __builtin_convertvector(bytes, typename V::I32);
+          auto* window = image.at(2 * i - padding, 2 * j - padding);
+          for (int k = 0; k < 9; k++)
+            window[k / 3 * image.row_stride + k % 3] += index == k ? gradient : typename V::F32{};
+        }
+      for (int64_t i = 0; i < height; i++)
+        for (int64_t j = 0; j < width; j++, to += channels) V::store(to, *image.at(i, j));
+    }
+  });
+  return dx;
+}
+
+}  // namespace sepablate

@@ -1,30 +1,88 @@
-// The operators torch.ops.sepablate, for one thread of a CPU.
+// The operators torch.ops.sepablate, for one thread of a CPU. Their fakes, for torch.compile and
+// torch.export, are in fake.py.
 #include <torch/library.h>
 
+#include "autograd.h"
+#include "batch_norm.h"
 #include "convolution.h"
 #include "depthwise.h"
 #include "max_pool.h"
-#include "batch_norm.h"
+
+namespace sepablate {
+
+Tensor convolution_autograd(const Tensor& x, const Tensor& weight, int64_t stride,
+                            int64_t padding_height, int64_t padding_width) {
+  return ConvolutionFunction::apply(x, weight, stride, padding_height, padding_width);
+}
+
+Tensor depthwise_autograd(const Tensor& x, const Tensor& weight, int64_t stride, bool relu) {
+  return DepthwiseFunction::apply(x, weight, stride, relu);
+}
+
+Tensor max_pool_autograd(const Tensor& x, int64_t padding) {
+  return MaxPoolFunction::apply(x, padding);
+}
+
+Tensor batch_norm_autograd(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                           const Tensor& running_mean, const Tensor& running_var, double momentum,
+                           double eps, bool relu, const OptionalTensor& residual,
+                           const OptionalTensor& num_batches_tracked) {
+  return BatchNormFunction::apply(x, weight, bias, running_mean, running_var, momentum, eps, relu,
+                                  residual, num_batches_tracked);
+}
+
+}  // namespace sepablate
 
 TORCH_LIBRARY(sepablate, library) {
-  library.def("convolution", [](const Tensor& x, const Tensor& weight, int64_t stride, int64_t top,
-                                int64_t left) {
-    return Convolution::apply(x, weight, stride, top, left);
-  });
-  library.def("depthwise", [](const Tensor& x, const Tensor& weight, int64_t stride, bool relu) {
-    return Depthwise::apply(x, weight, stride, relu);
-  });
-  library.def("max_pool", [](const Tensor& x, int64_t border) {
-    return MaxPool::apply(x, border);
-  });
+  library.set_python_module("sepablate.kernels.cpu.fake");
   library.def(
-      "norm(Tensor x, Tensor weight, Tensor bias, Tensor(a!) mean, Tensor(b!) variance,"
-      " float momentum, float epsilon, bool relu, Tensor? added,"
-      " Tensor(c!)? batches=None) -> Tensor",
-      [](const Tensor& x, const Tensor& weight, const Tensor& bias, Tensor mean, Tensor variance,
-         double momentum, double epsilon, bool relu, const std::optional<Tensor>& added,
-         std::optional<Tensor> batches) {
-        if (batches) ++*batches->data_ptr<int64_t>();
-        return Norm::apply(x, weight, bias, mean, variance, momentum, epsilon, relu, added);
-      });
+      "convolution(Tensor x, Tensor weight, int stride, int padding_height, int padding_width)"
+      " -> Tensor");
+  library.def(
+      "convolution_input_grad(Tensor grad, Tensor x, Tensor weight, int stride,"
+      " int padding_height, int padding_width) -> Tensor");
+  library.def(
+      "convolution_weight_grad(Tensor grad, Tensor x, Tensor weight, int stride,"
+      " int padding_height, int padding_width) -> Tensor");
+  library.def("depthwise(Tensor x, Tensor weight, int stride, bool relu) -> Tensor");
+  library.def(
+      "depthwise_backward(Tensor grad, Tensor x, Tensor weight, int stride, bool relu)"
+      " -> (Tensor, Tensor)");
+  library.def("max_pool(Tensor x, int padding) -> Tensor");
+  library.def("max_pool_with_indices(Tensor x, int padding) -> (Tensor, Tensor)");
+  library.def(
+      "max_pool_backward(Tensor grad, Tensor indices, SymInt height, SymInt width, int padding)"
+      " -> Tensor");
+  library.def(
+      "batch_norm(Tensor x, Tensor weight, Tensor bias, Tensor(a!) running_mean,"
+      " Tensor(b!) running_var, float momentum, float eps, bool relu, Tensor? residual=None,"
+      " Tensor(c!)? num_batches_tracked=None) -> Tensor");
+  library.def(
+      "bn_forward(Tensor x, Tensor weight, Tensor bias, Tensor(a!) running_mean,"
+      " Tensor(b!) running_var, float momentum, float eps, bool relu, Tensor? residual=None,"
+      " Tensor(c!)? num_batches_tracked=None) -> (Tensor, Tensor, Tensor)");
+  library.def(
+      "bn_backward(Tensor grad, Tensor x, Tensor weight, Tensor bias, Tensor mean, Tensor rstd,"
+      " bool relu) -> (Tensor, Tensor, Tensor)");
+}
+
+TORCH_LIBRARY_IMPL(sepablate, CPU, library) {
+  library.impl("convolution", TORCH_FN(sepablate::convolution_cpu));
+  library.impl("convolution_input_grad", TORCH_FN(sepablate::convolution_input_grad_cpu));
+  library.impl("convolution_weight_grad", TORCH_FN(sepablate::convolution_weight_grad_cpu));
+  library.impl("depthwise", TORCH_FN(sepablate::depthwise_cpu));
+  library.impl("depthwise_backward", TORCH_FN(sepablate::depthwise_backward_cpu));
+  library.impl("max_pool", TORCH_FN(sepablate::max_pool_cpu));
+  library.impl("max_pool_with_indices", TORCH_FN(sepablate::max_pool_with_indices_cpu));
+  library.impl("max_pool_backward", TORCH_FN(sepablate::max_pool_backward_cpu));
+  library.impl("batch_norm", TORCH_FN(sepablate::batch_norm_cpu));
+  library.impl("bn_forward", TORCH_FN(sepablate::bn_forward_cpu));
+  library.impl("bn_backward", TORCH_FN(sepablate::bn_backward_cpu));
+}
+
+TORCH_LIBRARY_IMPL(sepablate, Autograd, library) {
+  library.impl("convolution", TORCH_FN(sepablate::convolution_autograd));
+  library.impl("depthwise", TORCH_FN(sepablate::depthwise_autograd));
+  library.impl("max_pool", TORCH_FN(sepablate::max_pool_autograd));
+  library.impl("batch_norm", TORCH_FN(sepablate::batch_norm_autograd));
 }

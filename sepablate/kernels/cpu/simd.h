@@ -1,12 +1,11 @@
-// Vectors of channels, and how to walk over them. Activations are bf16 in channels_last memory, all
-// sums fp32. Every kernel walks over blocks of channels that fill a vector, and for each block over
-// the pixels, in one order, so that equal inputs give equal bits. The last block overlaps the one
-// before where the vectors do not divide the channels. The compiler's vector types serve every
-// processor.
+// Vectors of channels, and loops over them. Activations are bf16 in channels_last memory; all sums
+// are fp32. Every kernel loops over blocks of channels that fill a vector and, for each block, over
+// the pixels, in a fixed order, so that equal inputs give equal bits. If the vector length does not
+// divide the number of channels, the last block overlaps the one before. GCC's vector extensions
+// compile on every processor.
 #pragma once
 
 #include <ATen/ATen.h>
-#include <torch/csrc/autograd/custom_function.h>
 
 #include <array>
 #include <cstring>
@@ -15,101 +14,103 @@
 #endif
 #include <vector>
 
+namespace sepablate {
+
 using at::Tensor;
-using torch::autograd::AutogradContext;
-using torch::autograd::Function;
-using torch::autograd::tensor_list;
-using Half = uint16_t;
+using bf16_t = uint16_t;  // the bits of a bfloat16
 
-// GCC takes no vector whose length is a parameter of a template: each length is named.
-template <int W> struct Vectors;
-#define VECTORS(W)                                            \
-  template <> struct Vectors<W> {                             \
-    typedef float F __attribute__((vector_size(4 * W)));      \
-    typedef int32_t I __attribute__((vector_size(4 * W)));    \
-    typedef uint32_t U __attribute__((vector_size(4 * W)));   \
-    typedef uint16_t H __attribute__((vector_size(2 * W)));   \
-    typedef uint8_t B __attribute__((vector_size(W)));        \
+// GCC cannot take a vector's length from a template parameter: each length is spelled out.
+template <int W> struct VecTypes;
+#define SEPABLATE_VEC_TYPES(W)                                \
+  template <> struct VecTypes<W> {                            \
+    typedef float F32 __attribute__((vector_size(4 * W)));    \
+    typedef int32_t I32 __attribute__((vector_size(4 * W)));  \
+    typedef uint32_t U32 __attribute__((vector_size(4 * W))); \
+    typedef uint16_t U16 __attribute__((vector_size(2 * W))); \
+    typedef uint8_t U8 __attribute__((vector_size(W)));       \
   };
-VECTORS(16) VECTORS(8) VECTORS(4) VECTORS(2)
+SEPABLATE_VEC_TYPES(16) SEPABLATE_VEC_TYPES(8) SEPABLATE_VEC_TYPES(4) SEPABLATE_VEC_TYPES(2)
+#undef SEPABLATE_VEC_TYPES
 
-template <int W> struct Lanes : Vectors<W> {
-  using typename Vectors<W>::F, typename Vectors<W>::U, typename Vectors<W>::H;
+// Loads, stores and the ReLU of W numbers.
+template <int W> struct Vec : VecTypes<W> {
+  using typename VecTypes<W>::F32, typename VecTypes<W>::U32, typename VecTypes<W>::U16;
 
-  static U bits(const Half* from) {
-    H found;
-    std::memcpy(&found, from, sizeof found);
-    return __builtin_convertvector(found, U);
+  static U32 load_bits(const bf16_t* from) {
+    U16 bits;
+    std::memcpy(&bits, from, sizeof bits);
+    return __builtin_convertvector(bits, U32);
   }
-  static F load(const Half* from) { return (F)(bits(from) << 16); }
-  static void store(Half* to, F value) {  // rounded to the nearest, ties to even
+  static F32 load(const bf16_t* from) { return (F32)(load_bits(from) << 16); }
+  static void store(bf16_t* to, F32 value) {  // round to nearest, ties to even
 #ifdef __AVX512BF16__
     if constexpr (W == 16) {
-      auto half = _mm512_cvtneps_pbh((__m512)value);
-      return void(std::memcpy(to, &half, sizeof half));
+      auto rounded = _mm512_cvtneps_pbh((__m512)value);
+      return void(std::memcpy(to, &rounded, sizeof rounded));
     }
 #endif
-    U bits = (U)value;
-    U rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-    rounded = value == value ? rounded : U{} + 0x7fc0u;
-    H half = __builtin_convertvector(rounded, H);
-    std::memcpy(to, &half, sizeof half);
+    U32 bits = (U32)value;
+    U32 rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    rounded = value == value ? rounded : U32{} + 0x7fc0u;
+    U16 narrow = __builtin_convertvector(rounded, U16);
+    std::memcpy(to, &narrow, sizeof narrow);
   }
-  static F load(const float* from) {
-    F value;
+  static F32 load(const float* from) {
+    F32 value;
     std::memcpy(&value, from, sizeof value);
     return value;
   }
-  static void store(float* to, F value) { std::memcpy(to, &value, sizeof value); }
-  static F relu(F value) { return value <= F{} ? F{} : value; }  // a NaN stays
+  static void store(float* to, F32 value) { std::memcpy(to, &value, sizeof value); }
+  static F32 relu(F32 value) { return value <= F32{} ? F32{} : value; }  // propagates NaN
 };
 
-template <int W, class Body> void blocks(int64_t channels, Body body) {
-  for (int64_t first = 0; first < channels; first += W)
-    body.template operator()<W>(std::min(first, channels - W));
+template <int W, class Body> void channel_blocks(int64_t channels, Body body) {
+  for (int64_t start = 0; start < channels; start += W)
+    body.template operator()<W>(std::min(start, channels - W));
 }
 
-template <class Body> void over_channels(int64_t channels, Body body) {
-  if (channels >= 16) blocks<16>(channels, body);
-  else if (channels >= 8) blocks<8>(channels, body);
-  else if (channels >= 4) blocks<4>(channels, body);
-  else blocks<2>(channels, body);
+// Calls body<W>(start) for each block of W channels; at least 2 channels.
+template <class Body> void for_channel_blocks(int64_t channels, Body body) {
+  if (channels >= 16) channel_blocks<16>(channels, body);
+  else if (channels >= 8) channel_blocks<8>(channels, body);
+  else if (channels >= 4) channel_blocks<4>(channels, body);
+  else channel_blocks<2>(channels, body);
 }
 
-// Calls body<W, N>(places) for groups of N blocks, whose rows a kernel reads side by side: a group
-// fits into registers with its sums. `places`: the first channel of each block.
 template <int W, int N, class Body>
-void group(int64_t channels, int64_t first, int64_t count, Body& body) {
+void channel_group(int64_t channels, int64_t first, int64_t count, Body& body) {
   if (count < N) {
-    if constexpr (N > 1) group<W, N - 1>(channels, first, count, body);
+    if constexpr (N > 1) channel_group<W, N - 1>(channels, first, count, body);
     return;
   }
-  std::array<int64_t, N> places;
-  for (int k = 0; k < N; k++) places[k] = std::min(first + k * W, channels - W);
-  body.template operator()<W, N>(places);
+  std::array<int64_t, N> starts;
+  for (int k = 0; k < N; k++) starts[k] = std::min(first + k * W, channels - W);
+  body.template operator()<W, N>(starts);
 }
 
-template <int W, int MOST, class Body> void groups(int64_t channels, Body& body) {
-  int64_t left = (channels + W - 1) / W;
-  for (int64_t first = 0, count; left > 0; left -= count, first += count * W) {
-    count = left > MOST ? std::min<int64_t>(MOST, (left + 1) / 2) : left;
-    group<W, MOST>(channels, first, count, body);
+template <int W, int MAX, class Body> void channel_groups(int64_t channels, Body& body) {
+  int64_t remaining = (channels + W - 1) / W;
+  for (int64_t first = 0, count; remaining > 0; remaining -= count, first += count * W) {
+    count = remaining > MAX ? std::min<int64_t>(MAX, (remaining + 1) / 2) : remaining;
+    channel_group<W, MAX>(channels, first, count, body);
   }
 }
 
-template <class Body> void over_groups(int64_t channels, Body body) {
-  if (channels >= 16) groups<16, 6>(channels, body);
-  else if (channels >= 8) groups<8, 2>(channels, body);
-  else if (channels >= 4) groups<4, 2>(channels, body);
-  else groups<2, 2>(channels, body);
+// Calls body<W, N>(starts) for each group of N blocks of W channels that a kernel reads together;
+// a group and its sums fit into the registers. `starts`: the first channel of each block.
+template <class Body> void for_channel_groups(int64_t channels, Body body) {
+  if (channels >= 16) channel_groups<16, 6>(channels, body);
+  else if (channels >= 8) channel_groups<8, 2>(channels, body);
+  else if (channels >= 4) channel_groups<4, 2>(channels, body);
+  else channel_groups<2, 2>(channels, body);
 }
 
-// Adds up body(0) ... body(count - 1), for few sums in four chains that need not wait for each
-// other. A body adds one term to each of the SUMS that it is given.
-template <int SUMS, class F, class Body>
-inline void add_up(int64_t count, F (&total)[SUMS], Body body) {
+// Adds up body(0) ... body(count - 1). Each call adds one term to each of SUMS sums; up to four
+// sums are split into four independent chains, so that additions need not wait for each other.
+template <int SUMS, class F32, class Body>
+inline void accumulate(int64_t count, F32 (&total)[SUMS], Body body) {
   constexpr int CHAINS = SUMS > 4 ? 1 : 4;
-  F chains[CHAINS][SUMS] = {};
+  F32 chains[CHAINS][SUMS] = {};
   int64_t p = 0;
   for (; p + CHAINS <= count; p += CHAINS)
     for (int chain = 0; chain < CHAINS; chain++) body(p + chain, chains[chain]);
@@ -120,48 +121,48 @@ inline void add_up(int64_t count, F (&total)[SUMS], Body body) {
   }
 }
 
-inline Half rounded(float value) { return at::BFloat16(value).x; }
+inline bf16_t round_to_bf16(float value) { return at::BFloat16(value).x; }
 
-inline float single(Half bits) {
-  uint32_t whole = uint32_t(bits) << 16;
-  float value;
-  std::memcpy(&value, &whole, sizeof value);
-  return value;
-}
+inline bf16_t* bf16_data(const Tensor& tensor) { return static_cast<bf16_t*>(tensor.data_ptr()); }
 
-inline Half* half(const Tensor& tensor) { return static_cast<Half*>(tensor.data_ptr()); }
-
-// Calls of torch inside a kernel take the short way, past its autograd.
-using Below = at::AutoDispatchBelowADInplaceOrView;
-
-inline Tensor last(const Tensor& tensor) {
+// The tensor (N, C, H, W) in bf16 and channels_last memory: itself where it is so already.
+inline Tensor channels_last(const Tensor& tensor) {
   if (tensor.scalar_type() == at::kBFloat16 && tensor.is_contiguous(at::MemoryFormat::ChannelsLast))
     return tensor;
   return tensor.to(at::kBFloat16).contiguous(at::MemoryFormat::ChannelsLast);
 }
 
-inline Tensor like(const Tensor& model, at::IntArrayRef sizes) {
-  return at::empty(sizes, model.options().dtype(at::kBFloat16), at::MemoryFormat::ChannelsLast);
+inline Tensor empty_channels_last(const Tensor& like, at::IntArrayRef sizes) {
+  return at::empty(sizes, like.options().dtype(at::kBFloat16), at::MemoryFormat::ChannelsLast);
 }
 
-// One image's block of channels in fp32, with a border of one pixel.
-template <int W> struct Map {
-  using L = Lanes<W>;
-  using F = typename L::F;
-  int64_t high, wide, row;
-  std::vector<F> pixels;
+// Raises unless `x` is (N, C, H, W) with at least 2 channels, the shortest vector.
+inline void check_images(const char* name, const Tensor& x) {
+  TORCH_CHECK(x.dim() == 4 && x.size(1) >= 2, name,
+              ": x must be (N, C, H, W) with at least 2 channels, not ", x.sizes());
+}
 
-  Map(int64_t high, int64_t wide, float border = 0)
-      : high(high), wide(wide), row(wide + 2), pixels((high + 2) * row, F{} + border) {}
+// One image's block of channels in fp32, padded by one pixel on each side.
+template <int W> struct PaddedImage {
+  using V = Vec<W>;
+  using F32 = typename V::F32;
+  int64_t height, width, row_stride;
+  std::vector<F32> pixels;
 
-  F* at(int64_t i, int64_t j) { return &pixels[(i + 1) * row + j + 1]; }
+  PaddedImage(int64_t height, int64_t width, float padding_value = 0)
+      : height(height), width(width), row_stride(width + 2),
+        pixels((height + 2) * row_stride, F32{} + padding_value) {}
 
-  // Every stride-th pixel gets one of the tensor's; the others keep what they had.
-  void fill(const Half* from, int64_t channels, bool relu, int64_t stride = 1) {
-    for (int64_t i = 0; i < high; i += stride)
-      for (int64_t j = 0; j < wide; j += stride, from += channels) {
-        F value = L::load(from);
-        *at(i, j) = relu ? L::relu(value) : value;
+  F32* at(int64_t i, int64_t j) { return &pixels[(i + 1) * row_stride + j + 1]; }
+
+  // Reads consecutive pixels of `from` into every stride-th pixel; the others stay as they are.
+  void fill(const bf16_t* from, int64_t channels, bool relu, int64_t stride = 1) {
+    for (int64_t i = 0; i < height; i += stride)
+      for (int64_t j = 0; j < width; j += stride, from += channels) {
+        F32 value = V::load(from);
+        *at(i, j) = relu ? V::relu(value) : value;
       }
   }
 };
+
+}  // namespace sepablate

@@ -1,193 +1,243 @@
-"""Depthwise convolution with stride 1.
+"""Depthwise 3x3 convolution with stride 1.
 
-A program walks down a strip of rows, for a block of columns (of all images, side by side) and a
-block of channels. Each row is loaded once and adds to the three rows of the result that it is near
-to: so the memory gives each number little more than once, and the caches three times, not nine.
+Each program walks down a strip of rows, for a block of columns (of all images, side by side) and a
+block of channels. It loads each row once and adds it to the three rows of the result that depend
+on it: most numbers are read from memory about once, and from the caches three times rather than
+nine.
 """
 # mypy: allow-untyped-defs
-
-from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from sepablate.kernels.triton.memory import (
-    block,
-    large,
-    like,
-    load_at,
-    load_tap,
-    positive,
-    store,
-    store_tap,
-    unit,
-)
+from sepablate.kernels.triton.blocks import load_padded, relu, store_block
+from sepablate.kernels.triton.depthwise_taps import load_taps, store_tap_grads
+from sepablate.kernels.triton.launch import NUM_SMS, LaunchConfig, channel_block_size
+from sepablate.kernels.triton.memory import empty_channels_last
 
-PROGRAMS = 132 * 16  # all that run at once on the 132 multiprocessors of an H100, or some more
-LEAST_ROWS = 2  # of a strip, as two more are loaded
+TARGET_PROGRAMS = 16 * NUM_SMS  # as many as run at once, or somewhat more
+MIN_ROWS = 2  # of a strip, as each strip loads two further rows
 
 
-def forward(x: Tensor, weight: Tensor, relu: bool) -> Tensor:
-    """x (N, C, H, W), weight (C, 1, 3, 3) -> (N, C, H, W)."""
-    y = like(x, x.shape)
-    grid, blocks = _grid(x, 512 if x.shape[1] % 8 else 1024)  # a thread loads 8 or 16 bytes
-    _forward[grid](x, weight, y, relu=relu, **blocks)
+def forward(x: Tensor, weight: Tensor, has_relu: bool) -> Tensor:
+    """Return the convolution of `x`, or of ReLU(x).
+
+    Args:
+        x: (N, C, H, W) in bf16 and channels_last memory.
+        weight: (C, 1, 3, 3) in fp32, contiguous.
+        has_relu: whether to apply a ReLU to `x` first.
+
+    Returns:
+        (N, C, H, W) in bf16 and channels_last memory.
+    """
+    images, channels, height, width = x.shape
+    y = empty_channels_last(x.shape, x.device)
+    config = _launch_config(x, 512 if channels % 8 else 1024)  # a thread loads 8 or 16 bytes
+    sizes = (images, height, width, config.steps)
+    kernel = _depthwise_rows_forward_kernel
+    config.launch(kernel, x, weight, y, *sizes, has_relu=has_relu)
     return y
 
 
-def backward(x: Tensor, weight: Tensor, dy: Tensor, relu: bool) -> tuple[Tensor, Tensor]:
-    """The gradients of x and of the weight; all sizes as in `forward`."""
-    dx = like(x, x.shape)
-    grid, blocks = _grid(x, 512)  # fewer, because the sums fill the registers
-    parts = torch.empty((grid[0] * grid[1], *weight.shape), device=x.device)
-    _backward[grid](x, weight, dy, dx, parts, relu=relu, **blocks)
-    return dx, parts.sum(0)
+def backward(x: Tensor, weight: Tensor, dy: Tensor, has_relu: bool) -> tuple[Tensor, Tensor]:
+    """Return the gradients of `x` and `weight`.
+
+    Args:
+        x: as in `forward`.
+        weight: as in `forward`.
+        dy: gradient of the result, (N, C, H, W) in bf16 and channels_last memory.
+        has_relu: as in `forward`.
+    """
+    images, _, height, width = x.shape
+    dx = empty_channels_last(x.shape, x.device)
+    config = _launch_config(x, 512)  # fewer than forward, because the sums fill the registers
+    partial = torch.empty((config.num_groups, *weight.shape), device=x.device)
+    sizes = (images, height, width, config.steps)
+    kernel = _depthwise_rows_backward_kernel
+    config.launch(kernel, x, weight, dy, dx, partial, *sizes, has_relu=has_relu)
+    return dx, partial.sum(0)
 
 
-def _grid(x: Tensor, numbers: int) -> tuple[tuple[int, int, int], dict[str, Any]]:
-    """Programs: blocks of columns, strips, blocks of channels; `numbers`: of a block of one row."""
-    images, channels, high, wide = x.shape
-    block_channels = block(channels)
-    block_columns = numbers // block_channels
-    columns = triton.cdiv(images * wide, block_columns)
-    parts = triton.cdiv(channels, block_channels)
-    strips = min(triton.cdiv(PROGRAMS, columns * parts), triton.cdiv(high, LEAST_ROWS))
-    rows = triton.cdiv(high, strips)
-    return (columns, triton.cdiv(high, rows), parts), {
-        "images": images,
-        "high": high,
-        "wide": wide,
-        "rows": rows,
-        "units": channels // unit(channels),
-        "unit": unit(channels),
-        "large": large(x),
-        "block_columns": block_columns,
-        "block_channels": block_channels,
-        "num_warps": 4,
-    }
+def _launch_config(x: Tensor, block_elements: int) -> LaunchConfig:
+    """Return a grid (blocks of columns, strips, blocks of channels) and a step per row of a strip.
 
-
-@triton.jit
-def _forward(
-    x,
-    weight,
-    y,
-    images,
-    high,
-    wide,
-    rows,
-    relu: tl.constexpr,
-    units,
-    unit: tl.constexpr,
-    large: tl.constexpr,
-    block_columns: tl.constexpr,
-    block_channels: tl.constexpr,
-):
-    channels = units * unit
-    place = tl.program_id(0) * block_columns + tl.arange(0, block_columns)
-    channel = tl.program_id(2) * block_channels + tl.arange(0, block_channels)
-    known = place < images * wide
-    image, column = place // wide, place % wide
-    begin = tl.program_id(1) * rows + tl.zeros_like(column)  # of each column, as masks are
-    end = tl.minimum(begin + rows, high)
-    t0, t1 = load_tap(weight, channel, 0, channels), load_tap(weight, channel, 1, channels)
-    t2, t3 = load_tap(weight, channel, 2, channels), load_tap(weight, channel, 3, channels)
-    t4, t5 = load_tap(weight, channel, 4, channels), load_tap(weight, channel, 5, channels)
-    t6, t7 = load_tap(weight, channel, 6, channels), load_tap(weight, channel, 7, channels)
-    t8 = load_tap(weight, channel, 8, channels)
-    above = tl.zeros([block_columns, block_channels], tl.float32)  # the result one row up, so far
-    here = tl.zeros([block_columns, block_channels], tl.float32)
-    for step in range(rows + 2):
-        row = begin - 1 + step
-        a = load_at(x, image, row, column - 1, known, channel, high, wide, channels, large)
-        b = load_at(x, image, row, column, known, channel, high, wide, channels, large)
-        c = load_at(x, image, row, column + 1, known, channel, high, wide, channels, large)
-        if relu:
-            a, b, c = positive(a), positive(b), positive(c)
-        done = above + t6 * a + t7 * b + t8 * c
-        above = here + t3 * a + t4 * b + t5 * c
-        here = t0 * a + t1 * b + t2 * c
-        inside = known & (row > begin) & (row <= end)
-        pixel = (image * high + row - 1) * wide + column
-        store(y, done, pixel, inside, channel, channels, large)
-
-
-@triton.jit
-def _backward(
-    x,
-    weight,
-    dy,
-    dx,
-    parts,
-    images,
-    high,
-    wide,
-    rows,
-    relu: tl.constexpr,
-    units,
-    unit: tl.constexpr,
-    large: tl.constexpr,
-    block_columns: tl.constexpr,
-    block_channels: tl.constexpr,
-):
-    channels = units * unit
-    place = tl.program_id(0) * block_columns + tl.arange(0, block_columns)
-    channel = tl.program_id(2) * block_channels + tl.arange(0, block_channels)
-    known = place < images * wide
-    image, column = place // wide, place % wide
-    begin = tl.program_id(1) * rows + tl.zeros_like(column)  # of each column, as masks are
-    end = tl.minimum(begin + rows, high)
-    t0, t1 = load_tap(weight, channel, 0, channels), load_tap(weight, channel, 1, channels)
-    t2, t3 = load_tap(weight, channel, 2, channels), load_tap(weight, channel, 3, channels)
-    t4, t5 = load_tap(weight, channel, 4, channels), load_tap(weight, channel, 5, channels)
-    t6, t7 = load_tap(weight, channel, 6, channels), load_tap(weight, channel, 7, channels)
-    t8 = load_tap(weight, channel, 8, channels)
-    zeros = tl.zeros([block_columns, block_channels], tl.float32)
-    above, here, x_above = zeros, zeros, zeros
-    # Of its own: Triton sees no change where a variable takes over the value it began with.
-    x_here = tl.zeros([block_columns, block_channels], tl.float32)
-    s0, s1, s2, s3, s4, s5, s6, s7, s8 = (
-        zeros,
-        zeros,
-        zeros,
-        zeros,
-        zeros,
-        zeros,
-        zeros,
-        zeros,
-        zeros,
+    Args:
+        x: (N, C, H, W).
+        block_elements: elements of `x` in one row of a block.
+    """
+    images, channels, height, width = x.shape
+    block_channels = channel_block_size(channels)
+    block_pixels = block_elements // block_channels
+    column_blocks = triton.cdiv(images * width, block_pixels)
+    channel_blocks = triton.cdiv(channels, block_channels)
+    max_strips = triton.cdiv(TARGET_PROGRAMS, column_blocks * channel_blocks)
+    rows = triton.cdiv(height, min(max_strips, triton.cdiv(height, MIN_ROWS)))
+    return LaunchConfig(
+        grid=(column_blocks, triton.cdiv(height, rows), channel_blocks),
+        steps=rows,
+        channels=channels,
+        block_pixels=block_pixels,
+        block_channels=block_channels,
     )
+
+
+@triton.jit
+def _strip_offsets(
+    images, height, width, rows, block_pixels: tl.constexpr, block_channels: tl.constexpr
+):
+    """Return a program's images, columns and their mask, first and end row, channel offsets."""
+    pixel_offsets = tl.program_id(0) * block_pixels + tl.arange(0, block_pixels)
+    channel_offsets = tl.program_id(2) * block_channels + tl.arange(0, block_channels)
+    mask = pixel_offsets < images * width
+    image, column = pixel_offsets // width, pixel_offsets % width
+    first_row = tl.program_id(1) * rows + tl.zeros_like(column)  # one per column, as in masks
+    end_row = tl.minimum(first_row + rows, height)
+    return image, column, mask, first_row, end_row, channel_offsets
+
+
+@triton.jit
+def _load_three(
+    ptr,
+    image,
+    row,
+    column,
+    mask,
+    channel_offsets,
+    height,
+    width,
+    channels,
+    int64_offsets: tl.constexpr,
+):
+    """Return the blocks of the pixels to the left, in the middle and to the right."""
+    left = load_padded(
+        ptr, image, row, column - 1, mask, channel_offsets, height, width, channels, int64_offsets
+    )
+    middle = load_padded(
+        ptr, image, row, column, mask, channel_offsets, height, width, channels, int64_offsets
+    )
+    right = load_padded(
+        ptr, image, row, column + 1, mask, channel_offsets, height, width, channels, int64_offsets
+    )
+    return left, middle, right
+
+
+@triton.jit
+def _depthwise_rows_forward_kernel(
+    x_ptr,
+    weight_ptr,
+    y_ptr,
+    images,
+    height,
+    width,
+    rows,
+    has_relu: tl.constexpr,
+    units,
+    alignment: tl.constexpr,
+    int64_offsets: tl.constexpr,
+    block_pixels: tl.constexpr,
+    block_channels: tl.constexpr,
+):
+    """Compute a strip of the result."""
+    channels = units * alignment
+    image, column, mask, first_row, end_row, channel_offsets = _strip_offsets(
+        images, height, width, rows, block_pixels, block_channels
+    )
+    t0, t1, t2, t3, t4, t5, t6, t7, t8 = load_taps(weight_ptr, channel_offsets, channels)
+    sum_above = tl.zeros([block_pixels, block_channels], tl.float32)  # of y, one row up, so far
+    sum_here = tl.zeros([block_pixels, block_channels], tl.float32)
     for step in range(rows + 2):
-        row = begin - 1 + step
-        a = load_at(dy, image, row, column - 1, known, channel, high, wide, channels, large)
-        b = load_at(dy, image, row, column, known, channel, high, wide, channels, large)
-        c = load_at(dy, image, row, column + 1, known, channel, high, wide, channels, large)
-        own = known & (row + 1 < end)  # no other strip's rows, which count there
-        x_below = load_at(x, image, row + 1, column, own, channel, high, wide, channels, large)
-        if relu:
-            x_below = positive(x_below)
-        # Tap k of the weight takes x to the result that lies 1 - k below and to the right.
-        done = above + t2 * a + t1 * b + t0 * c
-        above = here + t5 * a + t4 * b + t3 * c
-        here = t8 * a + t7 * b + t6 * c
-        s0, s1, s2 = s0 + x_above * c, s1 + x_above * b, s2 + x_above * a
-        s3, s4, s5 = s3 + x_here * c, s4 + x_here * b, s5 + x_here * a
-        s6, s7, s8 = s6 + x_below * c, s7 + x_below * b, s8 + x_below * a
-        if relu:
-            done = tl.where(x_above <= 0, 0.0, done)
-        inside = known & (row > begin) & (row <= end)
-        pixel = (image * high + row - 1) * wide + column
-        store(dx, done, pixel, inside, channel, channels, large)
+        row = first_row - 1 + step
+        a, b, c = _load_three(
+            x_ptr, image, row, column, mask, channel_offsets, height, width, channels, int64_offsets
+        )
+        if has_relu:
+            a, b, c = relu(a), relu(b), relu(c)
+        y = sum_above + t6 * a + t7 * b + t8 * c
+        sum_above = sum_here + t3 * a + t4 * b + t5 * c
+        sum_here = t0 * a + t1 * b + t2 * c
+        in_strip = mask & (row > first_row) & (row <= end_row)
+        pixel_offsets = (image * height + row - 1) * width + column
+        store_block(y_ptr, y, pixel_offsets, in_strip, channel_offsets, channels, int64_offsets)
+
+
+@triton.jit
+def _depthwise_rows_backward_kernel(
+    x_ptr,
+    weight_ptr,
+    dy_ptr,
+    dx_ptr,
+    partial_ptr,
+    images,
+    height,
+    width,
+    rows,
+    has_relu: tl.constexpr,
+    units,
+    alignment: tl.constexpr,
+    int64_offsets: tl.constexpr,
+    block_pixels: tl.constexpr,
+    block_channels: tl.constexpr,
+):
+    """Compute a strip of dx, and its share of the gradient of the weight."""
+    channels = units * alignment
+    image, column, mask, first_row, end_row, channel_offsets = _strip_offsets(
+        images, height, width, rows, block_pixels, block_channels
+    )
+    t0, t1, t2, t3, t4, t5, t6, t7, t8 = load_taps(weight_ptr, channel_offsets, channels)
+    zeros = tl.zeros([block_pixels, block_channels], tl.float32)
+    sum_above, sum_here, x_above = zeros, zeros, zeros
+    # Not `zeros`: the loop assigns x_here to x_above, and if both began as the same value Triton
+    # would take x_above for a constant of the loop.
+    x_here = tl.zeros([block_pixels, block_channels], tl.float32)
+    p0, p1, p2 = zeros, zeros, zeros
+    p3, p4, p5 = zeros, zeros, zeros
+    p6, p7, p8 = zeros, zeros, zeros
+    for step in range(rows + 2):
+        row = first_row - 1 + step
+        a, b, c = _load_three(
+            dy_ptr,
+            image,
+            row,
+            column,
+            mask,
+            channel_offsets,
+            height,
+            width,
+            channels,
+            int64_offsets,
+        )
+        # The rows of other strips are left out: they count there.
+        x_mask = mask & (row + 1 < end_row)
+        x_below = load_padded(
+            x_ptr,
+            image,
+            row + 1,
+            column,
+            x_mask,
+            channel_offsets,
+            height,
+            width,
+            channels,
+            int64_offsets,
+        )
+        if has_relu:
+            x_below = relu(x_below)
+        # Tap 3 i + j adds pixel (r, s) of x to pixel (r + 1 - i, s + 1 - j) of y.
+        dx = sum_above + t2 * a + t1 * b + t0 * c
+        sum_above = sum_here + t5 * a + t4 * b + t3 * c
+        sum_here = t8 * a + t7 * b + t6 * c
+        p0, p1, p2 = p0 + x_above * c, p1 + x_above * b, p2 + x_above * a
+        p3, p4, p5 = p3 + x_here * c, p4 + x_here * b, p5 + x_here * a
+        p6, p7, p8 = p6 + x_below * c, p7 + x_below * b, p8 + x_below * a
+        if has_relu:
+            dx = tl.where(x_above <= 0, 0.0, dx)
+        in_strip = mask & (row > first_row) & (row <= end_row)
+        pixel_offsets = (image * height + row - 1) * width + column
+        store_block(dx_ptr, dx, pixel_offsets, in_strip, channel_offsets, channels, int64_offsets)
         x_above, x_here = x_here, x_below
-    part = tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
-    store_tap(parts, s0, channel, part, 0, channels)
-    store_tap(parts, s1, channel, part, 1, channels)
-    store_tap(parts, s2, channel, part, 2, channels)
-    store_tap(parts, s3, channel, part, 3, channels)
-    store_tap(parts, s4, channel, part, 4, channels)
-    store_tap(parts, s5, channel, part, 5, channels)
-    store_tap(parts, s6, channel, part, 6, channels)
-    store_tap(parts, s7, channel, part, 7, channels)
-    store_tap(parts, s8, channel, part, 8, channels)
+    group = tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
+    store_tap_grads(
+        partial_ptr, group, p0, p1, p2, p3, p4, p5, p6, p7, p8, channel_offsets, channels
+    )

@@ -1,195 +1,247 @@
-"""Depthwise convolution with any stride: plain blocks of pixels, as few layers have a stride."""
+"""Depthwise 3x3 convolution with any stride, in plain blocks of pixels."""
 # mypy: allow-untyped-defs
-
-from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from sepablate.kernels.triton.memory import (
-    block,
-    large,
-    like,
-    load,
-    load_at,
-    load_tap,
-    positive,
-    store,
-    store_tap,
-    unit,
+from sepablate.kernels.triton.blocks import (
+    load_block,
+    load_padded,
+    program_offsets,
+    relu,
+    store_block,
+    unravel_pixels,
 )
+from sepablate.kernels.triton.depthwise_taps import load_tap, load_taps, store_tap_grads
+from sepablate.kernels.triton.launch import NUM_SMS, LaunchConfig, channel_block_size, tile_pixels
+from sepablate.kernels.triton.memory import empty_channels_last, num_pixels
 
-PROGRAMS = 132 * 16
+TARGET_PROGRAMS = 16 * NUM_SMS
 
 
-def forward(x: Tensor, weight: Tensor, stride: int, relu: bool) -> Tensor:
-    """x (N, C, H, W), weight (C, 1, 3, 3) -> (N, C, H', W')."""
-    images, channels, high, wide = x.shape
-    y = like(x, (images, channels, (high - 1) // stride + 1, (wide - 1) // stride + 1))
-    grid, blocks = _grid(y, 1024)
-    sizes = (high, wide, *y.shape[2:])
-    _forward[grid](x, weight, y, *sizes, stride=stride, relu=relu, large=large(x), **blocks)
+def forward(x: Tensor, weight: Tensor, stride: int, has_relu: bool) -> Tensor:
+    """Return the convolution of `x`, or of ReLU(x).
+
+    Args:
+        x: (N, C, H, W) in bf16 and channels_last memory.
+        weight: (C, 1, 3, 3) in fp32, contiguous.
+        stride: any positive stride.
+        has_relu: whether to apply a ReLU to `x` first.
+
+    Returns:
+        (N, C, ceil(H / stride), ceil(W / stride)) in bf16 and channels_last memory.
+    """
+    images, channels, height, width = x.shape
+    out_height, out_width = (height - 1) // stride + 1, (width - 1) // stride + 1
+    y = empty_channels_last((images, channels, out_height, out_width), x.device)
+    config = _launch_config(y, 1024)
+    sizes = (height, width, out_height, out_width, num_pixels(y), config.steps)
+    kernel = _depthwise_strided_forward_kernel
+    config.launch(kernel, x, weight, y, *sizes, stride=stride, has_relu=has_relu)
     return y
 
 
 def backward(
-    x: Tensor, weight: Tensor, dy: Tensor, stride: int, relu: bool
+    x: Tensor, weight: Tensor, dy: Tensor, stride: int, has_relu: bool
 ) -> tuple[Tensor, Tensor]:
-    """The gradients of x and of the weight; all sizes as in `forward`."""
-    dx = like(x, x.shape)
-    grid, blocks = _grid(x, 512)
-    parts = torch.empty((grid[0], *weight.shape), device=x.device)
-    sizes = (*x.shape[2:], *dy.shape[2:])
-    _backward[grid](
-        x, weight, dy, dx, parts, *sizes, stride=stride, relu=relu, large=large(x), **blocks
-    )
-    return dx, parts.sum(0)
+    """Return the gradients of `x` and `weight`.
+
+    Args:
+        x: as in `forward`.
+        weight: as in `forward`.
+        dy: gradient of the result, in its shape, in bf16 and channels_last memory.
+        stride: as in `forward`.
+        has_relu: as in `forward`.
+    """
+    dx = empty_channels_last(x.shape, x.device)
+    config = _launch_config(x, 512)
+    partial = torch.empty((config.num_groups, *weight.shape), device=x.device)
+    sizes = (*x.shape[2:], *dy.shape[2:], num_pixels(x), config.steps)
+    kernel = _depthwise_strided_backward_kernel
+    config.launch(kernel, x, weight, dy, dx, partial, *sizes, stride=stride, has_relu=has_relu)
+    return dx, partial.sum(0)
 
 
-def _grid(over: Tensor, numbers: int) -> tuple[tuple[int, int], dict[str, Any]]:
-    """Programs: groups of blocks of pixels, blocks of channels; `numbers`: of a block."""
-    channels = over.shape[1]
-    pixels = over.numel() // channels
-    block_channels = block(channels)
-    block_pixels = numbers // block_channels
-    parts = triton.cdiv(channels, block_channels)
-    steps = triton.cdiv(pixels, block_pixels * triton.cdiv(PROGRAMS, parts))
-    return (triton.cdiv(pixels, steps * block_pixels), parts), {
-        "pixels": pixels,
-        "steps": steps,
-        "units": channels // unit(channels),
-        "unit": unit(channels),
-        "block_pixels": block_pixels,
-        "block_channels": block_channels,
-        "num_warps": 4,
-    }
+def _launch_config(output: Tensor, block_elements: int) -> LaunchConfig:
+    """Return a configuration that covers `output` (N, C, H, W) by blocks of `block_elements`."""
+    block_channels = channel_block_size(output.shape[1])
+    max_groups = triton.cdiv(TARGET_PROGRAMS, triton.cdiv(output.shape[1], block_channels))
+    return tile_pixels(output, block_elements // block_channels, block_channels, max_groups)
 
 
 @triton.jit
-def _forward(
-    x,
-    weight,
-    y,
-    high,
-    wide,
-    rows,
-    columns,
+def _depthwise_strided_forward_kernel(
+    x_ptr,
+    weight_ptr,
+    y_ptr,
+    height,
+    width,
+    out_height,
+    out_width,
     pixels,
     steps,
     stride: tl.constexpr,
-    relu: tl.constexpr,
-    large: tl.constexpr,
+    has_relu: tl.constexpr,
     units,
-    unit: tl.constexpr,
+    alignment: tl.constexpr,
+    int64_offsets: tl.constexpr,
     block_pixels: tl.constexpr,
     block_channels: tl.constexpr,
 ):
-    channels = units * unit
-    first = tl.program_id(0) * steps * block_pixels + tl.arange(0, block_pixels)
-    channel = tl.program_id(1) * block_channels + tl.arange(0, block_channels)
+    """Compute some blocks of the result, one after another."""
+    channels = units * alignment
+    first_offsets, channel_offsets = program_offsets(steps, block_pixels, block_channels)
     for step in range(steps):
-        pixel = first + step * block_pixels
-        known = pixel < pixels
-        image, i, j = pixel // (rows * columns), pixel // columns % rows, pixel % columns
-        value = tl.zeros([block_pixels, block_channels], tl.float32)
+        pixel_offsets = first_offsets + step * block_pixels
+        mask = pixel_offsets < pixels
+        image, out_row, out_column = unravel_pixels(pixel_offsets, out_height, out_width)
+        y = tl.zeros([block_pixels, block_channels], tl.float32)
         for k in tl.static_range(9):
-            row, column = i * stride - 1 + k // 3, j * stride - 1 + k % 3
-            near = load_at(x, image, row, column, known, channel, high, wide, channels, large)
-            if relu:
-                near = positive(near)
-            value += load_tap(weight, channel, k, channels) * near
-        store(y, value, pixel, known, channel, channels, large)
+            x = load_padded(
+                x_ptr,
+                image,
+                out_row * stride - 1 + k // 3,
+                out_column * stride - 1 + k % 3,
+                mask,
+                channel_offsets,
+                height,
+                width,
+                channels,
+                int64_offsets,
+            )
+            if has_relu:
+                x = relu(x)
+            y += load_tap(weight_ptr, k, channel_offsets, channels) * x
+        store_block(y_ptr, y, pixel_offsets, mask, channel_offsets, channels, int64_offsets)
 
 
 @triton.jit
-def _near(
-    dy,
-    image,
-    i,
-    j,
-    known,
-    channel,
-    rows,
-    columns,
+def _load_tap_dy(
+    ptr,
     k: tl.constexpr,
-    stride: tl.constexpr,
+    image,
+    row,
+    col,
+    mask,
+    channel_offsets,
+    height,
+    width,
     channels,
-    large: tl.constexpr,
+    stride: tl.constexpr,
+    int64: tl.constexpr,
 ):
-    """The gradient of the result to which tap k takes pixel (i, j), or 0."""
-    row, column = i + 1 - k // 3, j + 1 - k % 3
-    met = known & (row >= 0) & (column >= 0) & (row % stride == 0) & (column % stride == 0)
-    row, column = row // stride, column // stride
-    return load_at(dy, image, row, column, met, channel, rows, columns, channels, large)
+    """Return a block of dy, from where tap `k` takes the pixels (row, col); zero if nowhere."""
+    row, col = row + 1 - k // 3, col + 1 - k % 3
+    mask = mask & (row >= 0) & (col >= 0) & (row % stride == 0) & (col % stride == 0)
+    row, col = row // stride, col // stride
+    return load_padded(ptr, image, row, col, mask, channel_offsets, height, width, channels, int64)
 
 
 @triton.jit
-def _backward(
-    x,
-    weight,
-    dy,
-    dx,
-    parts,
-    high,
-    wide,
-    rows,
-    columns,
+def _load_tap_dys(
+    ptr,
+    image,
+    row,
+    col,
+    mask,
+    channel_offsets,
+    height,
+    width,
+    channels,
+    stride: tl.constexpr,
+    int64: tl.constexpr,
+):
+    """Return nine blocks of dy, from where each tap takes the pixels (row, col)."""
+    return (
+        _load_tap_dy(
+            ptr, 0, image, row, col, mask, channel_offsets, height, width, channels, stride, int64
+        ),
+        _load_tap_dy(
+            ptr, 1, image, row, col, mask, channel_offsets, height, width, channels, stride, int64
+        ),
+        _load_tap_dy(
+            ptr, 2, image, row, col, mask, channel_offsets, height, width, channels, stride, int64
+        ),
+        _load_tap_dy(
+            ptr, 3, image, row, col, mask, channel_offsets, height, width, channels, stride, int64
+        ),
+        _load_tap_dy(
+            ptr, 4, image, row, col, mask, channel_offsets, height, width, channels, stride, int64
+        ),
+        _load_tap_dy(
+            ptr, 5, image, row, col, mask, channel_offsets, height, width, channels, stride, int64
+        ),
+        _load_tap_dy(
+            ptr, 6, image, row, col, mask, channel_offsets, height, width, channels, stride, int64
+        ),
+        _load_tap_dy(
+            ptr, 7, image, row, col, mask, channel_offsets, height, width, channels, stride, int64
+        ),
+        _load_tap_dy(
+            ptr, 8, image, row, col, mask, channel_offsets, height, width, channels, stride, int64
+        ),
+    )
+
+
+@triton.jit
+def _depthwise_strided_backward_kernel(
+    x_ptr,
+    weight_ptr,
+    dy_ptr,
+    dx_ptr,
+    partial_ptr,
+    height,
+    width,
+    out_height,
+    out_width,
     pixels,
     steps,
     stride: tl.constexpr,
-    relu: tl.constexpr,
-    large: tl.constexpr,
+    has_relu: tl.constexpr,
     units,
-    unit: tl.constexpr,
+    alignment: tl.constexpr,
+    int64_offsets: tl.constexpr,
     block_pixels: tl.constexpr,
     block_channels: tl.constexpr,
 ):
-    channels = units * unit
-    first = tl.program_id(0) * steps * block_pixels + tl.arange(0, block_pixels)
-    channel = tl.program_id(1) * block_channels + tl.arange(0, block_channels)
+    """Compute some blocks of dx, and their share of the gradient of the weight."""
+    channels = units * alignment
+    first_offsets, channel_offsets = program_offsets(steps, block_pixels, block_channels)
     zeros = tl.zeros([block_pixels, block_channels], tl.float32)
-    t0, t1 = load_tap(weight, channel, 0, channels), load_tap(weight, channel, 1, channels)
-    t2, t3 = load_tap(weight, channel, 2, channels), load_tap(weight, channel, 3, channels)
-    t4, t5 = load_tap(weight, channel, 4, channels), load_tap(weight, channel, 5, channels)
-    t6, t7 = load_tap(weight, channel, 6, channels), load_tap(weight, channel, 7, channels)
-    t8 = load_tap(weight, channel, 8, channels)
-    s0, s1, s2 = zeros, zeros, zeros
-    s3, s4, s5 = zeros, zeros, zeros
-    s6, s7, s8 = zeros, zeros, zeros
+    t0, t1, t2, t3, t4, t5, t6, t7, t8 = load_taps(weight_ptr, channel_offsets, channels)
+    p0, p1, p2 = zeros, zeros, zeros
+    p3, p4, p5 = zeros, zeros, zeros
+    p6, p7, p8 = zeros, zeros, zeros
     for step in range(steps):
-        pixel = first + step * block_pixels
-        known = pixel < pixels
-        image, i, j = pixel // (high * wide), pixel // wide % high, pixel % wide
-        value = load(x, pixel, known, channel, channels, large)
-        if relu:
-            value = positive(value)
-        n0 = _near(dy, image, i, j, known, channel, rows, columns, 0, stride, channels, large)
-        n1 = _near(dy, image, i, j, known, channel, rows, columns, 1, stride, channels, large)
-        n2 = _near(dy, image, i, j, known, channel, rows, columns, 2, stride, channels, large)
-        n3 = _near(dy, image, i, j, known, channel, rows, columns, 3, stride, channels, large)
-        n4 = _near(dy, image, i, j, known, channel, rows, columns, 4, stride, channels, large)
-        n5 = _near(dy, image, i, j, known, channel, rows, columns, 5, stride, channels, large)
-        n6 = _near(dy, image, i, j, known, channel, rows, columns, 6, stride, channels, large)
-        n7 = _near(dy, image, i, j, known, channel, rows, columns, 7, stride, channels, large)
-        n8 = _near(dy, image, i, j, known, channel, rows, columns, 8, stride, channels, large)
-        change = (
-            t0 * n0 + t1 * n1 + t2 * n2 + t3 * n3 + t4 * n4 + t5 * n5 + t6 * n6 + t7 * n7 + t8 * n8
+        pixel_offsets = first_offsets + step * block_pixels
+        mask = pixel_offsets < pixels
+        image, row, column = unravel_pixels(pixel_offsets, height, width)
+        x = load_block(x_ptr, pixel_offsets, mask, channel_offsets, channels, int64_offsets)
+        if has_relu:
+            x = relu(x)
+        d0, d1, d2, d3, d4, d5, d6, d7, d8 = _load_tap_dys(
+            dy_ptr,
+            image,
+            row,
+            column,
+            mask,
+            channel_offsets,
+            out_height,
+            out_width,
+            channels,
+            stride,
+            int64_offsets,
         )
-        s0, s1, s2 = s0 + value * n0, s1 + value * n1, s2 + value * n2
-        s3, s4, s5 = s3 + value * n3, s4 + value * n4, s5 + value * n5
-        s6, s7, s8 = s6 + value * n6, s7 + value * n7, s8 + value * n8
-        if relu:
-            change = tl.where(value <= 0, 0.0, change)
-        store(dx, change, pixel, known, channel, channels, large)
-    part = tl.program_id(0)
-    store_tap(parts, s0, channel, part, 0, channels)
-    store_tap(parts, s1, channel, part, 1, channels)
-    store_tap(parts, s2, channel, part, 2, channels)
-    store_tap(parts, s3, channel, part, 3, channels)
-    store_tap(parts, s4, channel, part, 4, channels)
-    store_tap(parts, s5, channel, part, 5, channels)
-    store_tap(parts, s6, channel, part, 6, channels)
-    store_tap(parts, s7, channel, part, 7, channels)
-    store_tap(parts, s8, channel, part, 8, channels)
+        dx = t0 * d0 + t1 * d1 + t2 * d2 + t3 * d3 + t4 * d4 + t5 * d5 + t6 * d6 + t7 * d7 + t8 * d8
+        p0, p1, p2 = p0 + x * d0, p1 + x * d1, p2 + x * d2
+        p3, p4, p5 = p3 + x * d3, p4 + x * d4, p5 + x * d5
+        p6, p7, p8 = p6 + x * d6, p7 + x * d7, p8 + x * d8
+        if has_relu:
+            dx = tl.where(x <= 0, 0.0, dx)
+        store_block(dx_ptr, dx, pixel_offsets, mask, channel_offsets, channels, int64_offsets)
+    group = tl.program_id(0)
+    store_tap_grads(
+        partial_ptr, group, p0, p1, p2, p3, p4, p5, p6, p7, p8, channel_offsets, channels
+    )

@@ -1,4 +1,4 @@
-"""Max-pool 3x3 with stride 2; of each output the place of the largest input, one byte."""
+"""Max pooling 3x3 with stride 2; keeps the index of each maximum in its window, one byte each."""
 # mypy: allow-untyped-defs
 
 from typing import Any
@@ -8,129 +8,141 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sepablate.kernels.triton.memory import block, large, last, like, offsets, store, unit
+from sepablate.kernels.triton.blocks import (
+    block_mask,
+    block_offsets,
+    in_bounds,
+    program_offsets,
+    store_block,
+    unravel_pixels,
+)
+from sepablate.kernels.triton.launch import LaunchConfig, channel_block_size, tile_pixels
+from sepablate.kernels.triton.memory import channels_last, empty_channels_last, num_pixels
 
 
-def max_pool(x: Tensor, border: int) -> Tensor:
-    """x (N, C, H, W) -> (N, C, (H + 2 border - 3) // 2 + 1, (W + 2 border - 3) // 2 + 1).
+def max_pool(x: Tensor, padding: int) -> Tensor:
+    """Return the 3x3 max pooling of `x` with stride 2.
 
-    As in torch a NaN is larger than all, and the gradient goes to the first of equals.
+    As in PyTorch, NaN counts as larger than any number, and among equal inputs the first of the
+    window gets the gradient.
+
+    Args:
+        x: (N, C, H, W).
+        padding: 0 or 1 pixels of -inf on each side.
+
+    Returns:
+        (N, C, H', W') in bf16, where H' = (H + 2 padding - 3) // 2 + 1, and W' alike.
     """
-    found: Tensor = _MaxPool.apply(x, border)
-    return found
+    y: Tensor = _MaxPool.apply(x, padding)
+    return y
 
 
 class _MaxPool(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, border: int) -> Tensor:
-        x = last(x)
-        images, channels, high, wide = x.shape
-        rows, columns = ((size + 2 * border - 3) // 2 + 1 for size in (high, wide))
-        y = like(x, (images, channels, rows, columns))
-        places = torch.empty(y.numel(), dtype=torch.uint8, device=x.device)
-        grid, blocks = _grid(y)
-        sizes = (high, wide, rows, columns, border)
-        _forward[grid](x, y, places, *sizes, large=large(x), **blocks)
-        ctx.save_for_backward(places)
-        ctx.sizes, ctx.border = x.shape, border
+    def forward(ctx: Any, x: Tensor, padding: int) -> Tensor:
+        x = channels_last(x)
+        images, channels, height, width = x.shape
+        out_height, out_width = ((size + 2 * padding - 3) // 2 + 1 for size in (height, width))
+        y = empty_channels_last((images, channels, out_height, out_width), x.device)
+        indices = torch.empty(y.numel(), dtype=torch.uint8, device=x.device)
+        sizes = (height, width, out_height, out_width, padding)
+        config = _launch_config(y)
+        config.launch(_max_pool_forward_kernel, x, y, indices, *sizes, num_pixels(y))
+        ctx.save_for_backward(indices)
+        ctx.input_shape, ctx.padding = x.shape, padding
         return y
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        dy = last(gradients[0])
-        (places,) = ctx.saved_tensors
-        dx = like(dy, ctx.sizes)
-        grid, blocks = _grid(dx)
-        sizes = (*dx.shape[2:], *dy.shape[2:], ctx.border)
-        _backward[grid](dy, places, dx, *sizes, large=large(dx), **blocks)
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        dy = channels_last(grad_outputs[0])
+        (indices,) = ctx.saved_tensors
+        dx = empty_channels_last(ctx.input_shape, dy.device)
+        sizes = (*dx.shape[2:], *dy.shape[2:], ctx.padding)
+        _launch_config(dx).launch(
+            _max_pool_backward_kernel, dy, indices, dx, *sizes, num_pixels(dx)
+        )
         return dx, None
 
 
-def _grid(over: Tensor) -> tuple[tuple[int, int], dict[str, Any]]:
-    """Programs: blocks of pixels, blocks of channels; 1024 numbers each."""
-    channels = over.shape[1]
-    pixels = over.numel() // channels
-    block_channels = block(channels)
-    block_pixels = 1024 // block_channels
-    return (triton.cdiv(pixels, block_pixels), triton.cdiv(channels, block_channels)), {
-        "pixels": pixels,
-        "units": channels // unit(channels),
-        "unit": unit(channels),
-        "block_pixels": block_pixels,
-        "block_channels": block_channels,
-        "num_warps": 4,
-    }
+def _launch_config(output: Tensor) -> LaunchConfig:
+    """Return a configuration with one block of 1024 elements of `output` per program."""
+    block_channels = channel_block_size(output.shape[1])
+    return tile_pixels(output, 1024 // block_channels, block_channels)
 
 
 @triton.jit
-def _forward(
-    x,
-    y,
-    places,
-    high,
-    wide,
-    rows,
-    columns,
-    border,
+def _max_pool_forward_kernel(
+    x_ptr,
+    y_ptr,
+    indices_ptr,
+    height,
+    width,
+    out_height,
+    out_width,
+    padding,
     pixels,
-    large: tl.constexpr,
     units,
-    unit: tl.constexpr,
+    alignment: tl.constexpr,
+    int64_offsets: tl.constexpr,
     block_pixels: tl.constexpr,
     block_channels: tl.constexpr,
 ):
-    channels = units * unit
-    pixel = tl.program_id(0) * block_pixels + tl.arange(0, block_pixels)
-    channel = tl.program_id(1) * block_channels + tl.arange(0, block_channels)
-    known = pixel < pixels
-    image, i, j = pixel // (rows * columns), pixel // columns % rows, pixel % columns
-    best = tl.full([block_pixels, block_channels], float("-inf"), tl.float32)
-    place = tl.full([block_pixels, block_channels], 9, tl.int32)
+    """Compute one block of maxima and of their indices in the windows."""
+    channels = units * alignment
+    pixel_offsets, channel_offsets = program_offsets(1, block_pixels, block_channels)
+    mask = pixel_offsets < pixels
+    image, out_row, out_column = unravel_pixels(pixel_offsets, out_height, out_width)
+    maximum = tl.full([block_pixels, block_channels], float("-inf"), tl.float32)
+    index = tl.full([block_pixels, block_channels], 9, tl.int32)
     for k in tl.static_range(9):
-        row, column = 2 * i - border + k // 3, 2 * j - border + k % 3
-        inside = known & (row >= 0) & (row < high) & (column >= 0) & (column < wide)
-        mask = inside[:, None] & (channel < channels)[None, :]
-        near = offsets((image * high + row) * wide + column, channel, channels, large)
-        value = tl.load(x + near, mask=mask, other=float("-inf")).to(tl.float32)
-        # The first inside counts even if it is -inf, as all others are then.
-        better = mask & ((place == 9) | (value > best) | (value != value))
-        best = tl.where(better, value, best)
-        place = tl.where(better, k, place)
-    store(y, best, pixel, known, channel, channels, large)
-    store(places, place, pixel, known, channel, channels, large)
+        row, column = 2 * out_row - padding + k // 3, 2 * out_column - padding + k % 3
+        in_image = in_bounds(mask, row, column, height, width)
+        in_block = block_mask(in_image, channel_offsets, channels)
+        input_offsets = (image * height + row) * width + column
+        offsets = block_offsets(input_offsets, channel_offsets, channels, int64_offsets)
+        x = tl.load(x_ptr + offsets, mask=in_block, other=float("-inf")).to(tl.float32)
+        # The first pixel in bounds counts even if it is -inf: all others are then -inf, too.
+        is_larger = in_block & ((index == 9) | (x > maximum) | (x != x))
+        maximum = tl.where(is_larger, x, maximum)
+        index = tl.where(is_larger, k, index)
+    store_block(y_ptr, maximum, pixel_offsets, mask, channel_offsets, channels, int64_offsets)
+    store_block(indices_ptr, index, pixel_offsets, mask, channel_offsets, channels, int64_offsets)
 
 
 @triton.jit
-def _backward(
-    dy,
-    places,
-    dx,
-    high,
-    wide,
-    rows,
-    columns,
-    border,
+def _max_pool_backward_kernel(
+    dy_ptr,
+    indices_ptr,
+    dx_ptr,
+    height,
+    width,
+    out_height,
+    out_width,
+    padding,
     pixels,
-    large: tl.constexpr,
     units,
-    unit: tl.constexpr,
+    alignment: tl.constexpr,
+    int64_offsets: tl.constexpr,
     block_pixels: tl.constexpr,
     block_channels: tl.constexpr,
 ):
-    """Each pixel gathers from the windows around it, two by two at most, in one order."""
-    channels = units * unit
-    pixel = tl.program_id(0) * block_pixels + tl.arange(0, block_pixels)
-    channel = tl.program_id(1) * block_channels + tl.arange(0, block_channels)
-    known = pixel < pixels
-    image, i, j = pixel // (high * wide), pixel // wide % high, pixel % wide
-    value = tl.zeros([block_pixels, block_channels], tl.float32)
+    """Compute one block of dx: each pixel adds up the windows that hold it, four at most."""
+    channels = units * alignment
+    pixel_offsets, channel_offsets = program_offsets(1, block_pixels, block_channels)
+    mask = pixel_offsets < pixels
+    image, row, column = unravel_pixels(pixel_offsets, height, width)
+    dx = tl.zeros([block_pixels, block_channels], tl.float32)
     for k in tl.static_range(4):
-        row, column = (i + border) // 2 - 1 + k // 2, (j + border) // 2 - 1 + k % 2
-        below, right = i + border - 2 * row, j + border - 2 * column  # place in that window
-        inside = known & (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
-        mask = (inside & (below < 3) & (right < 3))[:, None] & (channel < channels)[None, :]
-        near = offsets((image * rows + row) * columns + column, channel, channels, large)
-        place = tl.load(places + near, mask=mask, other=9).to(tl.int32)
-        arrived = tl.load(dy + near, mask=mask, other=0.0).to(tl.float32)
-        value += tl.where(place == (3 * below + right)[:, None], arrived, 0.0)
-    store(dx, value, pixel, known, channel, channels, large)
+        out_row = (row + padding) // 2 - 1 + k // 2
+        out_column = (column + padding) // 2 - 1 + k % 2
+        window_row = row + padding - 2 * out_row
+        window_column = column + padding - 2 * out_column
+        in_window = in_bounds(mask, out_row, out_column, out_height, out_width)
+        in_window = in_window & (window_row < 3) & (window_column < 3)
+        in_block = block_mask(in_window, channel_offsets, channels)
+        output_offsets = (image * out_height + out_row) * out_width + out_column
+        offsets = block_offsets(output_offsets, channel_offsets, channels, int64_offsets)
+        index = tl.load(indices_ptr + offsets, mask=in_block, other=9).to(tl.int32)
+        dy = tl.load(dy_ptr + offsets, mask=in_block, other=0.0).to(tl.float32)
+        dx += tl.where(index == (3 * window_row + window_column)[:, None], dy, 0.0)
+    store_block(dx_ptr, dx, pixel_offsets, mask, channel_offsets, channels, int64_offsets)

@@ -1,4 +1,4 @@
-"""What "auto" is settled to, and how a run trains by the kernels that were chosen."""
+"""Which backend "auto" selects, and how a run trains with the kernels that were selected."""
 
 import dataclasses
 import json
@@ -10,16 +10,18 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, edit_params, results, sepablate
-from test_training import setting, tiny
+from test_training import context, tiny
 
 from sepablate import data
 from sepablate.execution import backend
-from sepablate.kernels import compiled
+from sepablate.kernels.cpu import build
 from sepablate.runs.run import Run
 from sepablate.training import batches, engine
 from sepablate.training.step import train_step
 
-here = pytest.mark.skipif(compiled.load() is not None, reason=f"no kernels: {compiled.load()}")
+here = pytest.mark.skipif(
+    build.load_library() is not None, reason=f"no kernels: {build.load_library()}"
+)
 
 
 def wanted(kernels: str, precision: str = "bf16", threads: int = 1) -> Run:
@@ -29,35 +31,35 @@ def wanted(kernels: str, precision: str = "bf16", threads: int = 1) -> Run:
 
 @here
 def test_auto_measures_and_remembers(tmp_path: Path) -> None:
-    found = backend.settle(wanted("auto"), tmp_path).kernels
+    found = backend.select_backend(wanted("auto"), tmp_path).kernels
     (known,) = json.loads((tmp_path / "kernels.json").read_text()).values()
     assert found == known
     other = {"fused": "torch", "torch": "fused"}[found]
     text = (tmp_path / "kernels.json").read_text().replace(found, other)
     (tmp_path / "kernels.json").write_text(text)
-    assert backend.settle(wanted("auto"), tmp_path).kernels == other
+    assert backend.select_backend(wanted("auto"), tmp_path).kernels == other
 
 
 @pytest.mark.parametrize(("precision", "threads"), [("fp32", 1), ("bf16", 2)])
 def test_the_kernels_are_for_bf16_in_one_thread(
     tmp_path: Path, precision: str, threads: int
 ) -> None:
-    assert backend.settle(wanted("auto", precision, threads), tmp_path).kernels == "torch"
+    assert backend.select_backend(wanted("auto", precision, threads), tmp_path).kernels == "torch"
     with pytest.raises(
         ValueError, match=r"scale 'smoke': kernels: 'fused': .*; choose auto, torch"
     ):
-        backend.settle(wanted("fused", precision, threads), tmp_path)
+        backend.select_backend(wanted("fused", precision, threads), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_without_a_compiler_auto_says_so_in_a_line_and_trains_by_torch(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path\nfrom sepablate.execution import backend\n"
-        "from test_settled import wanted\n"
+        "from test_backend import wanted\n"
         f"folder = Path({str(tmp_path)!r})\n"
-        "print(backend.settle(wanted('auto'), folder).kernels)\n"
-        "print(backend.settle(wanted('auto'), folder).kernels)\n"
-        "backend.settle(wanted('fused'), folder)\n"
+        "print(backend.select_backend(wanted('auto'), folder).kernels)\n"
+        "print(backend.select_backend(wanted('auto'), folder).kernels)\n"
+        "backend.select_backend(wanted('fused'), folder)\n"
     )
     environment = {
         **os.environ,
@@ -72,9 +74,9 @@ def test_without_a_compiler_auto_says_so_in_a_line_and_trains_by_torch(tmp_path:
     assert done.stdout.split() == ["torch", "torch"]
     lines = done.stderr.splitlines()
     reason = "no C++ compiler: 'no-such-compiler' is not on the path"
-    assert lines[0] == f"sepablate: torch's own kernels, for want of the fused: {reason}"
+    assert lines[0] == f"sepablate: fused kernels unavailable ({reason}); using PyTorch kernels"
     assert f"'fused': {reason}; choose auto, torch" in lines[-1]
-    assert sum("for want of" in line for line in lines) == 1
+    assert sum("using PyTorch kernels" in line for line in lines) == 1
 
 
 def test_kernels_are_in_the_key_and_theirs_only_in_the_digest_of_fused_runs() -> None:
@@ -90,12 +92,11 @@ def test_a_run_by_the_kernels_learns_as_one_by_torch(variant: str, data_folder: 
     losses = {}
     for kernels in ("fused", "fused again", "torch"):
         run = tiny(variant, images=512, batch_size=64, epochs=4, evaluations=1)
-        run = run.computed("bf16", kernels.partition(" ")[0])
+        run = run.with_backend("bf16", kernels.partition(" ")[0])
         state = engine.start(run)
         split = data.dataset(run.dataset).load(data_folder)["train"].first(512)
-        feed = batches.training(split, run)
-        own = setting(run, feed)  # type: ignore[arg-type]
-        losses[kernels] = [train_step(state, feed, own) for _ in range(30)]
+        stream, fixed = batches.make_batches(split, run), context(run, split)
+        losses[kernels] = [train_step(state, stream, fixed) for _ in range(30)]
     assert losses["fused"] == losses["fused again"]
     assert losses["fused"] != losses["torch"]
     first, last = (torch.tensor([each[part] for each in losses.values()]) for part in (0, 29))
