@@ -13,31 +13,30 @@ import sys
 import time
 
 from sepablate import data, scales, study
-from sepablate.execution import backend, pool, worker
-from sepablate.execution.job import FOLDER, Job
+from sepablate.execution import backend, worker
+from sepablate.execution.job import Job, make_jobs
 from sepablate.runs.run import resolve
+from sepablate.store import layout
 
 
 def job() -> Job:
     """The first run of Xception at smoke scale."""
     scale, recipes = scales.load("smoke")
     run = resolve(study.variant("xception"), "smoke", scale, recipes, 0, scale.precision)
-    run = backend.settle(run, FOLDER.parent)
+    run = backend.select_backend(run, layout.STATE)
     module = data.dataset(scale.dataset)
     module.load = functools.cache(module.load)  # type: ignore[attr-defined]
-    module.load(data.FOLDER)
-    return pool.jobs_for([run], "Xception")[0]
+    module.load(layout.DATA)
+    return make_jobs([run], "Xception")[0]
 
 
 def killed(run: Job, after: float) -> bool:
     """Train in a fork and kill it, unless it ends before that."""
     child = os.fork()
     if not child:
-        try:
-            worker.work(run, [0], 0)
-        except SystemExit as ended:
-            os._exit(int(str(ended.code)))
-        os._exit(0)
+        statuses = [0]
+        worker.run_jobs({0: run}, [0], statuses)
+        os._exit(statuses[0])
     deadline = time.monotonic() + after
     while time.monotonic() < deadline:
         if os.waitpid(child, os.WNOHANG)[0]:

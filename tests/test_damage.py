@@ -12,11 +12,10 @@ from conftest import TRAIN, results, sepablate
 from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from processes import dvc
 
-from sepablate import data
 from sepablate.analysis import load_runs as analysed
 from sepablate.data import download, fashion_mnist
 from sepablate.provenance import doctor
-from sepablate.store import checkpoint
+from sepablate.store import checkpoint, layout
 from sepablate.store.files import (
     MANIFEST,
     corrupt_files,
@@ -224,7 +223,7 @@ def test_doctor_names_a_wrong_version_and_a_wrong_data_file(
     assert doctor.examine() == []
     Path("requirements.lock").write_text("numpy==0.1 \\\n    --hash=sha256:00\n")
     name = next(iter(fashion_mnist.SOURCE.expected))
-    write_atomically(data.FOLDER / "fashion-mnist" / name, b"none")
+    write_atomically(layout.DATA / "fashion-mnist" / name, b"none")
     lines = [finding.line for finding in doctor.examine(repair=True)]
     assert len(lines) == 2
     assert name in lines[0]

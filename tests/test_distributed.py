@@ -37,8 +37,10 @@ from sepablate import __main__, data, models, scales, study
 from sepablate.execution import pool, torchrun, train_variant
 from sepablate.models.weight_init import init_weights
 from sepablate.runs.run import resolve
+from sepablate.store import layout
 from sepablate.store.files import verify_manifest
-from sepablate.training import evaluation, objective
+from sepablate.training.objective import make_objective
+from sepablate.training.step import TrainContext, evaluate
 
 TINY = {"images": 96, "batch_size": 16, "micro_batch": 8, "evaluations": 3, "precision": "fp32"}
 TINY |= {"validation_images": 21, "test_images": 33, "seeds": [0]}
@@ -204,10 +206,10 @@ def test_what_does_not_fit_ends_both_in_one_line(project: Path) -> None:
 def test_parts_of_a_batch_must_come_out_even() -> None:
     scale, _ = scales.load("paper", ROOT / "params.yaml")
     for world in (1, 2, 4, 8, 16):
-        torchrun.check("paper", scale, world)
+        torchrun.check_batches("paper", scale, world)
     for world in (3, 32):
         with pytest.raises(ValueError, match=rf"scales\.paper\.batch_size: 1024: .* {world} proc"):
-            torchrun.check("paper", scale, world)
+            torchrun.check_batches("paper", scale, world)
 
 
 @pytest.mark.slow
@@ -251,22 +253,39 @@ def no_room_for_the_leader(number: int) -> None:
 
 
 def elsewhere_for_the_other(number: int) -> None:
-    torchrun.SHARED_WITHIN = 1.0
     if number == 1:
         os.chdir("other")
+
+
+@pytest.mark.slow
+def test_only_the_main_process_needs_the_project_s_folder(project: Path) -> None:
+    """Another one needs data, params.yaml and experiments that resolve the same run keys."""
+    edit_params(project, **TINY)
+    other = project / "other"
+    other.mkdir()
+    for name in ("data", "experiments"):
+        (other / name).symlink_to(project / name)
+    (other / "params.yaml").write_text((project / "params.yaml").read_text())
+    edit_params(other, epochs=2)
+    status, said = ranks(project, elsewhere_for_the_other)
+    assert status == [2, 2]
+    assert said[0].startswith("sepablate: process 1 resolves other run keys than process 0")
+    assert said[0].count("\n") == 1
+    assert said[1] == ""
+    assert not (project / "results").exists()
+    edit_params(
+        other,
+        epochs=yaml.safe_load((project / "params.yaml").read_text())["scales"]["smoke"]["epochs"],
+    )
+    assert ranks(project, elsewhere_for_the_other)[0] == [0, 0]
+    assert (project / "results/smoke/runs/xception/seed-0.csv").exists()
+    assert not (other / "results").exists()
 
 
 @pytest.mark.slow
 def test_where_one_fails_none_waits_for_ever(project: Path) -> None:
     """And the same command goes on."""
     edit_params(project, **TINY)
-    (project / "other").mkdir()
-    for name in ("data", "params.yaml", "experiments"):
-        (project / "other" / name).symlink_to(project / name)
-    status, said = ranks(project, elsewhere_for_the_other)
-    assert status == [1, 2]
-    assert "share the project's folder between the machines" in said[1]
-    assert said[1].count("\n") == 1
     status, said = ranks(project, no_room_for_the_leader)
     assert status == [1, 1]
     assert "no room for its" in said[0]
@@ -282,16 +301,14 @@ def score_together(number: int) -> None:
     run = resolve(study.XCEPTION, "smoke", scale, recipes, 0, "fp32")
     model = models.build(run.model, **run.options)
     init_weights(model, 0)
-    team = torchrun.join()
+    world, device = torchrun._connect()
     for count in (0, 1, 2, 7, 33, 401):
-        split = data.dataset(run.dataset).load(data.FOLDER)["test"].first(count)
-        learns = objective.of(run.task, split.labels)
-        together = evaluation.scores(
-            model, split, evaluation.Setting(run, learns, "cpu", team.ranks)
-        )
+        split = data.dataset(run.dataset).load(layout.DATA)["test"].first(count)
+        objective = make_objective(run.task, split.labels)
+        together = evaluate(model, split, TrainContext(run, objective, device, world))
         if number == 1:
-            alone = evaluation.scores(model, split, evaluation.Setting(run, learns))
-            assert torch.equal(together, alone), count
+            expected = evaluate(model, split, TrainContext(run, objective))
+            assert torch.equal(together, expected), count
             assert len(together) == count
     print("the same", flush=True)
     os._exit(0)

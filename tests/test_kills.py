@@ -46,7 +46,8 @@ KILLED_AT_EACH_WRITE = """
 import os, signal, sys
 from sepablate import scales, study
 from sepablate.store.files import verify_manifest
-from sepablate.execution import pool, worker
+from sepablate.execution import worker
+from sepablate.execution.job import make_jobs
 from sepablate.runs.run import resolve
 
 def end(after, left, call, *arguments):
@@ -62,11 +63,11 @@ def train_until(write):
     for name in ("fsync", "replace"):
         call = getattr(os, name)
         setattr(os, name, lambda *a, call=call: end(write % 2, left, call, *a))
-    worker.work(job, [0], 0)
+    worker.run_jobs({0: job}, [0], [0])
 
 scale, recipes = scales.load("smoke")
 run = resolve(study.variant("xception"), "smoke", scale, recipes, 0, "fp32")
-(job,) = parallel.jobs_for([run], "Xception")
+(job,) = make_jobs([run], "Xception")
 kills = 0
 for write in range(400):
     if verify_manifest(job.folder):

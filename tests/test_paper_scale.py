@@ -7,9 +7,11 @@ import images
 import pytest
 import yaml
 from conftest import sepablate
+from monitors import StopAfterEachStep
 
 from sepablate import data
 from sepablate.execution import train_variant
+from sepablate.store import layout
 from sepablate.training import engine
 
 FEW = {
@@ -53,10 +55,10 @@ def test_the_unreduced_networks_train_and_resume(imagenet: Path, variant: str) -
     (job,), outcome = train_variant.seed_jobs(variant, "paper", {}), None
     run = job.run
     assert config["run_keys"]["0"] == job.key
-    splits = data.dataset("imagenet").load(data.FOLDER)
+    splits = data.dataset("imagenet").load(layout.DATA)
     while outcome is None:  # stopped after each step, and taken up again
         try:
-            outcome = engine.fit(run, splits, imagenet / "pieces", stopping=lambda: True)
+            outcome = engine.fit(run, splits, imagenet / "pieces", StopAfterEachStep())
         except engine.Interrupted:
             continue
     lines = (folder / "seed-0.csv").read_text().splitlines()[1:]

@@ -71,14 +71,19 @@ RESUMED = """
 import pickle, sys
 from pathlib import Path
 from sepablate import data, scales, study
-from sepablate.training import engine
 from sepablate.runs.run import resolve
+from sepablate.store import layout
+from sepablate.training import engine
+
+class Stop(engine.Monitor):
+    def should_stop(self):
+        return True
 
 scale, recipes = scales.load("smoke")
 run = resolve(study.variant("xception"), "smoke", scale, recipes, 0, "fp32")
-splits, found = data.dataset(scale.dataset).load(data.FOLDER), []
+splits, found = data.dataset(scale.dataset).load(layout.DATA), []
 try:
-    engine.fit(run, splits, Path("state"), stopping=lambda: True)
+    engine.fit(run, splits, Path("state"), Stop())
 except engine.Interrupted:
     pass
 classes, unpicklers, loads = [], [], []
@@ -91,7 +96,7 @@ sys.addaudithook(hook)
 safe = sys.modules["torch._weights_only_unpickler"].Unpickler
 load = safe.load
 safe.load = lambda *a, **o: loads.append(1) or load(*a, **o)
-engine.fit(run, splits, Path("state"))
+engine.fit(run, splits, Path("state"), engine.Monitor())
 resumed = list(classes)
 pickle.loads(pickle.dumps(Path("x")))  # the hook does see an ordinary unpickling
 print(resumed, len(loads) > 0, len(classes) > 0)
