@@ -8,11 +8,12 @@ import numpy as np
 from PIL import Image
 
 from sepablate.data import fashion_mnist
+from sepablate.data.split import TensorSplit
 
 CLASSES = ("n01", "n02", "n03")
 
 
-def picture(split: fashion_mnist.Split, index: int, height: int = 40) -> Image.Image:
+def picture(split: TensorSplit, index: int, height: int = 40) -> Image.Image:
     """A garment in colour, wider than high."""
     grey = split.images[index].numpy()
     pixels = np.stack([grey, 255 - grey, np.roll(grey, index % 28, axis=1)], axis=-1)

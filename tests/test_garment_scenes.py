@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from sepablate.data import fashion_mnist, garment_scenes
+from sepablate.data.split import TensorSplit
 
-Splits = dict[str, fashion_mnist.Split]
+Splits = dict[str, TensorSplit]
 DIGESTS = {
     "train": "511dc65980fc45a4",
     "validation": "0443104435a1d3bd",
@@ -34,7 +35,7 @@ def cells(images: Tensor) -> Tensor:
     return torch.stack(quarters, 1)
 
 
-def known(garments: fashion_mnist.Split) -> dict[bytes, set[int]]:
+def known(garments: TensorSplit) -> dict[bytes, set[int]]:
     """The classes that each small garment may stand for, by its bytes."""
     small = avg_pool2d(garments.images.unsqueeze(1).float(), 2).round().byte().squeeze(1)
     found: dict[bytes, set[int]] = {}

@@ -13,6 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from sepablate import scales, study
 from sepablate.data import fashion_mnist
+from sepablate.data.split import TensorSplit
 from sepablate.execution import hardware
 from sepablate.runs.run import Run, resolve
 from sepablate.store import checkpoint
@@ -35,7 +36,7 @@ def setting(run: Run, batches: Batches) -> Setting:
 
 
 @pytest.fixture(scope="module")
-def splits(data_folder: Path) -> dict[str, fashion_mnist.Split]:
+def splits(data_folder: Path) -> dict[str, TensorSplit]:
     return fashion_mnist.load(data_folder)
 
 
@@ -76,7 +77,7 @@ def test_weight_decay_is_coupled_l2() -> None:
         torch.testing.assert_close(model.weight.detach(), before)
 
 
-def test_average_equals_torch_s(splits: dict[str, fashion_mnist.Split]) -> None:
+def test_average_equals_torch_s(splits: dict[str, TensorSplit]) -> None:
     run = tiny(epochs=3)
     run = dataclasses.replace(run, recipe=dataclasses.replace(run.recipe, averaging_horizon=0.3))
     state, batches = engine.start(run), Batches(splits["train"].first(96), run)
@@ -101,7 +102,7 @@ def test_average_equals_torch_s(splits: dict[str, fashion_mnist.Split]) -> None:
             torch.testing.assert_close(tensor, theirs[name], rtol=1e-4, atol=1e-6)
 
 
-def test_first_step_equals_a_plain_loop(splits: dict[str, fashion_mnist.Split]) -> None:
+def test_first_step_equals_a_plain_loop(splits: dict[str, TensorSplit]) -> None:
     """The engine computes what a few lines of plain PyTorch compute."""
     run = tiny(padding="same")
     state, batches = engine.start(run), Batches(splits["train"].first(96), run)
@@ -117,7 +118,7 @@ def test_first_step_equals_a_plain_loop(splits: dict[str, fashion_mnist.Split]) 
 
 
 def test_batches_are_paired_shuffled_and_cover_the_epoch(
-    splits: dict[str, fashion_mnist.Split],
+    splits: dict[str, TensorSplit],
 ) -> None:
     data = splits["train"].first(96)
     ours, theirs = Batches(data, tiny()), Batches(data, tiny("inception_v3"))
@@ -131,7 +132,7 @@ def test_batches_are_paired_shuffled_and_cover_the_epoch(
     assert not torch.equal(labels, torch.cat([ours.at(step)[1] for step in range(6, 12)]))
 
 
-def test_augmentation_shifts_and_mirrors(splits: dict[str, fashion_mnist.Split]) -> None:
+def test_augmentation_shifts_and_mirrors(splits: dict[str, TensorSplit]) -> None:
     """Each augmented image is one of the 18 shifts and mirrors of its original, and all occur."""
     data, run = splits["train"].first(96), tiny()
     batches = Batches(data, run)
@@ -164,7 +165,7 @@ def test_streams_do_not_touch_each_other() -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_resume_is_exact_at_every_step(
-    splits: dict[str, fashion_mnist.Split], tmp_path: Path, precision: str
+    splits: dict[str, TensorSplit], tmp_path: Path, precision: str
 ) -> None:
     run = dataclasses.replace(tiny(epochs=1.5, images=64), precision=precision)
     whole = engine.fit(run, splits, tmp_path / "whole")
@@ -204,7 +205,7 @@ def test_a_damaged_checkpoint_is_found_and_the_one_before_it_used(tmp_path: Path
 
 
 def test_a_diverged_run_stops_and_says_where(
-    splits: dict[str, fashion_mnist.Split], tmp_path: Path
+    splits: dict[str, TensorSplit], tmp_path: Path
 ) -> None:
     run = tiny("no_residual", epochs=5)
     run = dataclasses.replace(run, recipe=dataclasses.replace(run.recipe, learning_rate=1e30))

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sepablate import data, scales, study
-from sepablate.data.fashion_mnist import Split
+from sepablate import scales, study
+from sepablate.data import fashion_mnist
+from sepablate.data.split import TensorSplit
 from sepablate.execution import hardware
 from sepablate.runs.run import Run, resolve
+from sepablate.store import layout
 from sepablate.training.batches import Batched, scaled_to_unit, training
 from sepablate.training.process_group import ALONE
 
@@ -82,15 +84,15 @@ class Case:
             image_size=self.image_size or found.image_size,
         )
 
-    def split(self) -> Split:
+    def split(self) -> TensorSplit:
         """Training images (N, H, W) of Fashion-MNIST, or one batch of noise."""
         run = self.run()
         if not self.noise:
-            return data.dataset("fashion_mnist").load(data.FOLDER)["train"].first(run.scale.images)
+            return fashion_mnist.load(layout.DATA)["train"].first(run.scale.images)
         draw = torch.Generator().manual_seed(0)
         size, pixels = run.scale.batch_size, run.image_size
         images = torch.randint(256, (size, pixels, pixels), generator=draw, dtype=torch.uint8)
-        return Split(images, torch.randint(10, (size,), generator=draw))
+        return TensorSplit(images, torch.randint(10, (size,), generator=draw))
 
     def feed(self) -> Batched:
         """The suite's batches, or the same one each time, on the case's device."""
@@ -103,7 +105,7 @@ class Case:
 class Same:
     """One batch for all steps: images (N, C, H, W) in [-1, 1] and labels."""
 
-    def __init__(self, split: Split, run: Run, device: str) -> None:
+    def __init__(self, split: TensorSplit, run: Run, device: str) -> None:
         images = scaled_to_unit(split.images.to(device), run).contiguous()
         self.batch = images, split.labels.to(device)
 

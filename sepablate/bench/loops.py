@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 
 from sepablate.bench import timm_networks
 from sepablate.bench.cases import Case
-from sepablate.data.fashion_mnist import Split
+from sepablate.data.split import TensorSplit
 from sepablate.runs.run import Run
 from sepablate.training import engine
 
@@ -95,7 +95,7 @@ class Timm:
 class Augmented(Dataset[tuple[Tensor, int]]):
     """One image at a time: shifted, mirrored, to floats in [-1, 1]."""
 
-    def __init__(self, split: Split, run: Run) -> None:
+    def __init__(self, split: TensorSplit, run: Run) -> None:
         self.split = split
         size = split.images.shape[-1]
         self.transform = v2.Compose(

@@ -5,19 +5,20 @@ for curves and for any choice; training draws from the first 50,000.
 """
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from sepablate.data.download import Source, verified
 from sepablate.data.download import fetch as fetch_source
+from sepablate.data.split import TensorSplit
 
 CLASSES = 10
 CHANNELS = 1
 IMAGE_SIZE = 28
-SOURCES = ("data/fashion_mnist.py",)  # what decides the numbers, below the package's folder
+SOURCES = ("data/fashion_mnist.py", "data/split.py")
 TRAINING_POOL = 50_000
 
 SOURCE = Source(
@@ -38,26 +39,8 @@ SOURCE = Source(
 DIGEST = hashlib.sha256("".join(SOURCE.expected.values()).encode()).hexdigest()[:16]
 
 
-@dataclass(frozen=True)
-class Split:
-    """images: (N, 28, 28) uint8; labels: (N,) int64, or (N, classes) uint8 of 0 and 1."""
-
-    images: torch.Tensor
-    labels: torch.Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, part: slice) -> "Split":
-        return Split(self.images[part], self.labels[part])
-
-    def first(self, count: int) -> "Split":
-        """The first `count` images and their labels."""
-        return self[:count]
-
-
 def digest(_: Path) -> str:
-    """A hash of the bytes that `load` accepts, and no others: 16 hexadecimal digits."""
+    """Return a hash of the only bytes that `load` accepts: 16 hexadecimal digits."""
     return DIGEST
 
 
@@ -66,24 +49,30 @@ def fetch(folder: Path) -> None:
     fetch_source(SOURCE, folder / "fashion-mnist")
 
 
-def load(folder: Path) -> dict[str, Split]:
-    """The splits train (50,000), validation (10,000), test (10,000), verified as they are read."""
+def load(folder: Path) -> dict[str, TensorSplit]:
+    """Return the splits train (50,000), validation (10,000) and test (10,000).
+
+    The files' SHA-256 are verified as they are read: UserError if one is absent or wrong.
+    """
     train, test = _read(folder, "train"), _read(folder, "t10k")
     return {
         "train": train.first(TRAINING_POOL),
-        "validation": Split(train.images[TRAINING_POOL:], train.labels[TRAINING_POOL:]),
+        "validation": train[TRAINING_POOL:],
         "test": test,
     }
 
 
-def _read(folder: Path, prefix: str) -> Split:
+def _read(folder: Path, prefix: str) -> TensorSplit:
     images = _idx(verified(SOURCE, folder / "fashion-mnist", f"{prefix}-images-idx3-ubyte"))
     labels = _idx(verified(SOURCE, folder / "fashion-mnist", f"{prefix}-labels-idx1-ubyte"))
-    return Split(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)))
+    return TensorSplit(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)))
 
 
-def _idx(content: bytes) -> np.ndarray:
-    """Parse IDX: big-endian magic number 0x000008DD (D dimensions of bytes), D sizes, bytes."""
+def _idx(content: bytes) -> npt.NDArray[np.uint8]:
+    """Parse the IDX format of LeCun's MNIST, for unsigned bytes.
+
+    It is the big-endian magic number 0x000008DD (DD dimensions), DD sizes of four bytes, the bytes.
+    """
     magic, dimensions = int.from_bytes(content[:3], "big"), content[3]
     sizes = np.frombuffer(content, ">u4", dimensions, offset=4).astype(int)
     assert magic == 8, "verified files have the magic number of unsigned bytes"

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +15,12 @@ from statistics import mean
 import torch
 
 from sepablate import data
-from sepablate.data.fashion_mnist import Split
+from sepablate.data.split import Split, TensorSplit
 from sepablate.errors import UserError
 from sepablate.execution import hardware, pool, process_lifetime, worker
 from sepablate.execution.job import FOLDER, Job
 from sepablate.runs.run import Run
-from sepablate.store import checkpoint
+from sepablate.store import checkpoint, layout
 from sepablate.training import batches, engine, evaluation, objective
 
 STEPS, IMAGES = 2.5, 0.8  # seconds spent on gradient steps, and on evaluating images
@@ -135,12 +135,12 @@ def _timed(once: Callable[[], object], seconds: float, times: int) -> float:
     return (time.monotonic() - began) / done
 
 
-def _splits(run: Run) -> dict[str, Split]:
-    """The data, or noise of the same shape where they are not fetched yet."""
+def _splits(run: Run) -> Mapping[str, Split]:
+    """Load the data, or draw noise of the same shape where they are not fetched yet."""
     try:
-        return data.dataset(run.dataset).load(data.FOLDER)
+        return data.dataset(run.dataset).load(layout.DATA)
     except UserError:
         images = torch.randint(256, (50_000, 28, 28), dtype=torch.uint8)
         several = (run.options["classes"],) if run.task == "multi_label" else ()
         labels = torch.randint(2 if several else 10, (50_000, *several))
-        return dict.fromkeys(("train", "test"), Split(images, labels))
+        return dict.fromkeys(("train", "test"), TensorSplit(images, labels))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from sepablate.data.fashion_mnist import Split
+from sepablate.data.split import TensorSplit
 from sepablate.runs.run import Run
 from sepablate.training.optim import generator
 from sepablate.training.process_group import ALONE, Ranks
@@ -22,7 +22,7 @@ class Batched(Protocol):
 
 def training(split: Any, run: Run, ranks: Ranks = ALONE, device: str = "cpu") -> Batched:
     """The batches of a training split: on `device` if it is in memory, not if it is on disk."""
-    if isinstance(split, Split):
+    if isinstance(split, TensorSplit):
         return Batches(split, run, ranks, device)
     from sepablate.training.file_batches import FileBatches
 
@@ -34,7 +34,7 @@ def evaluation(split: Any, run: Run, device: str = "cpu") -> Iterator[tuple[Tens
 
     Those of a split in memory are on `device`; the labels are not.
     """
-    if not isinstance(split, Split):
+    if not isinstance(split, TensorSplit):
         from sepablate.training.file_batches import evaluation_batches
 
         yield from evaluation_batches(split, run)
@@ -67,7 +67,9 @@ class Batches:
     The images lie on `device`, as bytes; the draws are the CPU's, so that devices agree.
     """
 
-    def __init__(self, split: Split, run: Run, ranks: Ranks = ALONE, device: str = "cpu") -> None:
+    def __init__(
+        self, split: TensorSplit, run: Run, ranks: Ranks = ALONE, device: str = "cpu"
+    ) -> None:
         self.run, self.part = run, ranks.part(run.scale.batch_size)
         self.device = torch.device(device)
         self.labels = split.labels.to(device)
