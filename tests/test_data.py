@@ -90,7 +90,7 @@ def test_a_wrong_package_falls_through_to_an_error(
 
 
 def test_nothing_in_reach_says_what_to_do(offline: Source, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="not found by any way") as error:
+    with pytest.raises(ValueError, match="not found anywhere") as error:
         download.fetch(offline, tmp_path / "out")
     message = str(error.value)
     assert "\n" not in message

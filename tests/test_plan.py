@@ -12,23 +12,30 @@ from sepablate import scales, study
 from sepablate.execution import train_variant
 from sepablate.planning import forecast, pipeline, work
 from sepablate.planning.calibration import Cost
-from sepablate.planning.pipeline import CACHED, RUNS, UNCHANGED, Stage
-
-PRINTED = """Stage 'fetch' didn't change, skipping
-Stage 'train@xception' is cached - skipping run, checking out outputs
-Running stage 'train@xception':
-> python -m sepablate train xception --scale smoke
-
-Running stage 'experiments/dvc.yaml:train@norm_between':
-> python -m sepablate train norm_between --scale smoke
-"""
+from sepablate.planning.pipeline import RUNS, UNCHANGED, Stage
 
 
-def test_what_dvc_prints_is_read() -> None:
-    found = pipeline.parse(PRINTED)
-    assert [each.state for each in found] == [UNCHANGED, CACHED, RUNS]
-    assert [each.variant for each in found] == [None, "xception", "norm_between"]
-    assert [each.pipeline for each in found] == ["", "", "experiments/dvc.yaml"]
+def test_stages_have_the_names_and_the_order_that_dvc_lists(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subprocess.run(["git", "init", "-q"], cwd=project, check=True)
+    monkeypatch.chdir(project)
+    command = [sys.executable, "-m", "dvc", "stage", "list", "--all", "--name-only"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert [stage.name for stage in pipeline.query_dvc("smoke", True)] == listed
+    last = Stage("experiments/dvc.yaml:train@norm_between", RUNS)
+    assert (last.pipeline, last.variant) == ("experiments/dvc.yaml", "norm_between")
+    assert (Stage("fetch", RUNS).pipeline, Stage("fetch", RUNS).variant) == ("", None)
+
+
+def test_changed_stages_are_read_from_dvc(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    subprocess.run(["git", "init", "-q"], cwd=project, check=True)
+    monkeypatch.chdir(project)
+    done = subprocess.CompletedProcess([], 0, '{"fetch": [{"changed outs": {}}]}', "a warning")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+    stages = pipeline.query_dvc(scales.current(), False)
+    assert [stage.name for stage in stages if stage.state == RUNS] == ["fetch"]
+    assert {stage.state for stage in stages[1:]} == {UNCHANGED}
 
 
 def test_new_runs_let_what_reads_them_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,23 +71,23 @@ def test_times_add_up_to_the_slowest_process(smoke: Path) -> None:
     rest = whole - 0.1 * half - 2 * 0.5 - 0.001 * 2 * 2 * 250
     assert cost.seconds(jobs[0].run, half) == pytest.approx(rest)
     for processes, rounds in ((1, 3), (2, 2), (3, 1), (8, 1)):
-        each = work.Work([jobs])
-        assert forecast.training_seconds(each, cost, processes) == pytest.approx(rounds * whole)
-    rounds = work.Work([jobs[:1], jobs[1:]])  # which wait for one another
-    assert forecast.training_seconds(rounds, cost, 3) == pytest.approx(2 * whole)
+        runs = work.StageRuns([jobs])
+        assert forecast.training_seconds(runs, cost, processes) == pytest.approx(rounds * whole)
+    in_turn = work.StageRuns([jobs[:1], jobs[1:]])
+    assert forecast.training_seconds(in_turn, cost, 3) == pytest.approx(2 * whole)
 
 
 def test_trials_of_a_learning_rate_are_planned_before_the_rest(smoke: Path) -> None:
-    trials, rest = work.of("no_residual_tuned", "smoke").rounds
+    trials, rest = work.stage_runs("no_residual_tuned", "smoke").rounds
     rates = study.variant("no_residual_tuned").learning_rates
     assert len(trials) == len(rates) * train_variant.TRIAL_SEEDS
     assert [job.run.seed for job in rest] == [2]
     checkpoint = trials[0].folder / f"checkpoint-{5:09d}-{'0' * 32}.pt"
     checkpoint.parent.mkdir(parents=True)
     checkpoint.touch()
-    planned = work.of("no_residual_tuned", "smoke")
-    assert planned.half == {f"seed 0 at {rates[0]}": 5}
-    assert (len(planned.finished), len(planned.left)) == (0, len(trials) + 1)
+    planned = work.stage_runs("no_residual_tuned", "smoke")
+    assert planned.started == {f"seed 0 at {rates[0]}": 5}
+    assert (len(planned.finished), len(planned.unfinished)) == (0, len(trials) + 1)
 
 
 def test_a_folder_that_is_no_project_is_one_line(

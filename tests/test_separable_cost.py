@@ -237,9 +237,9 @@ def test_other_commands_are_not_disturbed(project: Path) -> None:
     assert tracking.publish("smoke", [NAME]) == 0
     stage = Stage(NAME, "runs")
     assert stage.compares
-    assert not stage.reads
-    assert stage.measuring("smoke") == STUDY.at("smoke").seconds > 0
-    assert Stage("report", "runs").measuring("smoke") == 0
+    assert not stage.compared_variants
+    assert stage.layer_timing_seconds("smoke") == STUDY.at("smoke").seconds > 0
+    assert Stage("report", "runs").layer_timing_seconds("smoke") == 0
     assert [each.state for each in mark_dependents([stage, Stage("report", "unchanged")], set())][
         1
     ] == "runs"

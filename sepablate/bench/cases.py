@@ -6,10 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sepablate import data, scales, study
+from sepablate import scales, study
+from sepablate.data import fashion_mnist
 from sepablate.data.split import Batches, TensorSplit
 from sepablate.execution import hardware
 from sepablate.runs.run import Run, resolve
+from sepablate.store import layout
 from sepablate.training.batches import make_batches, scale_images
 from sepablate.training.process_group import SINGLE
 
@@ -86,7 +88,7 @@ class Case:
         """Training images (N, H, W) of Fashion-MNIST, or one batch of noise."""
         run = self.run()
         if not self.noise:
-            return data.dataset("fashion_mnist").load(data.FOLDER)["train"].first(run.scale.images)
+            return fashion_mnist.load(layout.DATA)["train"].first(run.scale.images)
         draw = torch.Generator().manual_seed(0)
         size, pixels = run.scale.batch_size, run.image_size
         images = torch.randint(256, (size, pixels, pixels), generator=draw, dtype=torch.uint8)

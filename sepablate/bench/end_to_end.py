@@ -24,10 +24,11 @@ from torch.nn.functional import cross_entropy
 from torch.optim import SGD
 from torch.optim.swa_utils import AveragedModel
 
-from sepablate import data, scales
+from sepablate import scales
 from sepablate.bench import cases, loops, timm_networks
 from sepablate.bench.contender import Over
 from sepablate.bench.measure import Failed, reason
+from sepablate.data import fashion_mnist
 from sepablate.data.split import TensorSplit
 from sepablate.execution import backend, hardware
 from sepablate.models.timm_weights import to_timm
@@ -84,7 +85,7 @@ def project(case: cases.Case, change: Mapping[str, Any]) -> Iterator[Path]:
         params["scales"][case.scale] |= change
         (folder / scales.PARAMS).write_text(yaml.safe_dump(params))
         shutil.copytree("experiments", folder / "experiments")
-        (folder / data.FOLDER).symlink_to(data.FOLDER.absolute())
+        (folder / layout.DATA).symlink_to(layout.DATA.absolute())
         if case.device != "cpu":  # what "auto" means there is known: no other check
             backend.select_backend(case.run(), layout.STATE)
             (folder / layout.STATE).mkdir()
@@ -111,7 +112,7 @@ def one_after_another() -> None:
     small = cases.named("small")
     run = small.run()
     steps = IMAGES[small.scale] // run.scale.batch_size
-    test = data.dataset("fashion_mnist").load(data.FOLDER)["test"].first(TEST_IMAGES)
+    test = fashion_mnist.load(layout.DATA)["test"].first(TEST_IMAGES)
     for _ in range(SEEDS):
         loop, left = loops.Timm(small, cases.BEST), iter(range(steps - 1))
 
@@ -163,7 +164,7 @@ def plain_fp32(seed: int) -> float:
     small = cases.named("small")
     scale = dataclasses.replace(scales.load(small.scale)[0], **LENGTH[small.scale])
     run = dataclasses.replace(small.run(), scale=scale, seed=seed)
-    splits = data.dataset("fashion_mnist").load(data.FOLDER)
+    splits = fashion_mnist.load(layout.DATA)
     network = timm_networks.build(run)
     network.load_state_dict(to_timm(run.model, engine.start(run).model.state_dict()))
     network.to(small.device)

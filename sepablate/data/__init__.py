@@ -1,14 +1,52 @@
 """Data sets: fetched, verified and loaded. One file per data set."""
 
+# The members of `DataSet` are constants of modules:
+# ruff: noqa: N802
+
 import functools
+from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
+from typing import Protocol
 
 from sepablate.data import fashion_mnist, garment_scenes, image_files, imagenet, labelled_images
+from sepablate.data.image_files import ImageFiles
+from sepablate.data.split import Split
 from sepablate.errors import UserError
+from sepablate.store import layout
 
-FOLDER = Path("data")
-DATASETS: dict[str, ModuleType] = {
+FOLDER = layout.DATA
+
+
+class DataSet(Protocol):
+    """A module of this package that reads one data set."""
+
+    @property
+    def CHANNELS(self) -> int:
+        """1 for grey images, 3 for colour."""
+
+    @property
+    def CLASSES(self) -> int | None:
+        """The number of classes; None where the user's files decide it and the scale states it."""
+
+    @property
+    def IMAGE_SIZE(self) -> int | None:
+        """Height and width in pixels; None where the scale chooses them."""
+
+    @property
+    def SOURCES(self) -> tuple[str, ...]:
+        """The files below the package's folder that decide what `load` returns."""
+
+    def fetch(self, folder: Path, /) -> None:
+        """Make the data exist below `folder` and verify it; UserError says what to do if not."""
+
+    def load(self, folder: Path, /) -> Mapping[str, Split]:
+        """Return the splits "train", "validation" and "test"; UserError if they are not fetched."""
+
+    def digest(self, folder: Path, /) -> str:
+        """Return a hash of what `load` returns: 16 hexadecimal digits."""
+
+
+DATASETS: dict[str, DataSet] = {
     "fashion_mnist": fashion_mnist,
     "garment_scenes": garment_scenes,
     "imagenet": imagenet,
@@ -16,19 +54,15 @@ DATASETS: dict[str, ModuleType] = {
 }
 
 
-def dataset(name: str) -> ModuleType:
-    """The module of that data set; UserError if unknown.
-
-    It has fetch(folder), load(folder) -> splits by name, digest(folder), CHANNELS, CLASSES and
-    IMAGE_SIZE (None where the scale says it), and SOURCES: the files that decide what it loads.
-    """
+def dataset(name: str) -> DataSet:
+    """Return the module of a data set; UserError if the name is unknown."""
     if name not in DATASETS:
         raise UserError(f"data set {name!r}: choose {', '.join(DATASETS)}")
     return DATASETS[name]
 
 
 def digest(name: str) -> str:
-    """A hash of what the data set holds; files of images are listed once."""
+    """Return a hash of the data set's content. Folders of images are listed once a process."""
     return _digest(name, FOLDER.absolute())
 
 
@@ -38,6 +72,8 @@ def _digest(name: str, folder: Path) -> str:
 
 
 def check_classes(name: str, classes: int) -> None:
-    """UserError unless the data set has so many classes; for those whose files decide it."""
+    """Raise UserError unless a data set whose files decide its classes has so many."""
     if dataset(name).CLASSES is None:
-        image_files.check_classes(dataset(name).load(FOLDER), classes)
+        splits = dataset(name).load(FOLDER).items()
+        files = {split: images for split, images in splits if isinstance(images, ImageFiles)}
+        image_files.check_classes(files, classes)

@@ -1,7 +1,8 @@
-"""Get verified files: the user's own, Debian's package, the data set's site, Debian's archive.
+"""Download and verify files: from the user, Debian's package, the data set's site or Debian.
 
-A file counts only if the SHA-256 of its decompressed bytes is the expected one; the containers
-differ between sources. It is written under a temporary name and renamed: whole or absent.
+A file is accepted only if the SHA-256 of its decompressed bytes is the expected one; the containers
+differ between origins. It is written under a temporary name and renamed, so that it is complete or
+absent.
 """
 
 import gzip
@@ -23,7 +24,15 @@ TIMEOUT = 20  # seconds without an answer from the data set's site
 
 @dataclass(frozen=True)
 class Source:
-    """Where files come from. expected: file name -> SHA-256 of the decompressed bytes."""
+    """The origins of a data set's files.
+
+    Args:
+        name: of the data set, for messages.
+        expected: the SHA-256 of the decompressed bytes, by file name.
+        site: the URL of the folder that has the files with the suffix .gz.
+        debian_package: the package that has them.
+        debian_folder: the folder that the package installs them into.
+    """
 
     name: str
     expected: dict[str, str]
@@ -35,8 +44,13 @@ class Source:
 def fetch(source: Source, folder: Path, say: Callable[[str], None] = print) -> None:
     """Make every file of `source` exist in `folder`, decompressed and verified.
 
+    Args:
+        source: the files and their origins.
+        folder: where they are written; NAME or NAME.gz that the user put there is used.
+        say: called with a line for each file that was downloaded.
+
     Raises UserError naming the file, what was expected and what to do, if a file that the user put
-    there is wrong or if no source has it.
+    there is wrong or if no origin has it.
     """
     missing = [name for name in source.expected if not _take_from_user(source, folder, name)]
     failures: list[str] = []
@@ -54,14 +68,14 @@ def fetch(source: Source, folder: Path, say: Callable[[str], None] = print) -> N
         missing = [name for name in missing if not (folder / name).exists()]
     if missing:
         raise UserError(
-            f"{source.name}: {', '.join(missing)} not found by any way ({'; '.join(failures)}). "
+            f"{source.name}: {', '.join(missing)} not found anywhere ({'; '.join(failures)}). "
             f"Put {missing[0]}.gz (content of SHA-256 {source.expected[missing[0]]}) into "
             f"{folder}/ and run the same command again"
         )
 
 
 def verified(source: Source, folder: Path, name: str) -> bytes:
-    """The bytes of a fetched file; UserError if it is absent or not the expected one."""
+    """Return the bytes of a fetched file; UserError if it is absent or not the expected one."""
     path = folder / name
     if not path.exists():
         raise UserError(f"{path} is missing; run: sepablate fetch")
@@ -71,7 +85,7 @@ def verified(source: Source, folder: Path, name: str) -> bytes:
 
 
 def _take_from_user(source: Source, folder: Path, name: str) -> bool:
-    """Verify, or unpack and verify, what lies in `folder`; False if nothing does."""
+    """Verify, or unpack and verify, the user's file in `folder`; False if there is none."""
     plain, packed = folder / name, folder / f"{name}.gz"
     if plain.exists():
         _verify(source, name, plain.read_bytes(), plain)
@@ -88,10 +102,10 @@ def _take_from_user(source: Source, folder: Path, name: str) -> bool:
 
 
 def _verify(source: Source, name: str, content: bytes, path: Path | None = None) -> None:
-    found, expected = hashlib.sha256(content).hexdigest(), source.expected[name]
-    if found != expected:
+    actual, expected = hashlib.sha256(content).hexdigest(), source.expected[name]
+    if actual != expected:
         raise UserError(
-            f"{path or name} ({len(content)} bytes decompressed) has SHA-256 {found}, expected "
+            f"{path or name} ({len(content)} bytes decompressed) has SHA-256 {actual}, expected "
             f"{expected}; delete it to fetch it again, or replace it"
         )
 
@@ -117,7 +131,7 @@ def _from_debian_archive(
         raise FileNotFoundError("apt-get and dpkg-deb are not installed")
     download = ["apt-get", "download", source.debian_package]
     if subprocess.run(download, cwd=scratch, capture_output=True).returncode:
-        # No package lists on this machine, or old ones: fetch fresh ones without being root.
+        # No package lists on this machine, or old ones: download fresh ones without being root.
         (scratch / "lists/partial").mkdir(parents=True)
         private = ["-o", f"Dir::State::Lists={scratch}/lists", "-o", f"Dir::Cache={scratch}/cache"]
         (scratch / "cache/archives/partial").mkdir(parents=True)

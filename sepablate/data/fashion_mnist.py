@@ -8,6 +8,7 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from sepablate.data.download import Source, verified
@@ -40,7 +41,7 @@ DIGEST = hashlib.sha256("".join(SOURCE.expected.values()).encode()).hexdigest()[
 
 
 def digest(_: Path) -> str:
-    """A hash of the bytes that `load` accepts, and no others: 16 hexadecimal digits."""
+    """Return a hash of the only bytes that `load` accepts: 16 hexadecimal digits."""
     return DIGEST
 
 
@@ -50,11 +51,14 @@ def fetch(folder: Path) -> None:
 
 
 def load(folder: Path) -> dict[str, TensorSplit]:
-    """The splits train (50,000), validation (10,000), test (10,000), verified as they are read."""
+    """Return the splits train (50,000), validation (10,000) and test (10,000).
+
+    The files' SHA-256 are verified as they are read: UserError if one is absent or wrong.
+    """
     train, test = _read(folder, "train"), _read(folder, "t10k")
     return {
         "train": train.first(TRAINING_POOL),
-        "validation": TensorSplit(train.images[TRAINING_POOL:], train.labels[TRAINING_POOL:]),
+        "validation": train[TRAINING_POOL:],
         "test": test,
     }
 
@@ -65,8 +69,11 @@ def _read(folder: Path, prefix: str) -> TensorSplit:
     return TensorSplit(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)))
 
 
-def _idx(content: bytes) -> np.ndarray:
-    """Parse IDX: big-endian magic number 0x000008DD (D dimensions of bytes), D sizes, bytes."""
+def _idx(content: bytes) -> npt.NDArray[np.uint8]:
+    """Parse the IDX format of LeCun's MNIST, for unsigned bytes.
+
+    It is the big-endian magic number 0x000008DD (DD dimensions), DD sizes of four bytes, the bytes.
+    """
     magic, dimensions = int.from_bytes(content[:3], "big"), content[3]
     sizes = np.frombuffer(content, ">u4", dimensions, offset=4).astype(int)
     assert magic == 8, "verified files have the magic number of unsigned bytes"

@@ -28,17 +28,20 @@ fetch = fashion_mnist.fetch
 
 
 def digest(folder: Path) -> str:
-    """Of the garments; how scenes are made of them is in the source."""
+    """Return the hash of the garments; how scenes are made of them is in the source."""
     return fashion_mnist.digest(folder)
 
 
 def load(folder: Path) -> dict[str, TensorSplit]:
-    """As many scenes as each split of Fashion-MNIST has images; labels (N, 20) uint8 of 0 and 1."""
+    """Return the splits, with as many scenes as those of Fashion-MNIST have images.
+
+    Labels are (N, 20) uint8 of 0 and 1.
+    """
     return {name: _scenes(name, split) for name, split in fashion_mnist.load(folder).items()}
 
 
 def _scenes(name: str, garments: TensorSplit) -> TensorSplit:
-    """Scenes of a split's own garments; images (N, 28, 28) uint8."""
+    """Compose the scenes of a split from its garments; images (N, 28, 28) uint8."""
     draw = generator("scenes", name)
     count = len(garments)
     frequencies = 1 / torch.arange(1, CLASSES + 1, dtype=torch.float64)
@@ -47,20 +50,30 @@ def _scenes(name: str, garments: TensorSplit) -> TensorSplit:
     order = torch.rand(count, CELLS, generator=draw).argsort(1)
     present = order < filled  # (N, 4)
     small = avg_pool2d(garments.images.unsqueeze(1).float(), 2).round().byte().squeeze(1)
-    cells = _garments(small, garments.labels, classes, draw) * present[:, :, None, None]
+    cells = _draw_garments(small, garments.labels, classes, draw) * present[:, :, None, None]
     images = cells.view(count, 2, 2, CELL, CELL).permute(0, 1, 3, 2, 4).reshape(count, 28, 28)
     labels = torch.zeros(count, CLASSES, dtype=torch.uint8)
     labels.scatter_reduce_(1, classes, present.byte(), "amax")
     return TensorSplit(images.contiguous(), labels)
 
 
-def _garments(small: Tensor, kinds: Tensor, classes: Tensor, draw: torch.Generator) -> Tensor:
-    """(N, 4, 14, 14): a random image of each class, the second half of the classes upside down."""
-    chosen = torch.empty_like(classes)
+def _draw_garments(small: Tensor, kinds: Tensor, classes: Tensor, draw: torch.Generator) -> Tensor:
+    """Draw an image of each class, the second half of the classes upside down.
+
+    Args:
+        small: (M, 14, 14), the garments at half their size.
+        kinds: (M,), which of the ten kinds each garment is.
+        classes: (N, 4), the classes to draw images of.
+        draw: the generator.
+
+    Returns:
+        (N, 4, 14, 14).
+    """
+    indices = torch.empty_like(classes)
     for kind in range(GARMENTS):
         wanted = classes % GARMENTS == kind
-        having = (kinds == kind).nonzero().squeeze(1)
-        picks = torch.randint(0, len(having), (int(wanted.sum()),), generator=draw)
-        chosen[wanted] = having[picks]
-    cells = small[chosen]
+        of_kind = (kinds == kind).nonzero().squeeze(1)
+        picks = torch.randint(0, len(of_kind), (int(wanted.sum()),), generator=draw)
+        indices[wanted] = of_kind[picks]
+    cells = small[indices]
     return torch.where((classes >= GARMENTS)[:, :, None, None], cells.flip(2), cells)

@@ -1,4 +1,4 @@
-"""Images that stay in their files: what a split of a large data set holds is names and places.
+"""Images that stay in their files: a split of a large data set holds paths and byte offsets.
 
 Nothing is kept open between two reads, so a split can be pickled, and read after a fork.
 """
@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image, UnidentifiedImageError
 from rich.console import Console
@@ -21,26 +22,33 @@ from rich.progress import track
 from sepablate.errors import UserError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png")
-FORMATS = ("JPEG", "PNG")  # what a file holds counts, not its name; PIL's other readers stay shut
+FORMATS = ("JPEG", "PNG")  # by content, not by name; PIL's other readers are not used
 HEADER = 1 << 16  # bytes that hold the header of nearly every image
 THREADS, CHUNK = 16, 500
-NAMED = 5  # offenders that an error names
+NAMED = 5  # bad images that an error names
+
+Bytes = npt.NDArray[np.bytes_]
+Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
 class ImageFiles:
-    """Images below `folder`, in arrays: a million Python objects would be copied into each worker.
+    """A split on disk, in arrays: a million Python objects would be copied into each worker.
 
-    files, members: (N,) bytes, the path of a file, and the name of the image in it if it is a
-    shard; offsets, sizes: (N,) int64, the image's place in the file, in bytes; labels: (N,) int64,
-    or (N, classes) uint8 of 0 and 1; classes: their names, in the order of the labels.
+    Args:
+        folder: the folder that the files lie below.
+        files: (N,), the path of each image's file, relative to `folder`.
+        members: (N,), the image's name in the shard; empty if the file is the image.
+        offsets, sizes: (N,), where the image begins in the file and how long it is, in bytes.
+        labels: (N,) int64, or (N, classes) uint8 of 0 and 1.
+        classes: their names, in the order of the labels.
     """
 
     folder: Path
-    files: np.ndarray
-    members: np.ndarray
-    offsets: np.ndarray
-    sizes: np.ndarray
+    files: Bytes
+    members: Bytes
+    offsets: Integers
+    sizes: Integers
     labels: torch.Tensor
     classes: tuple[str, ...]
 
@@ -48,41 +56,41 @@ class ImageFiles:
         return len(self.files)
 
     def __getitem__(self, part: slice | torch.Tensor) -> "ImageFiles":
-        """The images of a slice, or at these indices, in their order."""
-        places = part if isinstance(part, slice) else part.numpy()
+        """Return the images of a slice, or those at the indices, in their order."""
+        rows = part if isinstance(part, slice) else part.numpy()
         return ImageFiles(
             self.folder,
-            self.files[places],
-            self.members[places],
-            self.offsets[places],
-            self.sizes[places],
+            self.files[rows],
+            self.members[rows],
+            self.offsets[rows],
+            self.sizes[rows],
             self.labels[part],
             self.classes,
         )
 
     def first(self, count: int) -> "ImageFiles":
-        """The first `count` images and their labels."""
+        """Return the first `count` images and their labels."""
         return self[:count]
 
     def name(self, index: int) -> str:
-        """What a message calls the image: its path, or its shard's and its name in there."""
+        """Return the image's name for a message: its path, or the shard's path and its member."""
         path = self.folder / os.fsdecode(self.files[index])
         member = self.members[index].decode(errors="replace")
         return f"{path}: {member}" if member else str(path)
 
     def read(self, index: int) -> Image.Image:
-        """The decoded image in RGB, whatever its colours on disk; UserError names a bad one."""
+        """Decode an image and convert it to RGB; UserError names a bad one."""
         try:
-            return _opened(self._bytes(index)).convert("RGB")
+            return _open(self._bytes(index)).convert("RGB")
         except Exception as error:  # a damaged file makes a decoder raise nearly anything
             raise UserError(f"{self.name(index)}: {_reason(error)}") from None
 
     def bad_header(self, index: int) -> str | None:
-        """What is wrong with the image as far as its header tells; None if nothing is."""
+        """Return a line on what is wrong with the image's header; None if nothing is."""
         reason = ""
         for limit in (HEADER, None):  # again, for a header longer than most
             try:
-                _opened(self._bytes(index, limit))
+                _open(self._bytes(index, limit))
                 return None
             except Exception as error:
                 reason = _reason(error)
@@ -95,8 +103,8 @@ class ImageFiles:
             return file.read(size if limit is None else min(size, limit))
 
 
-def _opened(content: bytes) -> Image.Image:
-    """The image with its header read; PIL refuses one of more than 178,956,970 pixels here."""
+def _open(content: bytes) -> Image.Image:
+    """Read the header of an image; PIL refuses one of more than 178,956,970 pixels here."""
     if not content:
         raise UserError("empty")
     return Image.open(io.BytesIO(content), formats=FORMATS)
@@ -108,20 +116,28 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def loose(
+def from_files(
     folder: Path, files: list[str], labels: torch.Tensor, classes: tuple[str, ...]
 ) -> ImageFiles:
-    """Images in files of their own: paths relative to `folder`. OSError if one is not there."""
-    names = np.array([os.fsencode(each) for each in files], dtype=np.bytes_)
-    sizes = np.array([(folder / each).stat().st_size for each in files], dtype=np.int64)
+    """Return a split of one file an image. OSError if one is missing.
+
+    Args:
+        folder: the folder that the files lie below.
+        files: their paths, relative to `folder`.
+        labels: as in `ImageFiles`.
+        classes: as in `ImageFiles`.
+    """
+    names = np.array([os.fsencode(file) for file in files], dtype=np.bytes_)
+    sizes = np.array([(folder / file).stat().st_size for file in files], dtype=np.int64)
     empty, offsets = np.zeros(len(files), np.bytes_), np.zeros(len(files), np.int64)
     return ImageFiles(folder, names, empty, offsets, sizes, labels, classes)
 
 
 def from_class_folders(folder: Path) -> ImageFiles:
-    """A folder per class, as torchvision's ImageFolder reads it: sorted names give the labels.
+    """Return a split of one folder a class, read as torchvision's ImageFolder does.
 
-    Raises UserError for a class without a JPEG or PNG file.
+    The position of a folder among the sorted names is the label. Raises UserError for a class
+    without a JPEG or PNG file.
     """
     from torchvision.datasets.folder import find_classes, make_dataset  # a second to import
 
@@ -131,13 +147,13 @@ def from_class_folders(folder: Path) -> ImageFiles:
     except FileNotFoundError as error:
         raise UserError(f"{folder}: {error}") from None
     files = [os.path.relpath(path, folder) for path, _ in samples]
-    return loose(folder, files, torch.tensor([label for _, label in samples]), tuple(classes))
+    return from_files(folder, files, torch.tensor([label for _, label in samples]), tuple(classes))
 
 
 def check_headers(splits: Mapping[str, ImageFiles]) -> None:
-    """Open the header of every image; UserError names the first few that are bad, and counts.
+    """Read the header of every image; UserError names the first few that are bad, and counts them.
 
-    Whether an image's body is whole shows only when it is decoded: `read` says it then.
+    A damaged body shows only when the image is decoded: `read` raises UserError then.
     """
     console, bad = Console(stderr=True), []
     for name, split in splits.items():
@@ -168,7 +184,7 @@ def check_classes(splits: Mapping[str, ImageFiles], classes: int) -> None:
 
 
 def digest(splits: Mapping[str, ImageFiles], *texts: bytes) -> str:
-    """16 hexadecimal digits: the names and sizes of all images, in any order, and `texts`."""
+    """Hash the names and sizes of all images, in any order, and `texts`: 16 hexadecimal digits."""
     total = hashlib.sha256()
     for name, split in splits.items():
         order = np.lexsort((split.members, split.files))

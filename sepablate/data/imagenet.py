@@ -1,13 +1,13 @@
-"""ImageNet of ILSVRC 2012, or images of your own in its layout: 1,281,167 and 50,000 images.
+"""ImageNet of ILSVRC 2012, or other images in its layout: 1,281,167 and 50,000 images.
 
 Put them into data/imagenet/train and data/imagenet/validation: either a folder for each class (its
-place among the sorted names is the label), or WebDataset shards (*.tar of KEY.jpg and KEY.cls).
+position among the sorted names is the label), or WebDataset shards (*.tar of KEY.jpg and KEY.cls).
 
 The official validation images give the numbers, as in the paper: they are the split `test`. The
 split `validation`, for curves and choices, is held out of the training images: 10,000 of them, or a
-tenth if that is less. The order of each split is drawn once and for all, so that the first few
-images of a split are of all classes. What the paper left out, about 1,800 blacklisted validation
-images, is left in.
+tenth if that is less. The order of each split is drawn once, with a fixed seed, so that the first
+few images of a split are of all classes. Unlike the paper, about 1,800 blacklisted validation
+images are not left out.
 """
 
 from pathlib import Path
@@ -19,16 +19,10 @@ from sepablate.data.image_files import ImageFiles
 from sepablate.data.shards import from_shards
 from sepablate.errors import UserError
 
-CLASSES = None  # the scale says it
+CLASSES = None
 CHANNELS = 3
 IMAGE_SIZE = None
-SOURCES = (
-    "data/imagenet.py",
-    "data/image_files.py",
-    "data/shards.py",
-    "training/file_batches.py",  # which crops and mirrors what is read from files
-)
-TASK = "single_label"
+SOURCES = ("data/imagenet.py", "data/image_files.py", "data/shards.py")
 HELD_OUT = 10_000
 HOW_TO_GET = (
     "ImageNet needs a registration at image-net.org; put a folder of JPEG files for each class, or "
@@ -37,9 +31,9 @@ HOW_TO_GET = (
 
 
 def fetch(folder: Path) -> None:
-    """Check that `folder`/imagenet is there, and the header of every image.
+    """Check that `folder`/imagenet is complete, and the header of every image.
 
-    Raises UserError, with the way to get it, if it is not, and naming images that are bad.
+    Raises UserError that says how to get the images, or that names bad ones.
     """
     splits = load(folder)
     image_files.check_headers(splits)
@@ -48,27 +42,30 @@ def fetch(folder: Path) -> None:
 
 
 def load(folder: Path) -> dict[str, ImageFiles]:
-    """The splits train, validation (held out of the training images) and test (the official one).
+    """Return the splits train, validation (held out of train) and test (the official validation).
 
     Raises UserError if a folder is missing or malformed, or if the two differ in their classes.
     """
     root = folder / "imagenet"
     train, test = images(root / "train"), images(root / "validation")
     if odd := sorted(set(train.classes) ^ set(test.classes)):
-        place = "train" if odd[0] in train.classes else "validation"
+        where = "train" if odd[0] in train.classes else "validation"
         raise UserError(
             f"{root}: {len(train.classes)} classes in train and {len(test.classes)} in validation: "
-            f"{odd[0]!r} is only in {place}"
+            f"{odd[0]!r} is only in {where}"
         )
     held_out = max(1, min(HELD_OUT, len(train) // 10))
     return {"train": train[held_out:], "validation": train[:held_out], "test": test}
 
 
 def images(folder: Path) -> ImageFiles:
-    """The images of one folder, in class folders or shards, in an order drawn once and for all."""
+    """Return the images of one folder, in class folders or shards, in an order with a fixed seed.
+
+    Raises UserError if it holds neither of the two, or both.
+    """
     entries = list(folder.iterdir()) if folder.is_dir() else []
-    shards = [each for each in entries if each.suffix == ".tar"]
-    classes = [each for each in entries if each.is_dir()]
+    shards = [entry for entry in entries if entry.suffix == ".tar"]
+    classes = [entry for entry in entries if entry.is_dir()]
     if not shards and not classes:
         missing = "neither class folders nor shards are in it" if entries else "missing"
         raise UserError(f"{folder}: {missing}; {HOW_TO_GET}")
@@ -77,10 +74,10 @@ def images(folder: Path) -> ImageFiles:
             f"{folder}: has shards ({shards[0].name}) and class folders ({classes[0].name}): "
             "choose one of them"
         )
-    found = from_shards(folder) if shards else image_files.from_class_folders(folder)
-    return found[torch.randperm(len(found), generator=torch.Generator().manual_seed(0))]
+    split = from_shards(folder) if shards else image_files.from_class_folders(folder)
+    return split[torch.randperm(len(split), generator=torch.Generator().manual_seed(0))]
 
 
 def digest(folder: Path) -> str:
-    """16 hexadecimal digits: the names and sizes of all images."""
+    """Hash the names and sizes of all images: 16 hexadecimal digits."""
     return image_files.digest(load(folder))

@@ -1,17 +1,17 @@
-"""Images with any number of labels each, listed by you: data/labelled_images/{train,...}.csv.
+"""Images with any number of labels each, listed by the user: data/labelled_images/{train,...}.csv.
 
 train.csv, validation.csv and test.csv each have the columns image and labels:
 
     image,labels
     train/000060e3121c7305.jpg,/m/01g317;/m/09j2d
 
-The image's path is relative to data/labelled_images; its labels are parted by ";", and may be none.
-The classes are the sorted labels of train.csv, or the lines of classes.txt if there is one. Where
-a scale asks for fewer images than a file lists, it gets the first ones.
+The image's path is relative to data/labelled_images; its labels are separated by ";" and may be
+none. The classes are the sorted labels of train.csv, or the lines of classes.txt if there is one.
+A scale with fewer images than a file lists gets the first ones.
 
 From Open Images: take the rows of its image-level labels (ImageID, Source, LabelName, Confidence)
-whose Confidence is 1, and list for each ImageID its file and its LabelNames. What is not listed
-counts as absent. The labels take a byte for each image and class of the set.
+whose Confidence is 1, and list for each ImageID its file and its LabelNames. A label that is not
+listed counts as absent. The labels take a byte for each image and class of the set.
 """
 
 import csv
@@ -25,20 +25,19 @@ from sepablate.data import image_files
 from sepablate.data.image_files import ImageFiles
 from sepablate.errors import UserError
 
-CLASSES = None  # the scale says it
+CLASSES = None
 CHANNELS = 3
 IMAGE_SIZE = None
-SOURCES = ("data/labelled_images.py", "data/image_files.py", "training/file_batches.py")
-TASK = "multi_label"
+SOURCES = ("data/labelled_images.py", "data/image_files.py")
 SPLITS = ("train", "validation", "test")
 HEADER = ["image", "labels"]
-BETWEEN = ";"
+SEPARATOR = ";"
 
 Row = tuple[str, str, list[str]]  # file and line, image, labels
 
 
 def fetch(folder: Path) -> None:
-    """Check the three lists, and the header of every image; UserError names what is bad."""
+    """Check the three lists, and the header of every image; UserError names the bad ones."""
     splits = load(folder)
     image_files.check_headers(splits)
     counts = ", ".join(f"{len(split)} {name}" for name, split in splits.items())
@@ -46,10 +45,10 @@ def fetch(folder: Path) -> None:
 
 
 def load(folder: Path) -> dict[str, ImageFiles]:
-    """The splits train, validation and test, with labels (N, classes) uint8 of 0 and 1.
+    """Return the splits train, validation and test, with labels (N, classes) uint8 of 0 and 1.
 
-    Raises UserError with file and line for a missing or malformed list, an image that is not
-    there, is listed twice or lies outside of the folder, or an unknown label.
+    Raises UserError with file and line for a missing or malformed list, an image that is missing,
+    is listed twice or lies outside of the folder, or an unknown label.
     """
     root = folder / "labelled_images"
     seen: dict[str, str] = {}
@@ -59,14 +58,14 @@ def load(folder: Path) -> dict[str, ImageFiles]:
 
 
 def digest(folder: Path) -> str:
-    """16 hexadecimal digits: the lists, and the names and sizes of all images."""
+    """Hash the lists, and the names and sizes of all images: 16 hexadecimal digits."""
     root = folder / "labelled_images"
     lists = (root / f"{name}.csv" for name in SPLITS)
-    return image_files.digest(load(folder), *(each.read_bytes() for each in lists))
+    return image_files.digest(load(folder), *(path.read_bytes() for path in lists))
 
 
 def _rows(path: Path, seen: dict[str, str]) -> Iterator[Row]:
-    """The rows of one list; `seen` maps the images of all lists so far to their place."""
+    """Yield the rows of one list; `seen` maps the images of all lists so far to file and line."""
     if not path.exists():
         raise UserError(f"{path}: missing; it lists images and their labels")
     try:
@@ -75,27 +74,26 @@ def _rows(path: Path, seen: dict[str, str]) -> Iterator[Row]:
             if (header := next(reader, [])) != HEADER:
                 raise UserError(f"{path}:1: {header!r}: the columns must be {HEADER}")
             for row in filter(None, reader):
-                place = f"{path}:{reader.line_num}"
-                yield _checked(row, place, path.parent, seen)
+                yield _check_row(row, f"{path}:{reader.line_num}", path.parent, seen)
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: no CSV file in UTF-8: {error}") from None
 
 
-def _checked(row: list[str], place: str, root: Path, seen: dict[str, str]) -> Row:
+def _check_row(row: list[str], line: str, root: Path, seen: dict[str, str]) -> Row:
     if len(row) != len(HEADER):
-        raise UserError(f"{place}: {len(row)} fields: must be {len(HEADER)}, {HEADER}")
-    image, labels = row[0], [each.strip() for each in row[1].split(BETWEEN) if each.strip()]
+        raise UserError(f"{line}: {len(row)} fields: must be {len(HEADER)}, {HEADER}")
+    image, labels = row[0], [label.strip() for label in row[1].split(SEPARATOR) if label.strip()]
     path = PurePosixPath(image)
     if path.is_absolute() or ".." in path.parts:
-        raise UserError(f"{place}: {image!r}: choose a path relative to {root}, without ..")
+        raise UserError(f"{line}: {image!r}: choose a path relative to {root}, without ..")
     if str(path) in seen:
-        raise UserError(f"{place}: {image!r}: duplicate of {seen[str(path)]}")
+        raise UserError(f"{line}: {image!r}: duplicate of {seen[str(path)]}")
     if not (root / path).is_file():
-        raise UserError(f"{place}: {image!r}: there is no such file in {root}")
+        raise UserError(f"{line}: {image!r}: there is no such file in {root}")
     if len(set(labels)) < len(labels):
-        raise UserError(f"{place}: {row[1]!r}: duplicate label")
-    seen[str(path)] = place
-    return place, str(path), labels
+        raise UserError(f"{line}: {row[1]!r}: duplicate label")
+    seen[str(path)] = line
+    return line, str(path), labels
 
 
 def _classes(root: Path, train: list[Row]) -> tuple[str, ...]:
@@ -105,7 +103,7 @@ def _classes(root: Path, train: list[Row]) -> tuple[str, ...]:
     lines = [line.strip() for line in chosen.read_text(encoding="utf-8-sig").splitlines()]
     known: set[str] = set()
     for number, line in enumerate(lines, start=1):
-        if not line or BETWEEN in line or line in known:
+        if not line or SEPARATOR in line or line in known:
             raise UserError(
                 f"{chosen}:{number}: {line!r}: choose one label, different from the others"
             )
@@ -116,10 +114,11 @@ def _classes(root: Path, train: list[Row]) -> tuple[str, ...]:
 def _split(root: Path, rows: list[Row], classes: tuple[str, ...]) -> ImageFiles:
     index = {label: number for number, label in enumerate(classes)}
     hot = np.zeros((len(rows), len(classes)), np.uint8)
-    for number, (place, _, labels) in enumerate(rows):
+    for number, (line, _, labels) in enumerate(rows):
         for label in labels:
             if label not in index:
                 known = "classes.txt" if (root / "classes.txt").exists() else "train.csv"
-                raise UserError(f"{place}: label {label!r}: unknown: {known} does not have it")
+                raise UserError(f"{line}: label {label!r}: unknown: {known} does not have it")
             hot[number, index[label]] = 1
-    return image_files.loose(root, [image for _, image, _ in rows], torch.from_numpy(hot), classes)
+    files = [image for _, image, _ in rows]
+    return image_files.from_files(root, files, torch.from_numpy(hot), classes)

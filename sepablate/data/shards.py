@@ -1,6 +1,6 @@
 """WebDataset shards: uncompressed tar files of KEY.jpg (or .jpeg, .png) and KEY.cls, its label.
 
-Nothing is ever unpacked: an image is read from its offset in the shard.
+Shards are not unpacked: an image is read from its offset in the shard.
 """
 
 import tarfile
@@ -14,29 +14,31 @@ from sepablate.data.image_files import EXTENSIONS, ImageFiles
 from sepablate.errors import UserError
 
 LABEL = ".cls"
-READ = (LABEL, *EXTENSIONS)  # what else a shard holds is passed over
+READ = (LABEL, *EXTENSIONS)  # other files in a shard are ignored
 LONGEST_LABEL = 9  # digits
 
-Place = tuple[str, int, int, int]  # name in the shard, offset and size in bytes, label
+Member = tuple[str, int, int, int]  # name in the shard, offset and size in bytes, label
 
 
 def from_shards(folder: Path) -> ImageFiles:
-    """The images of every shard in `folder`, in the order of names. The classes are numbers.
+    """Return the images of every shard in `folder`, in the order of names. Classes are numbers.
 
     Raises UserError for a damaged shard, an image without label, or a label that is no number.
     """
     shards = sorted(folder.glob("*.tar"))
     with ThreadPoolExecutor() as pool:  # one seek for each image
-        places = list(pool.map(_index, shards))
-    names = [shard.name.encode() for shard, each in zip(shards, places, strict=True) for _ in each]
-    entries = [place for each in places for place in each]
+        indices = list(pool.map(_index, shards))
+    files = [
+        shard.name.encode() for shard, index in zip(shards, indices, strict=True) for _ in index
+    ]
+    entries = [member for index in indices for member in index]
     if not entries:
         raise UserError(f"{folder}: no images in {len(shards)} shards")
     members, offsets, sizes, labels = zip(*entries, strict=True)
     return ImageFiles(
         folder,
-        np.array(names, dtype=np.bytes_),
-        np.array([each.encode(errors="surrogateescape") for each in members], dtype=np.bytes_),
+        np.array(files, dtype=np.bytes_),
+        np.array([name.encode(errors="surrogateescape") for name in members], dtype=np.bytes_),
         np.array(offsets, dtype=np.int64),
         np.array(sizes, dtype=np.int64),
         torch.tensor(labels),
@@ -44,7 +46,8 @@ def from_shards(folder: Path) -> ImageFiles:
     )
 
 
-def _index(shard: Path) -> list[Place]:
+def _index(shard: Path) -> list[Member]:
+    """List the labelled images of a shard, sorted by key."""
     images: dict[str, tuple[str, int, int]] = {}
     labels: dict[str, int] = {}
     try:
@@ -67,7 +70,7 @@ def _index(shard: Path) -> list[Place]:
 
 
 def _split(shard: Path, name: str) -> tuple[str, str]:
-    """Key and extension, parted at the first dot of the last part, as WebDataset does."""
+    """Split a file's name at its first dot into key and extension, as WebDataset does."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts:
         raise UserError(f"{shard}: {name!r}: choose names without / at the start and without ..")

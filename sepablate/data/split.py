@@ -1,4 +1,4 @@
-"""Interfaces of data: a split of a data set, and its training batches."""
+"""Splits of a data set, in memory or on disk, and the batches that a training reads from one."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -7,32 +7,33 @@ from torch import Tensor
 
 
 class Split(Protocol):
-    """Images of a data set, in memory or on disk, with their labels.
-
-    labels: (N,) int64, or (N, classes) uint8 of 0 and 1.
-    """
+    """Images with their labels, such as the test images of a data set."""
 
     @property
-    def labels(self) -> Tensor: ...
+    def labels(self) -> Tensor:
+        """(N,) int64 for one label an image; or (N, classes) uint8 of 0 and 1 for several."""
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, part: slice) -> "Split": ...
+    def __getitem__(self, part: slice, /) -> "Split": ...
 
     def first(self, count: int) -> "Split":
         """Return the first `count` images and their labels."""
 
 
 class Batches(Protocol):
-    """Training batches as a function of the step."""
+    """The batches of a training, as a function of the gradient step."""
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Return images (N, C, H, W) in [-1, 1] and labels: this process's part of a batch."""
+        """Return this process's part of the batch of gradient step `step`, counted from 0.
+
+        Images (N, C, H, W) are floats in [-1, 1]; labels are (N,) or (N, classes).
+        """
 
 
 @dataclass(frozen=True)
 class TensorSplit:
-    """A split in memory: images (N, H, W) uint8; labels (N,) int64, or (N, classes) uint8."""
+    """A split in memory. images: (N, H, W) uint8; labels: as in `Split`."""
 
     images: Tensor
     labels: Tensor

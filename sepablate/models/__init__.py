@@ -20,9 +20,9 @@ MODELS: dict[str, type[nn.Module]] = {
 
 
 def build(name: str, **options: Any) -> nn.Module:
-    """The network `name`, its options passed to the constructor; UserError for unknown ones.
+    """Build the network `name` with these options; UserError for unknown ones.
 
-    The weights are PyTorch's defaults until `initial.init_weights` draws them from a seed.
+    The weights are PyTorch's defaults until `weight_init.init_weights` draws them from a seed.
     """
     valid = list(defaults(name))
     if unknown := sorted(set(options) - set(valid)):
@@ -31,7 +31,7 @@ def build(name: str, **options: Any) -> nn.Module:
 
 
 def defaults(name: str) -> dict[str, Any]:
-    """Every option of the network `name` with its default; UserError for an unknown name."""
+    """Return every option of the network `name` with its default; UserError for an unknown name."""
     if name not in MODELS:
         raise UserError(f"unknown network {name!r}; choose from {sorted(MODELS)}")
     parameters = inspect.signature(MODELS[name]).parameters

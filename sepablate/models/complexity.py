@@ -1,4 +1,4 @@
-"""What a network costs, and the width at which it costs what another one does."""
+"""Parameters and multiply-adds of a network, and the width at which it has those of another."""
 
 import copy
 from collections.abc import Callable
@@ -18,7 +18,12 @@ KINDS = ("1x1", "depthwise", "k x k", "dense", "norm")
 
 @dataclass(frozen=True)
 class Cost:
-    """`parameters`: trainable ones. `mult_adds`: multiply-adds to classify one image."""
+    """The size of a network or a layer.
+
+    Args:
+        parameters: the trainable ones.
+        mult_adds: multiply-adds to classify one image.
+    """
 
     parameters: int
     mult_adds: int
@@ -26,8 +31,13 @@ class Cost:
 
 @dataclass(frozen=True)
 class Breakdown:
-    """kinds: the cost of each kind of layer in KINDS. activations: numbers that the convolutions
-    and dense layers put out for one image, which is what timm and fvcore count by that name."""
+    """A network's cost by kind of layer.
+
+    Args:
+        kinds: the cost of each kind of layer in KINDS.
+        activations: the outputs of all convolutions and dense layers for one image, as timm and
+            fvcore count them.
+    """
 
     kinds: dict[str, Cost]
     activations: int
@@ -35,14 +45,14 @@ class Breakdown:
     @property
     def total(self) -> Cost:
         """The sum over the kinds."""
-        each = self.kinds.values()
-        return Cost(sum(kind.parameters for kind in each), sum(kind.mult_adds for kind in each))
+        costs = self.kinds.values()
+        return Cost(sum(cost.parameters for cost in costs), sum(cost.mult_adds for cost in costs))
 
 
 def breakdown(model: nn.Module, image_size: int) -> Breakdown:
-    """What the layers of `model` cost for one image of `image_size` x `image_size` pixels, by kind.
+    """Return the cost of each kind of layer for one image of `image_size` x `image_size` pixels.
 
-    Multiply-adds are those of convolutions and dense layers, biases left out. Nothing is computed:
+    Multiply-adds are those of convolutions and dense layers without biases. Nothing is computed:
     a copy of the model runs on the meta device.
 
     A convolution is "1x1", "depthwise" (as many groups as channels) or else "k x k", grouped or
@@ -53,21 +63,21 @@ def breakdown(model: nn.Module, image_size: int) -> Breakdown:
 
 
 def breakdown_of(model: nn.Module, image_size: int) -> Breakdown:
-    """`breakdown` without its copy: leaves hooks in `model`, and `model` on the meta device."""
+    """Return `breakdown` without a copy: leaves hooks in `model`, and it on the meta device."""
     costs = {kind: [0, 0] for kind in KINDS}
     outputs: list[int] = []
 
-    def note(module: nn.Module, _: object, output: Tensor) -> None:
+    def count(module: nn.Module, _: object, output: Tensor) -> None:
         outputs.append(output.numel())
         costs[_kind(module)][1] += output.numel() * module.get_parameter("weight")[0].numel()
 
     for module in model.modules():
-        if own := _parameters(module, recurse=False):
-            costs[_kind(module)][0] += own
+        if parameters := _parameters(module, recurse=False):
+            costs[_kind(module)][0] += parameters
         if isinstance(module, nn.Conv2d | nn.Linear):
-            module.register_forward_hook(note)
+            module.register_forward_hook(count)
     _run_on_meta(model, image_size)
-    return Breakdown({kind: Cost(*both) for kind, both in costs.items()}, sum(outputs))
+    return Breakdown({kind: Cost(*cost) for kind, cost in costs.items()}, sum(outputs))
 
 
 @torch.no_grad()
@@ -93,18 +103,24 @@ def _kind(module: nn.Module) -> str:
 def match_width(
     name: str, target_parameters: int, tolerance: float = 0.01, **options: Any
 ) -> float:
-    """The width at which network `name` has the trainable parameters nearest to the target.
+    """Return the width at which a network has the trainable parameters nearest to the target.
 
     The parameters are a rising step function of the width, so bisection over multiples of 1e-6
     finds the two steps around the target. Of the widths on the nearer step, the one with the fewest
-    decimals is returned. `options` are the network's other options.
+    decimals is returned.
 
-    Raises UserError if even the nearest is off by more than `tolerance` times the target.
+    Args:
+        name: the network's name.
+        target_parameters: the number of parameters to match.
+        tolerance: relative.
+        options: the network's other options.
+
+    Raises UserError if even the nearest is off by more than the tolerance.
     """
     if target_parameters < 1:
         raise UserError(f"target_parameters must be at least 1, not {target_parameters!r}")
     if "width" in options:
-        raise UserError("width cannot be an option of match_width: it is what is looked for")
+        raise UserError("width cannot be an option of match_width, which solves for it")
 
     @cache
     def parameters(grid_width: int) -> int:
@@ -112,17 +128,17 @@ def match_width(
             return _parameters(build(name, width=grid_width / GRID, **options))
 
     nearest = _nearest(parameters, target_parameters)
-    found = parameters(nearest)
-    if abs(found - target_parameters) > tolerance * target_parameters:
+    count = parameters(nearest)
+    if abs(count - target_parameters) > tolerance * target_parameters:
         raise UserError(
             f"no width of {name} has {target_parameters} parameters within {tolerance:.2%}; "
-            f"the nearest has {found}"
+            f"the nearest has {count}"
         )
     return _shortest(parameters, nearest) / GRID
 
 
 def _nearest(parameters: Callable[[int], int], target: int) -> int:
-    """The end of the step below the target or the start of the one above, whichever is nearer."""
+    """Return the end of the step below the target or the start of the one above, the nearer one."""
     below, above = 1, GRID
     while parameters(above) < target:
         below, above = above, 2 * above
@@ -136,8 +152,8 @@ def _nearest(parameters: Callable[[int], int], target: int) -> int:
 
 
 def _shortest(parameters: Callable[[int], int], width: int) -> int:
-    """The width with the fewest decimals on the step of which `width` is the start or the end."""
-    for unit in (10**places for places in range(5, 0, -1)):
+    """Return the width with the fewest decimals on the step that `width` starts or ends."""
+    for unit in (100_000, 10_000, 1_000, 100, 10):
         down = width // unit * unit
         for rounded in (down, down + unit):
             if rounded and parameters(rounded) == parameters(width):
@@ -146,4 +162,4 @@ def _shortest(parameters: Callable[[int], int], width: int) -> int:
 
 
 def _parameters(module: nn.Module, recurse: bool = True) -> int:
-    return sum(each.numel() for each in module.parameters(recurse) if each.requires_grad)
+    return sum(weight.numel() for weight in module.parameters(recurse) if weight.requires_grad)

@@ -1,6 +1,7 @@
 """Inception V3 without its auxiliary tower. Szegedy et al. 2015, arXiv:1512.00567.
 
-The layout is that of the published code, whose stem differs from the paper's table 1.
+The layout is that of the published code, whose stem differs from the paper's table 1; "figure"
+below means one of the paper's.
 """
 
 from collections import OrderedDict
@@ -23,15 +24,21 @@ class ConvReluNorm(layers.ConvNorm):
         self.conv.bias = nn.Parameter(torch.zeros(self.conv.out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.relu(self.conv(x)))
+        y: Tensor = self.norm(self.relu(self.conv(x)))
+        return y
 
 
 @dataclass(frozen=True)
 class Maker:
     """Makes the layers of one network.
 
-    `outputs` are channel counts at width 1; `inputs` are those that the layer really gets.
-    What is `valid` or strided has no padding in the canonical network; `same` pads it as well.
+    In its methods, `outputs` are channel counts at width 1 and `inputs` actual channel counts.
+
+    Args:
+        width: factor on every channel count.
+        norm: a constructor of BN.
+        same: pad the strided and the `valid` layers too, which the canonical network does not.
+        keras_2016: as in `InceptionV3`.
     """
 
     width: float
@@ -40,19 +47,21 @@ class Maker:
     keras_2016: bool
 
     def channels(self, *outputs: int) -> int:
-        """The channels of these outputs side by side."""
+        """Return the channels of the concatenation of these outputs."""
         return sum(layers.scaled(count, self.width) for count in outputs)
 
     def conv(
         self, inputs: int, outputs: int, kernel: layers.Kernel, stride: int = 1, valid: bool = False
     ) -> layers.ConvNorm:
-        high, wide = (kernel, kernel) if isinstance(kernel, int) else kernel
-        padding = (0, 0) if (valid or stride == 2) and not self.same else (high // 2, wide // 2)
+        """Return a convolution with BN and ReLU; padded unless it is `valid` or strided."""
+        height, width = (kernel, kernel) if isinstance(kernel, int) else kernel
+        padded = self.same or not (valid or stride == 2)
+        padding = (height // 2, width // 2) if padded else (0, 0)
         layer = ConvReluNorm if self.keras_2016 else layers.ConvNorm
         return layer(inputs, self.channels(outputs), kernel, self.norm, stride, padding)
 
     def tower(self, inputs: int, *steps: Step) -> nn.Sequential:
-        """Convolutions one after the other."""
+        """Return convolutions in sequence."""
         tower = nn.Sequential()
         for step in steps:
             tower.append(self.conv(inputs, *step))
@@ -60,16 +69,16 @@ class Maker:
         return tower
 
     def pool(self, kind: type[nn.Module] = nn.MaxPool2d) -> nn.Module:
-        """3x3 pool with stride 2."""
+        """Return a 3x3 pool with stride 2."""
         return kind(3, stride=2, padding=1 if self.same else 0)
 
     def pooled(self, inputs: int, outputs: int) -> nn.Sequential:
-        """3x3 average pool with stride 1, then a 1x1 convolution."""
+        """Return a 3x3 average pool with stride 1, followed by a 1x1 convolution."""
         return nn.Sequential(nn.AvgPool2d(3, stride=1, padding=1), self.conv(inputs, outputs, 1))
 
 
 class Fork(layers.Mixed):
-    """1x3 and 3x1 beside each other (figure 7)."""
+    """1x3 and 3x1 in parallel (figure 7)."""
 
     def __init__(self, make: Maker) -> None:
         super().__init__()
@@ -79,7 +88,7 @@ class Fork(layers.Mixed):
 
 
 class InceptionA(layers.Mixed):
-    """(N, inputs, H, W) -> (N, 224 + pooled, H, W) (figure 5, with a 5x5)."""
+    """Block of figure 5, with a 5x5: (N, inputs, H, W) -> (N, 224 + pooled, H, W)."""
 
     def __init__(self, make: Maker, inputs: int, pooled: int) -> None:
         super().__init__()
@@ -91,7 +100,7 @@ class InceptionA(layers.Mixed):
 
 
 class InceptionB(layers.Mixed):
-    """(N, inputs, H, W) -> (N, inputs + 480, H/2, W/2) (figure 10)."""
+    """Grid reduction of figure 10: (N, inputs, H, W) -> (N, inputs + 480, H/2, W/2)."""
 
     def __init__(self, make: Maker, inputs: int) -> None:
         super().__init__()
@@ -102,20 +111,22 @@ class InceptionB(layers.Mixed):
 
 
 class InceptionC(layers.Mixed):
-    """(N, inputs, H, W) -> (N, 768, H, W), 7x7 factorised into 1x7 and 7x1 (figure 6)."""
+    """Block of figure 6, 7x7 factorised into 1x7 and 7x1: (N, inputs, H, W) -> (N, 768, H, W)."""
 
     def __init__(self, make: Maker, inputs: int, inner: int, first: int | None = None) -> None:
         super().__init__()
-        wide, high = (inner, (1, 7)), (inner, (7, 1))
+        row, column = (inner, (1, 7)), (inner, (7, 1))
         self.branch1x1 = make.conv(inputs, 192, 1)
-        self.branch7x7 = make.tower(inputs, (inner, 1), wide, (192, (7, 1)))
-        self.branch7x7dbl = make.tower(inputs, (first or inner, 1), high, wide, high, (192, (1, 7)))
+        self.branch7x7 = make.tower(inputs, (inner, 1), row, (192, (7, 1)))
+        self.branch7x7dbl = make.tower(
+            inputs, (first or inner, 1), column, row, column, (192, (1, 7))
+        )
         self.branch_pool = make.pooled(inputs, 192)
         self.outputs = make.channels(192, 192, 192, 192)
 
 
 class InceptionD(layers.Mixed):
-    """(N, inputs, H, W) -> (N, inputs + 512, H/2, W/2) (figure 10, with a 7x7)."""
+    """Grid reduction of figure 10, with a 7x7: (N, inputs, H, W) -> (N, inputs + 512, H/2, W/2)."""
 
     def __init__(self, make: Maker, inputs: int) -> None:
         super().__init__()
@@ -126,7 +137,7 @@ class InceptionD(layers.Mixed):
 
 
 class InceptionE(layers.Mixed):
-    """(N, inputs, H, W) -> (N, 2048, H, W), with forked towers (figure 7)."""
+    """Block of figure 7, with forked towers: (N, inputs, H, W) -> (N, 2048, H, W)."""
 
     def __init__(self, make: Maker, inputs: int) -> None:
         super().__init__()
@@ -138,16 +149,22 @@ class InceptionE(layers.Mixed):
 
 
 class InceptionV3(nn.Module):
-    """(N, in_channels, H, W) -> logits (N, classes). 23,834,568 parameters at the paper's size.
+    """Inception V3: (N, in_channels, H, W) -> logits (N, classes).
 
-    width: factor on every channel count. stem_stride: 2 as in the paper, 1 for small images.
-    padding: "valid" as in the canonical network; "same" pads what is valid there by half its
-        kernel, so that small images have the sizes they have in Xception.
-    keras_2016: as in github.com/fchollet/deep-learning-models, cbf97b0, with the 23,626,728
-        parameters of the Xception paper's table 3: convolutions with bias, BN after the ReLU, 32
-        channels after the first three pools, 160 in one place of mixed_6e, mixed_7a averages.
-    hidden: dense layers of 4096 before the last one.
-    norm_momentum: the weight of the new batch, as PyTorch counts it.
+    It has 23,834,568 parameters at the paper's size.
+
+    Args:
+        width: factor on every channel count.
+        stem_stride: 2 as in the paper, 1 for small images.
+        padding: "valid" as in the canonical network; "same" pads its valid layers by half their
+            kernel, so that small images have the sizes they have in Xception.
+        keras_2016: as in github.com/fchollet/deep-learning-models, cbf97b0, with the 23,626,728
+            parameters of the Xception paper's table 3: convolutions with bias, BN after the ReLU,
+            32 channels after the first three pools, 160 in one layer of mixed_6e, average pool in
+            mixed_7a.
+        hidden: dense layers of 4096 before the last one.
+        norm_momentum: the weight of the new batch, as in PyTorch.
+
     Raises UserError for a bad value of an option.
     """
 
@@ -192,11 +209,12 @@ class InceptionV3(nn.Module):
         x = self.mixed_6e(self.mixed_6d(self.mixed_6c(self.mixed_6b(x))))  # (N, 768, 17, 17)
         x = self.mixed_7a(x)  # (N, 1280, 8, 8)
         x = self.mixed_7c(self.mixed_7b(x))  # (N, 2048, 8, 8)
-        return self.classifier(x)  # (N, classes)
+        logits: Tensor = self.classifier(x)  # (N, classes)
+        return logits
 
 
 def _stem(make: Maker, in_channels: int, stride: int) -> nn.Sequential:
-    """The plain convolutions and pools before the first mixed block."""
+    """Return the plain convolutions and pools before the first mixed block."""
     steps = OrderedDict[str, nn.Module](
         conv_1a_3x3=make.conv(in_channels, 32, 3, stride, valid=True),
         conv_2a_3x3=make.conv(make.channels(32), 32, 3, valid=True),

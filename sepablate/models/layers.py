@@ -1,4 +1,4 @@
-"""What the networks share: widths, layers, checks of arguments."""
+"""Layers that the networks share, widths, and checks of their arguments."""
 
 import math
 from collections import OrderedDict
@@ -24,12 +24,12 @@ PADDINGS = ("valid", "same")
 
 
 def scaled(channels: int, width: float) -> int:
-    """`channels` times `width`, rounded half up, at least 1."""
+    """Return `channels` times `width`, rounded half up, at least 1."""
     return max(1, math.floor(channels * width + 0.5))
 
 
 def check_choice(option: str, value: object, valid: Collection[object]) -> None:
-    """UserError unless `value` is one of the valid values of `option`."""
+    """Raise UserError unless `value` is one of the valid values of `option`."""
     if value not in valid:
         raise UserError(f"{option} must be one of {list(valid)}, not {value!r}")
 
@@ -37,7 +37,7 @@ def check_choice(option: str, value: object, valid: Collection[object]) -> None:
 def check_options(
     classes: int, in_channels: int, width: float, stem_stride: int, padding: str
 ) -> None:
-    """UserError for a bad value of an option that every network has."""
+    """Raise UserError for a bad value of an option that every network has."""
     for option, value in {"classes": classes, "in_channels": in_channels}.items():
         if value < 1:
             raise UserError(f"{option} must be at least 1, not {value!r}")
@@ -48,7 +48,7 @@ def check_options(
 
 
 def batch_norm(epsilon: float, momentum: float) -> Norm:
-    """A constructor of BN; `momentum` is the weight of the new batch, as PyTorch counts it."""
+    """Return a constructor of BN; `momentum` is the weight of the new batch, as in PyTorch."""
     if not 0 < epsilon < math.inf:
         raise UserError(f"norm_epsilon must be positive and finite, not {epsilon!r}")
     if not 0 < momentum <= 1:
@@ -57,7 +57,7 @@ def batch_norm(epsilon: float, momentum: float) -> Norm:
 
 
 def head(hidden: int, width: float) -> tuple[int, ...]:
-    """The sizes of `hidden` dense layers of 4096 units each at width 1 (section 4.5.1)."""
+    """Return the sizes of `hidden` dense layers, 4096 at width 1 (Chollet 2017, section 4.5.1)."""
     if hidden < 0:
         raise UserError(f"hidden must be at least 0 dense layers, not {hidden!r}")
     return (scaled(4096, width),) * hidden
@@ -81,11 +81,12 @@ class ConvNorm(nn.Module):
         self.relu = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.relu(self.norm(self.conv(x)))
+        y: Tensor = self.relu(self.norm(self.conv(x)))
+        return y
 
 
 class Depthwise(nn.Conv2d):
-    """3x3 convolution of each channel by itself: (N, channels, H, W) -> the same, or H/2, W/2."""
+    """Depthwise 3x3 convolution: (N, channels, H, W) -> (N, channels, H / stride, W / stride)."""
 
     def __init__(self, channels: int, stride: int = 1) -> None:
         super().__init__(channels, channels, 3, stride, padding=1, groups=channels, bias=False)
@@ -93,8 +94,8 @@ class Depthwise(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if min(x.shape[2:]) >= 3:
             return super().forward(x)
-        # On a map smaller than its kernel oneDNN takes a reference path, 20 times slower in the
-        # weight gradient, unless the border is really there.
+        # On a map smaller than its kernel oneDNN uses a reference implementation, 20 times slower
+        # in the weight gradient, unless the padding is part of the input.
         return conv2d(pad(x, (1, 1, 1, 1)), self.weight, stride=self.stride, groups=self.groups)
 
 
@@ -109,14 +110,15 @@ class Segmented(nn.Module):
         super().__init__()
         segments = min(segments, channels)
         size, wider = divmod(channels, segments)
-        self.split = [wider * (size + 1), (segments - wider) * size]
-        self.wide = _grouped(self.split[0], wider) if wider else None
-        self.narrow = _grouped(self.split[1], segments - wider)
+        self.sizes = [wider * (size + 1), (segments - wider) * size]
+        self.wide = _grouped(self.sizes[0], wider) if wider else None
+        self.narrow = _grouped(self.sizes[1], segments - wider)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.wide is None:
-            return self.narrow(x)
-        wide, narrow = x.split(self.split, dim=1)
+            y: Tensor = self.narrow(x)
+            return y
+        wide, narrow = torch.split(x, self.sizes, dim=1)
         return torch.cat([self.wide(wide), self.narrow(narrow)], dim=1)
 
 
@@ -127,11 +129,16 @@ def _grouped(channels: int, segments: int) -> nn.Conv2d:
 class SeparableConv(nn.Module):
     """Depthwise 3x3, [BN], [activation], pointwise 1x1, BN: from `inputs` to `outputs` channels.
 
-    In the paper one BN follows the pointwise step and nothing is said to normalise between the two
-    steps, also where `between` puts an activation there (arXiv:1610.02357, section 4.7).
+    In the paper (arXiv:1610.02357, section 4.7) one BN follows the pointwise step; it mentions none
+    between the two steps, also where it puts an activation there.
 
-    pointwise_first: the other order, which section 1.2 calls unimportant.
-    segments: 0 for a depthwise spatial step; or how many segments of channels it acts on.
+    Args:
+        inputs, outputs: channels.
+        norm: a constructor of BN.
+        between: the activation between the two steps: "none", "relu" or "elu".
+        norm_between: BN between the two steps, before the activation if there is one.
+        pointwise_first: the other order, which section 1.2 calls unimportant.
+        segments: 0 for a depthwise spatial step; or how many segments of channels it acts on.
     """
 
     def __init__(
@@ -158,20 +165,22 @@ class SeparableConv(nn.Module):
         self.norm = norm(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.convolved(x))
+        y: Tensor = self.norm(self.convolved(x))
+        return y
 
     def convolved(self, x: Tensor) -> Tensor:
-        """What the last BN gets."""
+        """Return the input of the last BN."""
         x = self.pointwise(x) if self.pointwise_first else self.depthwise(x)
         if self.norm_between is not None:
             x = self.norm_between(x)
         if self.activation is not None:
             x = self.activation(x)
-        return self.depthwise(x) if self.pointwise_first else self.pointwise(x)
+        y: Tensor = self.depthwise(x) if self.pointwise_first else self.pointwise(x)
+        return y
 
 
 class Mixed(nn.Module):
-    """Every child on the same input, the results side by side along the channels."""
+    """Every child on the same input, the results concatenated along the channels."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([branch(x) for branch in self.children()], dim=1)
@@ -180,7 +189,11 @@ class Mixed(nn.Module):
 class Classifier(nn.Module):
     """Global average pool, [dense, ReLU] x n, [dropout], dense: (N, inputs, H, W) -> (N, classes).
 
-    hidden: the sizes of the dense layers before the last one; all have biases.
+    Args:
+        inputs: channels.
+        classes: the number of logits.
+        dropout: the probability to drop an input of the last layer.
+        hidden: the sizes of the dense layers before the last one; all have biases.
     """
 
     def __init__(
@@ -203,4 +216,5 @@ class Classifier(nn.Module):
             x = self.hidden(x)
         if self.dropout is not None:
             x = self.dropout(x)
-        return self.dense(x)
+        logits: Tensor = self.dense(x)
+        return logits

@@ -1,4 +1,4 @@
-"""MobileNet, its variants as options. Howard et al. 2017, arXiv:1704.04861, table 1."""
+"""MobileNet v1, with its variants as options. Howard et al. 2017, arXiv:1704.04861, table 1."""
 
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -41,16 +41,16 @@ class Maker:
     activation: type[nn.Module]
 
     def step(self, conv: nn.Conv2d) -> nn.Sequential:
-        """The convolution, BN, activation."""
+        """Return the convolution, BN, activation."""
         norm = self.norm(conv.out_channels)
         return nn.Sequential(OrderedDict(conv=conv, norm=norm, relu=self.activation()))
 
     def full(self, inputs: int, outputs: int, stride: int) -> nn.Sequential:
-        """A standard 3x3 convolution: (N, inputs, H, W) -> (N, outputs, H / stride, W / stride)."""
+        """Return a standard 3x3 convolution, BN, activation."""
         return self.step(nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False))
 
     def layer(self, inputs: int, outputs: int, stride: int) -> nn.Sequential:
-        """Depthwise and pointwise step (figure 3), or the standard convolution in their place."""
+        """Return a depthwise and a pointwise step (figure 3), or a standard convolution instead."""
         if not self.separable:
             return nn.Sequential(OrderedDict(full=self.full(inputs, outputs, stride)))
         return nn.Sequential(
@@ -62,17 +62,19 @@ class Maker:
 
 
 class MobileNetV1(nn.Module):
-    """(N, in_channels, H, W) -> logits (N, classes). 4,231,976 parameters at the paper's size.
+    """MobileNet v1: (N, in_channels, H, W) -> logits (N, classes).
 
-    Unlike Xception's, its separable convolutions have BN and ReLU after both of their steps.
+    It has 4,231,976 parameters at the paper's size. Unlike Xception's, its separable convolutions
+    have BN and ReLU after both of their steps. All padding is symmetric, by 1.
 
-    width: factor on every channel count, the paper's alpha. stem_stride: 2 as in the paper, 1 for
-        small images. All padding is symmetric, by 1.
-    separable: False makes every separable convolution a standard 3x3 one (table 4).
-    shallow: True leaves out the five equal layers of 14 x 14 x 512 (table 5).
-    activation: "relu" as in the paper; "relu6" as in its authors' published code and in timm.
-    dropout: the published code's; the paper gives none.
-    norm_momentum: the weight of the new batch, as PyTorch counts it.
+    Args:
+        width: factor on every channel count, the paper's alpha.
+        stem_stride: 2 as in the paper, 1 for small images.
+        separable: False makes every separable convolution a standard 3x3 one (table 4).
+        shallow: True removes the five equal layers of 14 x 14 x 512 (table 5).
+        activation: "relu" as in the paper; "relu6" as in its authors' published code and in timm.
+        dropout: the published code's; the paper gives none.
+        norm_momentum: the weight of the new batch, as in PyTorch.
 
     Raises UserError for a bad value of an option.
     """
@@ -113,4 +115,5 @@ class MobileNetV1(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)  # (N, 32, 112, 112) of 224 x 224
         x = self.body(x)  # (N, 1024, 7, 7)
-        return self.classifier(x)  # (N, classes)
+        logits: Tensor = self.classifier(x)  # (N, classes)
+        return logits

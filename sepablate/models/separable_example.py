@@ -1,7 +1,7 @@
-"""The small network that shows what a separable convolution is for: six of them and two poolings.
+"""A small network of six separable convolutions and two max-pools.
 
-It serves as the first example of Keras' `SeparableConv2D`, for 64 x 64 colour images of ten
-classes; no result is given with it.
+It is the first example of Keras' `SeparableConv2D`, for 64 x 64 colour images of ten classes; Keras
+gives no result with it.
 """
 
 from collections import OrderedDict
@@ -16,12 +16,14 @@ SMALLEST = 32  # pixels: below that, nothing is left for the last convolution
 
 
 class SeparableExample(nn.Module):
-    """(N, in_channels, H, W) -> logits (N, classes). 38,949 parameters by default.
+    """Keras' example network: (N, in_channels, H, W) -> logits (N, classes).
 
-    Convolutions have no padding, biases after the pointwise step only, and no BN.
+    It has 38,949 parameters by default. Convolutions have no padding, biases after the pointwise
+    step only, and no BN.
 
-    width: factor on every channel count and on the hidden dense layer.
-    separable: False makes every separable convolution a standard 3x3 one, with a bias.
+    Args:
+        width: factor on every channel count and on the hidden dense layer.
+        separable: False makes every separable convolution a standard 3x3 one, with a bias.
 
     Raises UserError for a bad value of an option, and for images smaller than 32 x 32.
     """
@@ -49,11 +51,12 @@ class SeparableExample(nn.Module):
             size = " x ".join(map(str, x.shape[2:]))
             raise UserError(f"images must be at least {SMALLEST} x {SMALLEST}, not {size}")
         x = self.body(x)  # (N, 128, 9, 9) of 64 x 64
-        return self.classifier(x)  # (N, classes)
+        logits: Tensor = self.classifier(x)  # (N, classes)
+        return logits
 
 
 def _convolution(inputs: int, outputs: int, separable: bool) -> nn.Sequential:
-    """3x3 convolution and ReLU: (N, inputs, H, W) -> (N, outputs, H - 2, W - 2)."""
+    """Return a 3x3 convolution and ReLU: (N, inputs, H, W) -> (N, outputs, H - 2, W - 2)."""
     steps: dict[str, nn.Module]
     if separable:
         depthwise = nn.Conv2d(inputs, inputs, 3, groups=inputs, bias=False)

@@ -1,4 +1,4 @@
-"""Weights to and from the published networks, as functions on state dicts.
+"""Convert weights to and from timm's networks: a renaming of the state dict's keys.
 
 xception: timm's `legacy_xception` (whose BN has epsilon 1e-5).
 inception_v3: timm's and torchvision's `inception_v3`, which share their names.
@@ -20,7 +20,7 @@ from sepablate.models.mobilenet_v1 import LAYERS
 
 
 def from_timm(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict of a published network under our names, without the auxiliary tower.
+    """Return the state dict of timm's network under our names, without the auxiliary tower.
 
     Raises UserError for an unknown network, or for names that are not exactly that network's.
     """
@@ -31,7 +31,7 @@ def from_timm(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def to_timm(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of `from_timm`. The result loads strictly into a network without aux tower."""
+    """Invert `from_timm`. The result loads strictly into a network without an auxiliary tower."""
     return _renamed(state, _names(name))
 
 
@@ -42,7 +42,7 @@ def _renamed(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str,
 
 
 def _names(name: str) -> dict[str, str]:
-    """Their name for each of our parameters and statistics."""
+    """Return timm's name for each of our parameters and statistics."""
     if name not in _THEIRS:
         raise UserError(f"no published weights for {name!r}; choose from {sorted(_THEIRS)}")
     with torch.device("meta"):
@@ -51,7 +51,7 @@ def _names(name: str) -> dict[str, str]:
 
 
 def _xception_modules() -> dict[str, str]:
-    """timm's name for each of our modules that holds tensors."""
+    """Return timm's name for each of our modules that holds tensors."""
     names = {"classifier.dense": "fc"}
     for index in (1, 2):
         names |= {f"stem.{index - 1}.conv": f"conv{index}", f"stem.{index - 1}.norm": f"bn{index}"}
@@ -63,11 +63,11 @@ def _xception_modules() -> dict[str, str]:
         names |= {f"{block}.shortcut.norm": f"{theirs}.skipbn"}
         for index in range(3):
             # timm counts the ReLUs too, and the first block has none at its head.
-            place = 3 * index + (number > 1)
+            position = 3 * index + (number > 1)
             names |= _separable_names(
                 f"{block}.body.separable{index + 1}",
-                f"{theirs}.rep.{place}",
-                f"{theirs}.rep.{place + 1}",
+                f"{theirs}.rep.{position}",
+                f"{theirs}.rep.{position + 1}",
             )
     return names
 
@@ -81,7 +81,7 @@ def _separable_names(ours: str, convolution: str, norm: str) -> dict[str, str]:
 
 
 def _inception_name(key: str) -> str:
-    """mixed_7b.branch3x3.1.a.norm.bias -> Mixed_7b.branch3x3_2a.bn.bias, and so on."""
+    """Translate names such as mixed_7b.branch3x3.1.a.norm.bias to Mixed_7b.branch3x3_2a.bn.bias."""
     key = key.replace("branch_pool.1.", "branch_pool.")
     key = re.sub(
         r"\.(\d)\.(?:([ab])\.)?", lambda match: f"_{int(match[1]) + 1}{match[2] or ''}.", key
@@ -97,12 +97,12 @@ def _inception_name(key: str) -> str:
 
 
 def _mobilenet_modules() -> dict[str, str]:
-    """timm's name for each of our modules that holds tensors."""
+    """Return timm's name for each of our modules that holds tensors."""
     names = {"stem.conv": "conv_stem", "stem.norm": "bn1", "classifier.dense": "classifier"}
-    stage, place = 0, -1
+    stage, block = 0, -1
     for number, (_, stride) in enumerate(LAYERS, start=1):
-        stage, place = (stage + 1, 0) if stride == 2 else (stage, place + 1)
-        theirs = f"blocks.{stage}.{place}"
+        stage, block = (stage + 1, 0) if stride == 2 else (stage, block + 1)
+        theirs = f"blocks.{stage}.{block}"
         for index, (step, conv) in enumerate((("depthwise", "dw"), ("pointwise", "pw")), start=1):
             ours = f"body.layer{number}.{step}"
             names |= {
@@ -113,7 +113,7 @@ def _mobilenet_modules() -> dict[str, str]:
 
 
 def _by_module(modules: Mapping[str, str]) -> Callable[[str], str]:
-    """Their name of a tensor, from the names of the modules that hold tensors."""
+    """Return a function that translates a tensor's name by the name of its module."""
 
     def theirs(key: str) -> str:
         module, _, tensor = key.rpartition(".")

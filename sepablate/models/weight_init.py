@@ -9,12 +9,13 @@ from sepablate.rng import generator
 
 
 def init_weights(model: nn.Module, seed: int) -> None:
-    """Draw the weights of `model`, in place, on whatever device it is.
+    """Draw the weights of `model`, in place and on any device.
 
-    Convolutions, and dense layers before a ReLU: He normal by fan-in (for a depthwise convolution
-    the fan-in is 9). Last dense layer: Normal(0, 0.01). BN: weight 1, bias 0, fresh statistics.
-    Biases: 0. Every weight has its own generator, named by the seed and the parameter, so variants
-    that share a parameter start from the same values of it.
+    Convolutions, and dense layers before a ReLU: normal by fan-in (He et al. 2015,
+    arXiv:1502.01852; for a depthwise convolution the fan-in is 9). Last dense layer:
+    Normal(0, 0.01). BN: weight 1, bias 0, fresh statistics. Biases: 0. Every weight has a generator
+    named by the seed and the parameter, so that variants which share a parameter start from the
+    same values of it.
 
     Raises TypeError for a layer with parameters that it has no rule for.
     """
@@ -26,7 +27,7 @@ def init_weights(model: nn.Module, seed: int) -> None:
         elif isinstance(module, nn.BatchNorm2d):
             module.reset_parameters()
         elif next(module.parameters(recurse=False), None) is not None:
-            raise TypeError(f"no rule to init_weights {name!r}, a {type(module).__name__}")
+            raise TypeError(f"no rule to initialise {name!r}, a {type(module).__name__}")
         if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
 

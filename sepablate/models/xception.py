@@ -22,7 +22,13 @@ from sepablate.models.layers import (
 
 @dataclass(frozen=True)
 class Switches:
-    """What all blocks of one network have in common."""
+    """The options of `Xception` that all its blocks have in common.
+
+    Args:
+        between: the option activation_between.
+        after: whether activation_after is not "none".
+        norm: a constructor of BN.
+    """
 
     residual: bool
     between: str
@@ -33,7 +39,7 @@ class Switches:
     norm: Norm
 
     def separable(self, inputs: int, outputs: int) -> SeparableConv:
-        """A separable convolution with these switches."""
+        """Return a separable convolution with these switches."""
         return SeparableConv(
             inputs,
             outputs,
@@ -56,15 +62,21 @@ class Shortcut(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # A slice and stride 1 are the same function as stride 2. With fewer than 16 input channels,
         # oneDNN's weight gradient of a strided 1x1 convolution overruns its workspace.
-        return self.norm(self.conv(x[:, :, ::2, ::2]))
+        y: Tensor = self.norm(self.conv(x[:, :, ::2, ::2]))
+        return y
 
 
 class Block(nn.Module):
     """[ReLU, separable convolution, BN] x n, max-pool if strided, plus the shortcut.
 
-    `channels` are the block's input and what each separable convolution gives. Nothing follows the
-    addition: the next block starts with its ReLU. That ReLU stays when `after` is off, because it
-    does not directly follow a separable convolution.
+    Nothing follows the addition: the next block starts with its ReLU. That ReLU stays when `after`
+    is off, because it does not directly follow a separable convolution.
+
+    Args:
+        channels: of the block's input, and of the output of each separable convolution.
+        switches: the network's options.
+        strided: whether the block halves height and width.
+        head: whether the block starts with a ReLU.
     """
 
     def __init__(
@@ -89,27 +101,31 @@ class Block(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.body(x)
-        if not self.residual:
-            return y
-        return y + (x if self.shortcut is None else self.shortcut(x))
+        y: Tensor = self.body(x)
+        if self.residual:
+            y = y + (x if self.shortcut is None else self.shortcut(x))
+        return y
 
 
 class Xception(nn.Module):
-    """(N, in_channels, H, W) -> logits (N, classes). 22,855,952 parameters at the paper's size.
+    """Xception: (N, in_channels, H, W) -> logits (N, classes).
 
-    width: factor on every channel count. stem_stride: 2 as in the paper, 1 for small images.
-    padding: of the two stem convolutions, "valid" as in the author's code, or "same".
-    residual: False deletes every shortcut, those with a 1x1 convolution included (section 4.6).
-    activation_between: "none", "relu" or "elu" between depthwise and pointwise (section 4.7).
-    norm_between: BN between depthwise and pointwise, before the activation if there is one.
-    activation_after: "none" removes each ReLU that directly follows a separable convolution's BN:
-        those inside the blocks and the last two. The ReLU at the head of a block follows an
-        addition and stays; so do the stem's.
-    pointwise_first: every separable convolution starts with its pointwise step (section 1.2).
-    segments: 0, or the number of channel segments that its spatial step acts on (section 1.2).
-    hidden: dense layers of 4096 before the last one: 0, or 2 as in section 4.5.1's second head.
-    norm_momentum: the weight of the new batch, as PyTorch counts it.
+    It has 22,855,952 parameters at the paper's size.
+
+    Args:
+        width: factor on every channel count.
+        stem_stride: 2 as in the paper, 1 for small images.
+        padding: of the two stem convolutions, "valid" as in the author's code, or "same".
+        residual: False deletes every shortcut, those with a 1x1 convolution included (section 4.6).
+        activation_between: "none", "relu" or "elu" between depthwise and pointwise (section 4.7).
+        norm_between: BN between depthwise and pointwise, before the activation if there is one.
+        activation_after: "none" removes each ReLU that directly follows a separable convolution's
+            BN: those inside the blocks and the last two. The ReLU at the head of a block follows an
+            addition and stays; so do the stem's.
+        pointwise_first: every separable convolution starts with its pointwise step (section 1.2).
+        segments: 0, or the number of channel segments that its spatial step acts on (section 1.2).
+        hidden: dense layers of 4096 before the last one: 0, or 2 as in section 4.5.1's second head.
+        norm_momentum: the weight of the new batch, as in PyTorch.
 
     Raises UserError for a bad value of an option.
     """
@@ -165,11 +181,12 @@ class Xception(nn.Module):
         x = self.entry(x)  # (N, 728, 19, 19)
         x = self.middle(x)  # (N, 728, 19, 19)
         x = self.exit(x)  # (N, 2048, 10, 10)
-        return self.classifier(x)  # (N, classes)
+        logits: Tensor = self.classifier(x)  # (N, classes)
+        return logits
 
 
 def _exit_flow(block: Sequence[int], tail: Sequence[int], switches: Switches) -> nn.Sequential:
-    """A strided block, then [separable convolution, BN, ReLU] x 2 without a shortcut."""
+    """Return a strided block, then [separable convolution, BN, ReLU] x 2 without a shortcut."""
     layers: OrderedDict[str, nn.Module] = OrderedDict(block=Block(block, switches, strided=True))
     for index, (inputs, outputs) in enumerate(pairwise(tail), start=1):
         layers[f"separable{index}"] = switches.separable(inputs, outputs)

@@ -1,4 +1,4 @@
-"""What `dvc repro` would run now, and the time, memory and disk that it would take here."""
+"""Forecast what `dvc repro` would run now, and the time, memory and disk that it would take."""
 
 import sys
 
@@ -6,9 +6,9 @@ from sepablate.planning import pipeline
 
 
 def show(scale: str, everything: bool) -> None:
-    """Print the plan for a scale, of all pipelines if `everything`; torch only if needed.
+    """Print the plan for a scale, of all pipelines if `everything`. Imports torch only if needed.
 
-    Raises UserError if DVC cannot tell, or a stage would refuse.
+    Raises UserError if DVC cannot read the project, or if a stage would refuse to run.
     """
     stages = pipeline.query_dvc(scale, everything)
     if not pipeline.anything_to_do(stages):

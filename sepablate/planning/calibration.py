@@ -1,4 +1,4 @@
-"""A short calibration: the real step and evaluation, as many side by side as in a real stage."""
+"""Time a few real steps and evaluations, with as many processes in parallel as in a stage."""
 
 import resource
 import signal
@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from statistics import mean
 import torch
 
 from sepablate import data
-from sepablate.data.split import TensorSplit
+from sepablate.data.split import Split, TensorSplit
 from sepablate.errors import UserError
 from sepablate.execution import hardware, pool, process_lifetime, worker
 from sepablate.execution.job import Job
@@ -25,10 +25,12 @@ from sepablate.training import batches, engine
 from sepablate.training.objective import make_objective
 from sepablate.training.step import TrainContext, eval_steps, evaluate
 
-STEPS, IMAGES = 2.5, 0.8  # seconds spent on gradient steps, and on evaluating images
-BEGIN_TRAINING = """
+STEP_SECONDS, EVALUATION_SECONDS = 2.5, 0.8  # of measuring
+NOISE_IMAGES = 50_000
+# The imports and first processes of a stage that trains, and of one that analyses.
+TRAINING_STARTUP = """
 from sepablate.execution import pool
-context = parallel.warm_up()
+context = pool.warm_up()
 from sepablate.execution import progress
 from sepablate import tracking
 from sepablate.execution import train_variant
@@ -36,7 +38,7 @@ first = context.Process(target=print)
 first.start()
 first.join()
 """
-BEGIN_ANALYSIS = """
+ANALYSIS_STARTUP = """
 from sepablate.plots import study_figure
 from sepablate.report import outputs
 from sepablate import tracking
@@ -45,10 +47,15 @@ from sepablate import tracking
 
 @dataclass(frozen=True)
 class Cost:
-    """What one network costs on this machine: seconds and bytes.
+    """Seconds and bytes of one network on this machine.
 
-    start: from asking for a process to its first regular step; image: to classify one;
-    checkpoint: to write one; memory: the most that its process has had.
+    Args:
+        start: seconds from asking for a process to its first regular step.
+        step: seconds of a gradient step.
+        image: seconds to classify an image.
+        checkpoint: seconds to write a checkpoint.
+        checkpoint_bytes: its size.
+        memory_bytes: the peak memory of the process.
     """
 
     start: float
@@ -59,7 +66,7 @@ class Cost:
     memory_bytes: int
 
     def seconds(self, run: Run, done: int = 0) -> float:
-        """Of `run` from step `done` to its end."""
+        """Return the seconds of `run` from step `done` to its end."""
         points = sum(step > done for step in eval_steps(run))
         images = 2 * (points * run.scale.validation_images + run.scale.test_images)
         steps = run.scale.steps - done
@@ -67,82 +74,89 @@ class Cost:
 
 
 def calibrate(jobs: list[Job]) -> Cost:
-    """Start and time all `jobs` at once; means, but of memory the most."""
+    """Train all `jobs` in parallel for a moment; return mean seconds and maximal bytes."""
     with ProcessPoolExecutor(len(jobs), mp_context=pool.warm_up()) as executor:
-        asked = [executor.submit(_measure, job, time.monotonic()) for job in jobs]
-        costs = [each.result() for each in asked]
+        futures = [executor.submit(_measure, job, time.monotonic()) for job in jobs]
+        costs = [future.result() for future in futures]
     return Cost(
-        start=mean(each.start for each in costs),
-        step=mean(each.step for each in costs),
-        image=mean(each.image for each in costs),
-        checkpoint=mean(each.checkpoint for each in costs),
-        checkpoint_bytes=max(each.checkpoint_bytes for each in costs),
-        memory_bytes=max(each.memory_bytes for each in costs),
+        start=mean(cost.start for cost in costs),
+        step=mean(cost.step for cost in costs),
+        image=mean(cost.image for cost in costs),
+        checkpoint=mean(cost.checkpoint for cost in costs),
+        checkpoint_bytes=max(cost.checkpoint_bytes for cost in costs),
+        memory_bytes=max(cost.memory_bytes for cost in costs),
     )
 
 
-def begin(code: str) -> float:
-    """Seconds until a new Python has run one of the beginnings above."""
+def time_startup(code: str) -> float:
+    """Return the seconds until a new Python has run TRAINING_STARTUP or ANALYSIS_STARTUP."""
     began = time.monotonic()
     subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     return time.monotonic() - began
 
 
-def _measure(job: Job, asked: float) -> Cost:
-    """In a process like that of a run: start it, and time a few of its steps and evaluations."""
+def _measure(job: Job, submitted: float) -> Cost:
+    """Start a run as its worker does, and time a few of its steps and evaluations.
+
+    Args:
+        job: the run; nothing is written to its folder.
+        submitted: when the process was asked for, by the monotonic clock.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     process_lifetime.die_with_parent()
     worker.tune_allocator()
-    run, splits = job.run, _splits(job.run)
+    run, splits = job.run, _load_or_draw(job.run)
     state = engine.start(run, job.device)
     training = splits["train"].first(run.scale.images)
-    setting = TrainContext(run, make_objective(run.task, training.labels), job.device)
-    feed = batches.make_batches(training, run, device=job.device)
-    step = engine.make_train_step(state, feed, setting)
-    size = batches.eval_batch_size(job.device)
-    few = splits["test"].first(min(size, run.scale.test_images))
+    context = TrainContext(run, make_objective(run.task, training.labels), job.device)
+    step = engine.make_train_step(
+        state, batches.make_batches(training, run, device=job.device), context
+    )
+    batch_size = batches.eval_batch_size(job.device)
+    batch = splits["test"].first(min(batch_size, run.scale.test_images))
 
-    def evaluate_images() -> None:
-        evaluate(state.model, few, setting)
+    def evaluate_batch() -> None:
+        evaluate(state.model, batch, context)
 
     warm_up = hardware.warm_up_steps(job.device)
     for _ in range(warm_up):
         step()
-    evaluate_images()
-    ready = time.monotonic() - asked
-    step_seconds = _timed(step, STEPS, run.scale.steps)
-    batch_seconds = _timed(evaluate_images, IMAGES, run.scale.test_images // len(few.labels))
+    evaluate_batch()
+    ready = time.monotonic() - submitted
+    step_seconds = _mean_seconds(step, STEP_SECONDS, run.scale.steps)
+    batches_left = run.scale.test_images // len(batch)
+    batch_seconds = _mean_seconds(evaluate_batch, EVALUATION_SECONDS, batches_left)
     layout.STATE.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=layout.STATE, prefix="plan-") as folder:
-        write = _timed(lambda: checkpoint.save(Path(folder), 0, state.to_dict()), 0, 1)
+        write = _mean_seconds(lambda: checkpoint.save(Path(folder), 0, state.to_dict()), 0, 1)
         size = sum(path.stat().st_size for path in Path(folder).iterdir())
     return Cost(
         start=max(ready - warm_up * step_seconds - batch_seconds, 0.0),
         step=step_seconds,
-        image=batch_seconds / len(few.labels),
+        image=batch_seconds / len(batch),
         checkpoint=write,
         checkpoint_bytes=size,
         memory_bytes=1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
     )
 
 
-def _timed(once: Callable[[], object], seconds: float, times: int) -> float:
-    """Mean seconds of `once`, done for about `seconds` and at most that many times."""
-    began, done = time.monotonic(), 0
-    while not done or (done < times and time.monotonic() - began < seconds):
-        once()
-        done += 1
+def _mean_seconds(call: Callable[[], object], seconds: float, most: int) -> float:
+    """Return the mean seconds of a call, repeated for about `seconds` and at most `most` times."""
+    began, calls = time.monotonic(), 0
+    while not calls or (calls < most and time.monotonic() - began < seconds):
+        call()
+        calls += 1
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
-    return (time.monotonic() - began) / done
+    return (time.monotonic() - began) / calls
 
 
-def _splits(run: Run) -> dict[str, TensorSplit]:
-    """The data, or noise of the same shape where they are not fetched yet."""
+def _load_or_draw(run: Run) -> Mapping[str, Split]:
+    """Load the data, or draw noise of the same shape if they are not fetched yet."""
     try:
-        return data.dataset(run.dataset).load(data.FOLDER)
+        return data.dataset(run.dataset).load(layout.DATA)
     except UserError:
-        images = torch.randint(256, (50_000, 28, 28), dtype=torch.uint8)
-        several = (run.options["classes"],) if run.task == "multi_label" else ()
-        labels = torch.randint(2 if several else 10, (50_000, *several))
+        images = torch.randint(256, (NOISE_IMAGES, 28, 28), dtype=torch.uint8)
+        classes = (run.options["classes"],) if run.task == "multi_label" else ()
+        labels = torch.randint(2 if classes else 10, (NOISE_IMAGES, *classes))
         return dict.fromkeys(("train", "test"), TensorSplit(images, labels))

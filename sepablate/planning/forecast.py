@@ -1,4 +1,4 @@
-"""Time, memory and disk of the stages that would run, from what a short calibration measures."""
+"""Time, memory and disk of the stages that would run, from a short calibration."""
 
 import dataclasses
 import heapq
@@ -11,10 +11,10 @@ from pathlib import Path
 
 from sepablate.execution import pool
 from sepablate.execution.job import Job
-from sepablate.planning import calibration, work
+from sepablate.planning import calibration
 from sepablate.planning.calibration import Cost
 from sepablate.planning.pipeline import RUNS, Stage
-from sepablate.planning.work import Work
+from sepablate.planning.work import StageRuns, stage_runs, steps_done
 from sepablate.store import checkpoint
 from sepablate.store.run_files import format_rows
 
@@ -23,17 +23,26 @@ COPIES = 3  # of a result: in .sepablate, in results, in DVC's cache
 
 @dataclass(frozen=True)
 class Row:
-    """A stage, its runs if it trains, and the seconds it would take; None: it does not run, or
-    nobody can tell."""
+    """The forecast for one stage.
+
+    Args:
+        stage: the stage.
+        runs: what it trains, if it trains.
+        seconds: None if it does not run, or if its time is unknown.
+    """
 
     stage: Stage
-    work: Work | None
+    runs: StageRuns | None
     seconds: float | None
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What the rows need together, in seconds and bytes, and what is free; None: unknown."""
+    """The forecast for all stages: seconds and bytes, needed and free. None: unknown.
+
+    Args:
+        processes: runs that train in parallel.
+    """
 
     rows: list[Row]
     processes: int
@@ -44,96 +53,117 @@ class Forecast:
     disk_free: int
 
 
-def forecast(stages: list[Stage], scale: str, tell: Callable[[str], None]) -> Forecast:
-    """Calibrate the networks of `stages` that have something to do, and add up.
+def forecast(stages: list[Stage], scale: str, say: Callable[[str], None]) -> Forecast:
+    """Calibrate the networks that would train, and sum up the time, memory and disk.
 
     On a GPU it counts one run at a time, though small ones share it: it forecasts too much there.
-    tell is given a line before the calibration. Raises UserError where a stage would refuse.
+
+    Args:
+        stages: of the pipelines, in an order in which a stage follows those that it reads.
+        scale: the scale's name.
+        say: called with a line before the calibration.
+
+    Raises UserError if a stage would refuse to run.
     """
     pool.warm_up()
     processes = pool.default_processes([])
-    works = {stage: work.of(stage.variant, scale) for stage in stages if stage.variant}
-    left = {stage: each.left for stage, each in works.items() if stage.state == RUNS and each.left}
-    stages = mark_dependents(stages, {stage.variant for stage in left})
-    networks = {_network(jobs[0]): jobs for jobs in sorted(left.values(), key=len)}
+    stages, runs = mark_running(stages, scale)
+    to_train = {
+        stage: runs[stage].unfinished
+        for stage in stages
+        if stage in runs and stage.state == RUNS and runs[stage].unfinished
+    }
+    networks = {_network(jobs[0]): jobs for jobs in sorted(to_train.values(), key=len)}
     if networks:
-        tell(f"calibrating {len(networks)} networks on this machine")
-    begins = _beginnings([stage for stage in stages if stage.state == RUNS])
+        say(f"calibrating {len(networks)} networks on this machine")
+    startups = _startup_seconds([stage for stage in stages if stage.state == RUNS])
     costs = {network: calibration.calibrate(jobs[:processes]) for network, jobs in networks.items()}
-    rows = []
-    for stage in stages:
-        each = works.get(stage)
-        seconds = None if stage.state != RUNS or stage.name == "fetch" else begins[each is None]
-        if seconds is not None and each and stage in left:
-            seconds += training_seconds(each, costs[_network(left[stage][0])], processes)
-        if seconds is not None:
-            seconds += stage.measuring(scale)
-        rows.append(Row(stage, each, seconds))
-    return _added_up(rows, processes, list(costs.values()), left.values())
+
+    def seconds(stage: Stage) -> float | None:
+        if stage.state != RUNS or stage.name == "fetch":
+            return None
+        total = startups[stage not in runs] + stage.layer_timing_seconds(scale)
+        if stage in to_train:
+            cost = costs[_network(to_train[stage][0])]
+            total += training_seconds(runs[stage], cost, processes)
+        return total
+
+    rows = [Row(stage, runs.get(stage), seconds(stage)) for stage in stages]
+    return _sum_up(rows, processes, list(costs.values()), to_train.values())
+
+
+def mark_running(stages: list[Stage], scale: str) -> tuple[list[Stage], dict[Stage, StageRuns]]:
+    """Return the stages, dependents marked, and the runs of those that train."""
+    runs = {stage: stage_runs(stage.variant, scale) for stage in stages if stage.variant}
+    trained = {
+        stage.variant for stage, trains in runs.items() if stage.state == RUNS and trains.unfinished
+    }
+    return mark_dependents(stages, trained), runs
 
 
 def mark_dependents(stages: list[Stage], trained: set[str | None]) -> list[Stage]:
-    """With new runs of `trained`, what reads them runs as well: DVC cannot foresee that."""
-    found, pipelines = [], set()
+    """Mark as running what reads new runs of the variants `trained`, which DVC cannot foresee."""
+    marked, pipelines = [], set()
     for stage in stages:
-        if stage.reads & trained or (stage.reports and stage.pipeline in pipelines):
+        if stage.compared_variants & trained or (stage.reports and stage.pipeline in pipelines):
             stage = dataclasses.replace(stage, state=RUNS)
         if stage.compares and stage.state == RUNS:
             pipelines.add(stage.pipeline)
-        found.append(stage)
-    return found
+        marked.append(stage)
+    return marked
 
 
-def _beginnings(running: list[Stage]) -> tuple[float, float]:
-    """Seconds before a stage trains, and before one analyses; 0 if no stage does."""
+def _startup_seconds(running: list[Stage]) -> tuple[float, float]:
+    """Return the seconds before a stage trains, and before one analyses; 0 if no stage does."""
     trains = any(stage.variant for stage in running)
     analyses = any(stage.compares or stage.reports for stage in running)
     return (
-        calibration.begin(calibration.BEGIN_TRAINING) if trains else 0.0,
-        calibration.begin(calibration.BEGIN_ANALYSIS) if analyses else 0.0,
+        calibration.time_startup(calibration.TRAINING_STARTUP) if trains else 0.0,
+        calibration.time_startup(calibration.ANALYSIS_STARTUP) if analyses else 0.0,
     )
 
 
 def _network(job: Job) -> str:
-    """What the time of a step depends on: variants may share a network."""
+    """Return all that decides the time of a step: variants may share a network."""
     run = job.run
     return json.dumps(
         [run.model, run.options, run.precision, run.kernels, job.device.partition(":")[0]]
     )
 
 
-def training_seconds(each: Work, cost: Cost, processes: int) -> float:
-    """Seconds of all rounds, each dealt out to processes in order."""
+def training_seconds(runs: StageRuns, cost: Cost, processes: int) -> float:
+    """Return the seconds of a stage's training, where each free process takes the next run."""
     total = 0.0
-    for jobs in each.rounds:
-        free = [0.0] * processes
+    for jobs in runs.rounds:
+        free_at = [0.0] * processes
         for job in jobs:
             if not job.finished:
-                heapq.heapreplace(free, free[0] + cost.seconds(job.run, work.steps_done(job)))
-        total += max(free)
+                done = free_at[0] + cost.seconds(job.run, steps_done(job))
+                heapq.heapreplace(free_at, done)
+        total += max(free_at)
     return total
 
 
-def _added_up(
-    rows: list[Row], processes: int, costs: list[Cost], left: Iterable[list[Job]]
+def _sum_up(
+    rows: list[Row], processes: int, costs: list[Cost], to_train: Iterable[list[Job]]
 ) -> Forecast:
-    side_by_side = min(processes, max((len(jobs) for jobs in left), default=0))
+    parallel = min(processes, max((len(jobs) for jobs in to_train), default=0))
     checkpoints = max((cost.checkpoint_bytes for cost in costs), default=0)
     trainer = 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    results = sum(COPIES * _result_bytes(job) for jobs in left for job in jobs)
+    results = sum(COPIES * _result_bytes(job) for jobs in to_train for job in jobs)
     return Forecast(
         rows=rows,
-        processes=side_by_side,
+        processes=parallel,
         seconds=sum(row.seconds or 0.0 for row in rows),
-        memory=trainer + side_by_side * max((cost.memory_bytes for cost in costs), default=0),
-        disk=results + side_by_side * checkpoint.KEPT * checkpoints,
+        memory=trainer + parallel * max((cost.memory_bytes for cost in costs), default=0),
+        disk=results + parallel * checkpoint.KEPT * checkpoints,
         memory_free=_memory_free(),
         disk_free=shutil.disk_usage(Path()).free,
     )
 
 
 def _result_bytes(job: Job) -> int:
-    """Of the curve, the correctness of each test image, and the config."""
+    """Return the size of the curve, the correctness of each test image, and the config."""
     scale = job.run.scale
     row = (scale.steps, "validation/accuracy_averaged", 1 / 3)
     rows = [row] * (4 * scale.evaluations + 2)
@@ -144,5 +174,5 @@ def _result_bytes(job: Job) -> int:
 def _memory_free() -> int | None:
     path = Path("/proc/meminfo")
     lines = path.read_text().splitlines() if path.exists() else []
-    found = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")]
-    return found[0] if found else None
+    sizes = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")]
+    return sizes[0] if sizes else None

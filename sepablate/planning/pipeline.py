@@ -1,109 +1,114 @@
-"""Which stages DVC would run: asked of DVC itself, and read from what it prints."""
+"""The pipeline's stages, and which of them DVC would run."""
 
 import importlib.util
-import re
+import json
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
 
 from sepablate import scales, study
 from sepablate.errors import UserError
 
-RUNS, CACHED, UNCHANGED = "runs", "cached", "unchanged"
-PRINTED = {
-    r"Running stage '(.+)':": RUNS,
-    r"Stage '(.+)' is cached - skipping run": CACHED,
-    r"Stage '(.+)' didn't change, skipping": UNCHANGED,
-}
+RUNS, UNCHANGED = "runs", "unchanged"
+PAPER = "dvc.yaml"  # the three ablations
+PIPELINES = (PAPER, "experiments/dvc.yaml")
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage as DVC addresses it; state: RUNS, CACHED (restored, not run) or UNCHANGED."""
+    """A stage of a pipeline.
+
+    Args:
+        name: as DVC addresses it, with the path of its file unless that is the project's dvc.yaml.
+        state: RUNS or UNCHANGED.
+    """
 
     name: str
     state: str
 
     @property
     def pipeline(self) -> str:
-        """The folder of its dvc.yaml as DVC writes it; none for the project's own."""
+        """The path of its file as DVC writes it; empty for the project's dvc.yaml."""
         return self.name.rpartition(":")[0]
+
+    @property
+    def short_name(self) -> str:
+        """The name without the path of its file."""
+        return self.name.rpartition(":")[2]
 
     @property
     def variant(self) -> str | None:
         """The variant that the stage trains, if it trains one."""
-        _, trains, variant = self._short.partition("train@")
+        _, trains, variant = self.short_name.partition("train@")
         return variant if trains else None
 
     @property
-    def reads(self) -> set[str | None]:
+    def compared_variants(self) -> set[str | None]:
         """The variants whose runs the stage compares, if it is that of a study."""
-        if self._short not in study.names():
+        if not self.compares:
             return set()
-        return {variant.name for variant in study.load(self._short).all_variants}
+        return {variant.name for variant in study.load(self.short_name).all_variants}
 
     @property
     def compares(self) -> bool:
         """Whether it is the stage of a study."""
-        return self._short in study.names()
-
-    def measuring(self, scale: str) -> float:
-        """The seconds that it may spend on timing layers, unless it has kept the times."""
-        declared = study.load(self._short) if self.compares else None
-        return declared.at(scale).seconds if isinstance(declared, study.LayerStudy) else 0.0
+        return self.short_name in study.names()
 
     @property
     def reports(self) -> bool:
         """Whether it decides the verdicts of its pipeline's studies."""
-        return self._short == "report"
+        return self.short_name == "report"
 
-    @property
-    def _short(self) -> str:
-        return self.name.rpartition(":")[2]
+    def layer_timing_seconds(self, scale: str) -> float:
+        """Return the most that it spends on timing layers, unless their times are stored."""
+        declared = study.load(self.short_name) if self.compares else None
+        return declared.at(scale).seconds if isinstance(declared, study.LayerStudy) else 0.0
 
 
 def query_dvc(scale: str, everything: bool) -> list[Stage]:
-    """The stages of the paper's pipeline, or of all, in the order in which DVC comes to them.
+    """Return the stages of the paper's pipeline, or of all, with those that DVC would run.
 
-    DVC remembers one scale: at another than the selected one, every stage runs.
+    A stage that DVC reports as changed runs; it takes runs that are finished from .sepablate/. DVC
+    records one scale: at another than the selected one, every stage runs.
 
     Raises UserError if DVC is not installed or cannot read the project.
     """
-    options = ["--all-pipelines"] * everything
+    files = PIPELINES if everything else (PAPER,)
+    changed = _changed(files)
+    names = [name for file in files for name in _stage_names(file)]
     if scale != scales.current():
-        return parse(_dry("--force", *options).stdout)
-    done = _dry("--keep-going", *options)
-    found = parse(done.stdout)
-    if not done.returncode:
-        return found
-    # DVC cannot look at a stage that reads what another one has yet to write.
-    known = {stage.name: stage for stage in found}
-    return [known.get(stage.name, stage) for stage in parse(_dry("--force", *options).stdout)]
-
-
-def _dry(*options: str) -> subprocess.CompletedProcess[str]:
-    if importlib.util.find_spec("dvc") is None:
-        raise UserError("dvc is not installed beside sepablate: run `make env`")
-    command = [sys.executable, "-m", "dvc", "repro", "--dry", *options]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode and "--keep-going" not in options:
-        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
-        reason = errors[0] if errors else done.stderr.strip()[-200:]
-        raise UserError(f"`dvc repro --dry` failed: {reason.removeprefix('ERROR: ')}")
-    return done
+        changed = set(names)
+    return [Stage(name, RUNS if name in changed else UNCHANGED) for name in names]
 
 
 def anything_to_do(stages: list[Stage]) -> bool:
-    """Whether DVC would run a stage, or bring one back from its cache."""
-    return any(stage.state != UNCHANGED for stage in stages)
+    """Return whether DVC would run a stage."""
+    return any(stage.state == RUNS for stage in stages)
 
 
-def parse(printed: str) -> list[Stage]:
-    """The stages that `dvc repro --dry` names; of a cached one it says that it runs as well."""
-    found: dict[str, str] = {}
-    for line in printed.splitlines():
-        for pattern, state in PRINTED.items():
-            match = re.match(pattern, line)
-            if match:
-                found.setdefault(match[1], state)
-    return [Stage(name, state) for name, state in found.items()]
+def _changed(files: Sequence[str]) -> set[str]:
+    """Return the stages that `dvc status` reports as changed."""
+    if importlib.util.find_spec("dvc") is None:
+        raise UserError("dvc is not installed in this environment: run `make env`")
+    command = [sys.executable, "-m", "dvc", "status", "--json", *files]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
+        reason = errors[0].removeprefix("ERROR: ") if errors else " ".join(done.stderr.split())
+        raise UserError(f"`dvc status` failed: {reason[:200]}")
+    return set(json.loads(done.stdout))
+
+
+def _stage_names(file: str) -> Iterator[str]:
+    """Yield the names of a file's stages, in its order, each variant of a `foreach` by itself."""
+    prefix = "" if file == PAPER else f"{file}:"
+    for name, stage in yaml.safe_load(Path(file).read_text())["stages"].items():
+        variants = stage.get("foreach")
+        if variants is None:
+            yield prefix + name
+        else:
+            yield from (f"{prefix}{name}@{variant}" for variant in variants)

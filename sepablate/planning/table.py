@@ -1,4 +1,4 @@
-"""The forecast as a person reads it."""
+"""Print a forecast as a table."""
 
 from rich import box
 from rich.console import Console
@@ -8,29 +8,29 @@ from sepablate.planning.forecast import Forecast, Row
 from sepablate.planning.pipeline import RUNS
 
 
-def show(found: Forecast) -> None:
-    """Print one line per stage, what they need together, and a warning for what is not free."""
+def show(forecast: Forecast) -> None:
+    """Print a line per stage, the totals, and a warning if memory or disk do not suffice."""
     console = Console(highlight=False)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("stage", no_wrap=True)
     table.add_column("dvc repro")
     for name in ("finished", "half", "to do", "time"):
         table.add_column(name, justify="right", no_wrap=True)
-    for row in found.rows:
+    for row in forecast.rows:
         table.add_row(*_cells(row))
     console.print(table)
-    for row in found.rows:
-        for name, step in (row.work.half if row.work else {}).items():
-            steps = row.work.left[0].run.scale.steps if row.work else 0
-            print(f"{row.stage.name}: {name} goes on from step {step} of {steps}")
-    print(f"time    {duration(found.seconds)}, {found.processes} runs side by side")
-    print(f"memory  {_size(found.memory)}, free {_size(found.memory_free)}")
-    print(f"disk    {_size(found.disk)}, free {_size(found.disk_free)}")
+    for row in forecast.rows:
+        for name, step in (row.runs.started if row.runs else {}).items():
+            steps = row.runs.unfinished[0].run.scale.steps if row.runs else 0
+            print(f"{row.stage.name}: {name} resumes from step {step} of {steps}")
+    print(f"time    {duration(forecast.seconds)}, {forecast.processes} runs in parallel")
+    print(f"memory  {_size(forecast.memory)}, free {_size(forecast.memory_free)}")
+    print(f"disk    {_size(forecast.disk)}, free {_size(forecast.disk_free)}")
     short = [
         name
         for name, needed, free in (
-            ("memory", found.memory, found.memory_free),
-            ("disk", found.disk, found.disk_free),
+            ("memory", forecast.memory, forecast.memory_free),
+            ("disk", forecast.disk, forecast.disk_free),
         )
         if free is not None and needed > free
     ]
@@ -39,24 +39,24 @@ def show(found: Forecast) -> None:
 
 
 def duration(seconds: float) -> str:
-    """In the units that a person would use."""
-    whole = round(seconds)
-    if whole < 120:
-        return f"{whole} s"
-    if whole < 7200:
-        return f"{whole // 60} min {whole % 60:02} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+    """Format seconds in units that suit their size."""
+    rounded = round(seconds)
+    if rounded < 120:
+        return f"{rounded} s"
+    if rounded < 7200:
+        return f"{rounded // 60} min {rounded % 60:02} s"
+    return f"{rounded // 3600} h {rounded % 3600 // 60:02} min"
 
 
 def _cells(row: Row) -> list[str]:
     counts = ["", "", ""]
-    if row.work:
-        half = len(row.work.half)
-        counts = [str(n) for n in (len(row.work.finished), half, len(row.work.left) - half)]
-    runs = row.stage.state == RUNS
-    time = duration(row.seconds) if row.seconds is not None else "?" if runs else ""
-    name = row.stage.name.rpartition(":")[2]  # without the path of the second pipeline
-    return [name, row.stage.state, *counts, time]
+    if row.runs:
+        started = len(row.runs.started)
+        to_do = len(row.runs.unfinished) - started
+        counts = [str(count) for count in (len(row.runs.finished), started, to_do)]
+    unknown = "?" if row.stage.state == RUNS else ""
+    time = unknown if row.seconds is None else duration(row.seconds)
+    return [row.stage.short_name, row.stage.state, *counts, time]
 
 
 def _size(count: int | None) -> str:

@@ -1,4 +1,4 @@
-"""The runs of a stage: which are finished, which have begun, which are still to do."""
+"""The runs of a stage: finished, started and still to do."""
 
 from dataclasses import dataclass
 
@@ -8,8 +8,13 @@ from sepablate.store import checkpoint
 
 
 @dataclass(frozen=True)
-class Work:
-    """rounds: runs that may go side by side; the trials of a learning rate come before the rest."""
+class StageRuns:
+    """The runs that a stage trains.
+
+    Args:
+        rounds: lists of runs that may train in parallel; each list waits for the one before it.
+            The trials of a learning rate come first.
+    """
 
     rounds: list[list[Job]]
 
@@ -19,26 +24,26 @@ class Work:
         return [job for jobs in self.rounds for job in jobs if job.finished]
 
     @property
-    def half(self) -> dict[str, int]:
-        """Each run that has begun, by what tells it from the others, and the step it is at."""
-        return {_name(job): steps_done(job) for job in self.left if steps_done(job)}
-
-    @property
-    def left(self) -> list[Job]:
-        """Runs that are not finished, begun or not."""
+    def unfinished(self) -> list[Job]:
+        """Runs whose result is not on disk, started or not."""
         return [job for jobs in self.rounds for job in jobs if not job.finished]
 
+    @property
+    def started(self) -> dict[str, int]:
+        """The step of the newest checkpoint of each unfinished run that has one, by its label."""
+        return {_label(job): steps_done(job) for job in self.unfinished if steps_done(job)}
 
-def of(variant: str, scale: str) -> Work:
-    """The runs that the stage of `variant` needs; UserError if it would refuse to train."""
-    return Work(train_variant.job_rounds(variant, scale))
+
+def stage_runs(variant: str, scale: str) -> StageRuns:
+    """Return the runs that the stage of `variant` trains; UserError if it would refuse to."""
+    return StageRuns(train_variant.job_rounds(variant, scale))
 
 
 def steps_done(job: Job) -> int:
-    """The step that the run would go on from."""
+    """Return the step that the run would resume from."""
     return checkpoint.newest_step(job.folder)
 
 
-def _name(job: Job) -> str:
+def _label(job: Job) -> str:
     rate = f" at {job.run.recipe.learning_rate}" if job.run.learning_rates else ""
     return f"seed {job.run.seed}{rate}"
