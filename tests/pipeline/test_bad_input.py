@@ -123,3 +123,31 @@ def test_a_number_that_is_none_is_refused_before_anything_is_written(
     assert str(number) in done.stderr
     after = {name: data for name, data in contents(project).items() if "__pycache__" not in name}
     assert after == before
+
+
+BUG = """
+import sys
+from sepablate import __main__, errors, study
+
+def names():
+    raise {}("a message")
+
+study.names = names
+sys.argv = ["sepablate", "list"]
+__main__.main()
+"""
+
+
+def test_only_a_user_error_is_one_line_and_a_bug_shows_its_traceback() -> None:
+    """A ValueError of pandas, numpy or torch must not look like bad input."""
+    for exception in ("ValueError", "KeyError", "RuntimeError"):
+        code = BUG.format(exception)
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+        )
+        assert done.returncode == 1
+        assert done.stderr.startswith("Traceback") or "Traceback (most recent call" in done.stderr
+        assert exception in done.stderr
+    code = BUG.format("errors.UserError")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "sepablate: a message\n")

@@ -1,4 +1,4 @@
-"""The plan of the house: who may import whom, and lists that must agree."""
+"""The architecture: who may import whom, sizes, and lists that must agree."""
 
 import ast
 import functools
@@ -6,76 +6,72 @@ import re
 import subprocess
 import sys
 import tomllib
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 import yaml
 from helpers.project import ROOT
 
-from sepablate import scales, study
+from sepablate import data, scales, study
 from sepablate.runs.run import Run, resolve
-from sepablate.runs.source_hash import COMPUTES
-from sepablate.runs.source_hash import KERNELS as OURS
+from sepablate.runs.source_hash import KERNELS, SHARED, source_files
 
 FOLDER = ROOT / "experiments"
 SOURCE = r"(Chollet|Howard et al\.) 2017, (section|tables?) .+|Keras, .+ example"
-LEAVES = {"study", "files", "keys", "paper"}
+LEAVES = {"errors", "rng", "paper", "study", "store", "validation"}
+NUMBERS = LEAVES | {"scales", "data", "models", "kernels", "runs", "training"}  # in this order
+REPORTS = {"errors", "paper", "store", "study", "analysis", "plots", "report"}
 MAY_IMPORT = {
-    "study": set(),
-    "files": set(),
-    "keys": set(),
-    "paper": set(),
     "errors": set(),
+    "rng": set(),
+    "paper": {"errors"},
+    "study": {"errors"},
+    "store": {"errors"},
     "validation": {"errors"},
-    "options": {"scales"},
-    "scales": {"errors", "validation"},
-    "models": set(),
+    "scales": LEAVES,
+    "data": LEAVES | {"scales"},
+    "models": LEAVES | {"scales"},
     "kernels": {"models"},
-    "data": {"files"},
-    "training": {"data", "files", "kernels", "keys", "models", "scales", "study"},
-    "analysis": {"files", "paper", "study"},
-    "tracking": {"files", "study"},
-    "progress": {"study", "tracking", "training"},
-    "bench": {"analysis", "data", "files", "models", "scales", "study", "training"},
-    "costs": {"files", "models", "options", "paper", "scales", "study", "training"},
-    "launch": {"options", "progress", "scales", "study", "training"},
-    "layer_cost": {"files", "study", "training"},
-    "planning": {"data", "scales", "study", "training"},
-    "doctor": {"data", "files"},
-    "evaluate": {"data", "models", "options", "paper", "training"},
-    "provenance": {"analysis", "keys", "options", "study", "tracking"},
-    "cli": {
-        "analysis",
-        "bench",
-        "costs",
-        "data",
-        "doctor",
-        "evaluate",
-        "launch",
-        "options",
-        "layer_cost",
-        "planning",
-        "progress",
-        "provenance",
-        "scales",
-        "study",
-        "tracking",
-        "training",
-    },
-    "__main__": {"cli", "files"},
+    "runs": LEAVES | {"scales", "data", "models", "kernels"},
+    "training": NUMBERS,
+    "pretrained": NUMBERS,
+    "tracking": {"errors", "store", "study"},
+    "execution": NUMBERS | {"tracking"},
+    "planning": NUMBERS | {"execution"},
+    "profiling": NUMBERS | {"execution"},
+    "analysis": {"errors", "paper", "store", "study"},
+    "plots": {"errors", "paper", "store", "study", "analysis"},
+    "report": REPORTS,
+    "provenance": REPORTS | {"data", "tracking"},
+    "bench": NUMBERS | {"execution", "analysis", "plots"},
+    "__init__": set(),
+    "cli": None,  # any
+    "__main__": None,
 }
 ONLY_IN = {
     "mlflow": "sepablate/tracking",
-    "matplotlib": "sepablate/analysis",
-    "distributed": "sepablate/training/cluster",
+    "matplotlib": "sepablate/plots",
+    "distributed": "sepablate/execution/dask_",
+}
+# The folders that decide numbers, and those of the data set's files; nothing else retrains.
+TRAIN_DEPENDENCIES = {
+    "sepablate/data",
+    "sepablate/kernels",
+    "sepablate/models",
+    "sepablate/rng.py",
+    "sepablate/runs",
+    "sepablate/scales.py",
+    "sepablate/store",
+    "sepablate/study",
+    "sepablate/training",
 }
 PIPELINES = {
     path: yaml.safe_load((ROOT / path).read_text())["stages"]
     for path in ("dvc.yaml", "experiments/dvc.yaml")
 }
 SOURCES = sorted((ROOT / "sepablate").rglob("*.py"))
-KERNEL_FOLDER = ROOT / "sepablate/kernels"
-KERNELS = sorted(path for path in KERNEL_FOLDER.iterdir() if path.suffix in (".cpp", ".h"))
+CPP_SOURCES = sorted((ROOT / "sepablate/kernels/cpu").glob("*.[ch]*"))
 
 
 def imports(path: Path, everywhere: bool = True) -> set[str]:
@@ -96,7 +92,8 @@ def imports(path: Path, everywhere: bool = True) -> set[str]:
 def test_imports_go_one_way(path: Path) -> None:
     room = path.relative_to(ROOT / "sepablate").parts[0].removesuffix(".py")
     others = {name.split(".")[1] for name in imports(path) if name.startswith("sepablate.")}
-    assert others - {room} <= MAY_IMPORT.get(room, set())
+    allowed = MAY_IMPORT[room]
+    assert allowed is None or others - {room} <= allowed
     for library, place in ONLY_IN.items():
         if any(name.split(".")[0] == library for name in imports(path)):
             assert str(path.relative_to(ROOT)).startswith(place)
@@ -124,39 +121,62 @@ def test_workers_begin_with_all_that_a_run_imports_and_no_more() -> None:
     code = "import sys, sepablate.execution.preload; print(list(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     loaded = set(ast.literal_eval(found.stdout))
-    assert "torch._dynamo" in loaded  # torch imports it for the first optimiser
+    assert "torch._dynamo" in loaded  # torch imports it for the first optimizer
     assert not {"timm", "torchvision", "pandas", "mlflow", "matplotlib"} & loaded
 
 
-def test_files_stay_small() -> None:
-    for path in [*SOURCES, *KERNELS]:
+def test_files_and_functions_stay_small() -> None:
+    for path in [*SOURCES, *CPP_SOURCES]:
         assert len(path.read_text().splitlines()) <= 350, path
+    for path in SOURCES:
+        if path.parent.name == "triton":  # a kernel is one function
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                lines = (node.end_lineno or 0) - node.lineno + 1
+                assert lines <= 50, f"{path}: {node.name} has {lines} lines"
 
 
-def test_the_source_that_computes_is_in_the_run_key() -> None:
-    """What the engine imports from the package is hashed, or decides nothing but the config."""
-    decide_nothing = {"models/__init__.py", "training/checkpoint.py", "training/run.py"}
-    # What a data set is made of is in the key with the data set.
-    decide_nothing |= {"data/fashion_mnist.py", "training/loader.py"}
-    # The kernels are in the keys of the runs that use them.
-    network, captured = KERNEL_FOLDER / "network.py", ROOT / "sepablate/training/captured.py"
-    assert {*KERNELS, KERNEL_FOLDER / "compiled.py", network} == {*OURS["fused"]}
-    assert {*(KERNEL_FOLDER / "gpu").glob("*.py"), network, captured} == {*OURS["triton"]}
-    by_some = {
-        path.relative_to(ROOT / "sepablate").as_posix() for each in OURS.values() for path in each
+def test_no_room_imports_itself_in_a_circle() -> None:
+    """Modules, not only rooms: every file can be imported first."""
+    names = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in SOURCES
     }
-    decide_nothing |= {"kernels/__init__.py", *by_some}
-    for start in (path for path in COMPUTES if path.startswith("training/")):
-        for name in imports(ROOT / "sepablate" / start):
+    graph: dict[str, set[str]] = {}
+    for name, path in names.items():
+        imported = imports(path, everywhere=False)
+        targets = {each if each in names else each.rpartition(".")[0] for each in imported}
+        graph[name] = {each for each in targets if each in names and each != name}
+    tuple(TopologicalSorter(graph).static_order())  # raises CycleError
+
+
+def test_all_code_that_decides_numbers_is_in_the_run_key() -> None:
+    """What training imports is hashed, is in the config, or only names and stores what is."""
+    hashed = {*source_files(*SHARED, *KERNELS["fused"], *KERNELS["triton"])}
+    assert set((ROOT / "sepablate/training").glob("*.py")) <= hashed
+    assert {*CPP_SOURCES, *(ROOT / "sepablate/kernels").rglob("*.py")} - hashed == {
+        ROOT / "sepablate/kernels/__init__.py"
+    }
+    stores = {"errors", "study", "scales", "store", "runs", "validation"}
+    with_data_set = {"data/split.py", "data/image_files.py"}  # in its SOURCES
+    indexes = {"models/__init__.py", "data/__init__.py", "kernels/__init__.py"}
+    for path in sorted((ROOT / "sepablate/training").glob("*.py")):
+        for name in imports(path):
             parts = name.split(".")[1:] if name.startswith("sepablate.") else []
             for depth in range(1, len(parts) + 1):
                 stem = "/".join(parts[:depth])
                 for file in (f"{stem}.py", f"{stem}/__init__.py"):
-                    if (ROOT / "sepablate" / file).exists() and file not in (
-                        "data/__init__.py",
-                        "training/__init__.py",
-                    ):
-                        assert file in COMPUTES or file in decide_nothing, (start, file)
+                    source = ROOT / "sepablate" / file
+                    if source.exists() and parts[0] not in stores:
+                        assert source in hashed or file in with_data_set | indexes, (path, file)
+    for name, module in data.DATASETS.items():
+        source = Path(str(module.__file__))  # type: ignore[attr-defined]
+        assert source.relative_to(ROOT / "sepablate").as_posix() in module.SOURCES, name
+        for imported in imports(source):
+            for each in ("fashion_mnist", "image_files", "shards", "split"):
+                if imported.startswith(f"sepablate.data.{each}."):
+                    assert f"data/{each}.py" in module.SOURCES, (name, each)
 
 
 def test_pipelines_list_the_declared_variants_each_once() -> None:
@@ -189,13 +209,14 @@ def test_pipelines_list_the_declared_studies() -> None:
         assert needed <= set(found[0][report]["deps"])
 
 
-@pytest.mark.parametrize("path", ["dvc.yaml", "experiments/dvc.yaml"])
-def test_training_stages_depend_on_all_they_import_and_not_on_analysis(path: str) -> None:
-    deps = PIPELINES[path]["train"]["do"]["deps"]
-    for room in MAY_IMPORT["training"] | {"training"}:
-        path = f"sepablate/{room}" + ("" if (ROOT / "sepablate" / room).is_dir() else ".py")
-        assert path in deps
-    assert not any("analysis" in dep or "tracking" in dep or "cli" in dep for dep in deps)
+@pytest.mark.parametrize("path", PIPELINES)
+def test_stages_depend_on_the_folders_that_they_import(path: str) -> None:
+    deps = {dep for dep in PIPELINES[path]["train"]["do"]["deps"] if dep.startswith("sepablate/")}
+    assert deps == TRAIN_DEPENDENCIES
+    rooms = {f"sepablate/{room}" for room in REPORTS - {"errors"}}
+    for name, stage in PIPELINES[path].items():
+        if stage.get("cmd", "").split()[3:4] in (["study"], ["report"]):
+            assert rooms <= {*stage["deps"]}, name
 
 
 @functools.cache
