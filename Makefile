@@ -32,7 +32,7 @@ test: lint ## Check and test everything (under 10 minutes on two cores)
 	pytest
 
 torture: $(STAMP) ## Kill and damage a smoke pipeline for 20 minutes; count what is lost
-	python tests/torture.py
+	PYTHONPATH=tests python tests/faults/torture.py
 
 bench: $(BENCH_STAMP) ## Time the suite beside its peers, in at most 20 minutes
 	$(BENCH)/bin/python -m sepablate bench

@@ -1,26 +1,26 @@
-"""What tests share: the real data, and copies of the project to run real commands in."""
+"""Fixtures: the real data, and copies of the project."""
 
-import fcntl
 import os
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
+from helpers.project import (
+    ROOT,
+    STUDY,
+    TINY,
+    TRAIN,
+    copy_project,
+    edit_params,
+    made_once,
+    sepablate,
+)
 
 from sepablate.data import fashion_mnist
-
-ROOT = Path(__file__).parents[1]
-PARTS = ("sepablate", "experiments", ".dvc", "dvc.yaml", "params.yaml", ".dvcignore", "README.md")
-TINY = {"images": 96, "batch_size": 16, "validation_images": 20, "test_images": 30}
-STUDY = "xception_vs_inception"
-TRAIN = ("train", "xception", "--no-mlflow")
-PATIENCE = 1800  # seconds after which something hangs, also on a machine that is busy
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -88,92 +88,3 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     (database,) = made_once(tmp_path_factory, "mlflow", make).iterdir()
     return database
-
-
-def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
-    """A folder that `make` fills, once for all processes of this test session."""
-    base = factory.getbasetemp()
-    root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    with (root / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (root / name).exists():
-            shutil.rmtree(root / f"{name}-half", ignore_errors=True)
-            (root / f"{name}-half").mkdir()
-            make(root / f"{name}-half")
-            (root / f"{name}-half").rename(root / name)
-    return root / name
-
-
-def copy_project(target: Path, studies: Iterable[str] = ()) -> Path:
-    """The sources, the pipeline and the data.
-
-    studies: only these, as a training resolves every variant that it is compared with.
-    """
-    skip = shutil.ignore_patterns("__pycache__", "cache", "tmp", "dvc.lock")
-    for name in PARTS:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, target / name, ignore=skip)
-        else:
-            shutil.copy(ROOT / name, target / name)
-    for path in (target / "experiments").glob("*.py"):
-        if studies and path.stem not in studies:
-            path.unlink()
-    folder = target / "data" / "fashion-mnist"
-    folder.mkdir(parents=True)
-    for name in fashion_mnist.SOURCE.expected:
-        shutil.copy(ROOT / "data/fashion-mnist" / name, folder / name)  # tests may damage it
-    return target
-
-
-def edit_params(project: Path, **changes: object) -> None:
-    """Change fields of the smoke scale, or of the recipe, and select smoke, in fp32 by default."""
-    path = project / "params.yaml"
-    params = yaml.safe_load(path.read_text())
-    params["scale"] = "smoke"
-    recipe, smoke = params["recipes"]["imagenet"], params["scales"]["smoke"]
-    for key, value in {"precision": "fp32", **changes}.items():
-        (recipe if key in recipe else smoke)[key] = value
-    path.write_text(yaml.safe_dump(params))
-
-
-def sepablate(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line of the copy in `project`."""
-    return subprocess.run(
-        [sys.executable, "-m", "sepablate", *arguments], cwd=project, capture_output=True, text=True
-    )
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below `folder` by its relative path."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
-
-
-def results(project: Path, variant: str = "xception") -> dict[str, bytes]:
-    """What must be the same bytes each time."""
-    return contents(project / "results/smoke/runs" / variant)
-
-
-def checkpoints(project: Path) -> list[Path]:
-    return list((project / ".sepablate/runs").glob("*/checkpoint-*.pt"))
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    """Look again and again; fail only where something hangs."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.05)
-
-
-def living(group: int) -> list[int]:
-    """The processes of a process group that are no zombies."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, own = path.read_text().rpartition(")")[2].split()[:3]
-        except OSError:
-            continue
-        if int(own) == group and state != "Z":
-            found.append(int(path.parent.name))
-    return found

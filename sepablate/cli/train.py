@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -59,12 +59,16 @@ def train(
     except KeyboardInterrupt:  # also trainer.Stopped
         failures, status = ["stopped; the same command goes on from here"], os.EX_TEMPFAIL
     else:
-        status = 1
-    if failures:
-        if launch.is_main_process():
-            for line in failures:
-                print(f"sepablate: {line}", file=sys.stderr)
-        raise typer.Exit(status)
+        status = 1 if failures else 0
+    _end(failures, status)
+
+
+def _end(failures: list[str], status: int) -> NoReturn:
+    """Print the failures, on the main process only, and exit."""
+    if launch.is_main_process():
+        for line in failures:
+            print(f"sepablate: {line}", file=sys.stderr)
+    raise typer.Exit(status)
 
 
 def _train(request: launch.TrainRequest) -> list[str]:

@@ -1,0 +1,55 @@
+"""Folders of made-up runs, for the analysis."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from sepablate import study
+from sepablate.analysis import load_runs, metrics
+
+FINAL = {"xception": 0.87, "no_residual": 0.80, "relu_between": 0.869}
+STEPS = (3, 6, 9)
+IMAGES = 203
+
+
+def make_runs(name, seeds=range(6), diverged=()):
+    folder = Path("results/tiny/runs") / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    keys = {str(seed): f"{seed:016d}" for seed in seeds}
+    declared = study.variants()[name]
+    measure = metrics.TASK_METRICS[declared.task]
+    config = {"parameters": 1000, "weight_decay": 1e-5, "batch_size": 64}
+    config |= {"mult_adds": int(2_500_000 * declared.relative_width**2)}
+    config |= {"test_images": IMAGES, "seeds": list(seeds), "label": name, "run_keys": keys}
+    config |= {
+        "dataset": "toys" if declared.task == "single_label" else "heaps",
+        "images": 12_000,
+        "image_size": 28,
+        "validation_images": 250,
+    }
+    config |= {"steps": 9, "epochs": 0.5, "model.width": 0.25, "model.classes": 10}
+    config |= {"model": declared.model, "model.in_channels": 1, "task": declared.task}
+    config |= {"model.segments": declared.options.get("segments", 0), "rho": 0.9}
+    config |= {"recipe": declared.recipe}
+    config |= {"optimiser": "sgd" if declared.recipe == "imagenet" else "rmsprop"}
+    (folder / "config.json").write_text(json.dumps(config))
+    for seed in seeds:
+        draw = np.random.default_rng([seed, len(name)])
+        steps = STEPS[:1] if seed in diverged else STEPS
+        rows = [(step, measure.curve, draw.uniform(0.6, 0.9)) for step in steps]
+        if seed in diverged:
+            rows.append((5, "final/diverged_at_step", 5.0))
+        else:
+            correct = draw.random(IMAGES) < FINAL.get(name, 0.85)
+            content = np.packbits(correct).tobytes()
+            if declared.task == "multi_label":
+                correct = draw.random(IMAGES).astype("<f4")
+                content = correct.tobytes()
+            rows.append((9, measure.raw_final, correct.mean() - 0.01))
+            rows.append((9, measure.final, correct.mean()))
+            (folder / f"seed-{seed}.{measure.images}").write_bytes(content)
+        text = "".join(f"{keys[str(seed)]},{name},{seed},{s},{m},{v}\n" for s, m, v in rows)
+        (folder / f"seed-{seed}.csv").write_text(",".join(load_runs.COLUMNS) + "\n" + text)

@@ -1,0 +1,207 @@
+"""The whole pipeline at smoke scale, through real DVC, read back with MLflow's own client."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from helpers.processes import dvc, interrupt
+from helpers.project import ROOT, TINY, contents, edit_params, sepablate
+from mlflow import MlflowClient
+
+from sepablate import scales, study
+
+pytestmark = pytest.mark.slow
+STUDIES = ("pointwise_activation", "residual_connections", "xception_vs_inception")
+REDRAWN = (*STUDIES, "separable_cost", "costs", "report")  # after an edit to the analysis
+
+
+def stages_run(output: str) -> list[str]:
+    return re.findall(r"Running stage '(.*?)'", output)
+
+
+def test_smoke_pipeline_from_nothing_to_report(project: Path) -> None:
+    """Interrupted, planned, run, planned again, run again, edited."""
+    subprocess.run(["git", "init", "-q"], cwd=project, check=True)
+    edit_params(project, precision="auto")
+    loaded = [study.load(name, project / "experiments") for name in STUDIES]
+    variants = {variant.name for each in loaded for variant in each.all_variants}
+    said = dvc(project, "repro", "train@xception")
+    assert stages_run(said) == ["fetch", "train@xception"]
+    interrupt(project, "no_residual")
+    rows = plan(project)
+    assert rows.pop("fetch")[0] == "unchanged"
+    assert rows.pop("train@xception") == ["unchanged", "2", "0", "0"]
+    state, ready, half, to_do = rows.pop("train@no_residual")
+    assert (state, ready) == ("runs", "0")
+    assert int(half) >= 1
+    assert int(half) + int(to_do) == 2
+    others = variants - {"xception", "no_residual"}
+    assert rows == {f"train@{name}": ["runs", "0", "0", "2"] for name in others}
+
+    rest = stages_run(later := dvc(project, "repro"))
+    expected = [*(f"train@{name}" for name in variants - {"xception"}), *REDRAWN]
+    assert sorted(rest) == sorted(expected)
+    results = project / "results/smoke"
+    check_results(project, results)
+    if (
+        "`publish` fills the gap" in said + later
+    ):  # no stage waits long for MLflow on a busy machine
+        assert sepablate(project, "publish").returncode == 0
+    check_mlflow(project)
+    check_metrics_and_plots(project)
+    everything = f"all {len(expected) + 2} stages are up to date"
+    assert sepablate(project, "plan").stdout == f"smoke: nothing to do, {everything}\n"
+    again = dvc(project, "repro")
+    assert stages_run(again) == []
+    assert "Data and pipelines are up to date" in again
+
+    # The code that draws, reports and starts processes retrains nothing; it draws the same bytes.
+    drawn = contents(results)
+    for room in ("execution", "plots", "report", "cli"):
+        for path in (project / "sepablate" / room).glob("*.py"):
+            path.write_text(path.read_text() + "\n# an edit\n")
+    changed = json.loads(dvc(project, "status", "--json").splitlines()[-1])
+    assert {*changed} == {*REDRAWN}
+    would = stages_run(dvc(project, "repro", "--dry"))
+    assert sorted(would) == sorted(REDRAWN)
+    assert stages_run(dvc(project, "repro", "residual_connections")) == ["residual_connections"]
+    assert contents(results) == drawn
+
+    # One more seed trains that seed alone.
+    runs = project / ".sepablate/runs"
+    stamps = {path: path.stat().st_mtime_ns for path in runs.glob("*/result.csv")}
+    edit_params(project, precision="auto", seeds=[0, 1, 2])
+    assert stages_run(dvc(project, "repro", "train@xception")) == ["train@xception"]
+    assert len(list(runs.glob("*/result.csv"))) == len(stamps) + 1
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
+
+
+def test_a_study_is_one_file_and_its_name_in_the_pipeline(project: Path) -> None:
+    """The README's example: listed, planned and run."""
+    subprocess.run(["git", "init", "-q"], cwd=project, check=True)
+    edit_params(project, **TINY, evaluations=2)
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (project / "experiments/smooth_step.py").write_text(code)
+    path = project / "dvc.yaml"
+    pipeline = yaml.safe_load(path.read_text())
+    stages = pipeline["stages"]
+    stages["train"]["foreach"]["smooth"] = "smooth_step"
+    like = yaml.safe_dump(stages["xception_vs_inception"])
+    named = like.replace("runs/inception_v3", "runs/smooth")
+    stages["smooth_step"] = yaml.safe_load(named.replace("xception_vs_inception", "smooth_step"))
+    path.write_text(yaml.safe_dump(pipeline))
+    assert "\nsmooth_step: " in sepablate(project, "list").stdout
+    before = kept(project)
+    rows = plan(project)
+    assert rows["fetch"][0] == "runs"
+    assert rows["train@smooth"] == ["runs", "0", "0", "2"]
+    assert kept(project) == before
+    ran = stages_run(dvc(project, "repro", "smooth_step"))
+    assert sorted(ran) == ["fetch", "smooth_step", "train@smooth", "train@xception"]
+    folder = project / "results/smoke/smooth_step"
+    assert list(pd.read_csv(folder / "table.csv").variant) == ["xception", "smooth"]
+    assert len(json.loads((folder / "claims.json").read_text())) == 1
+    assert (folder / "figure.svg").exists()
+
+
+def kept(project: Path) -> dict[str, bytes]:
+    """All that a plan must leave alone: DVC has a folder for what is temporary."""
+    free = (".sepablate/", ".dvc/tmp/", ".git/", ".dvc/cache/")
+    return {
+        name: content
+        for name, content in contents(project).items()
+        if not name.startswith(free) and "__pycache__" not in name
+    }
+
+
+def plan(project: Path) -> dict[str, list[str]]:
+    """The cells of each stage that fetches or trains, without the time."""
+    done = sepablate(project, "plan")
+    assert done.returncode == 0, done.stderr
+    assert all(f"\n{name} " in done.stdout for name in ("time", "memory", "disk"))
+    rows = (line.split() for line in done.stdout.splitlines())
+    found = {row[0]: row[1:] for row in rows if row and row[0].startswith(("fetch", "train@"))}
+    return {name: row[:4] for name, row in found.items() if not name.endswith(":")}
+
+
+def check_results(project: Path, results: Path) -> None:
+    verdicts = json.loads((results / "verdicts.json").read_text())
+    declared = [study.load(name, project / "experiments") for name in STUDIES]
+    assert len(verdicts) == sum(len(each.claims) for each in declared)
+    report = (results / "REPORT.md").read_text()
+    for name, each in zip(STUDIES, declared, strict=True):
+        folder = results / name
+        made = {path.name for path in folder.iterdir()}
+        figures = {"figure.png", "figure.svg"}
+        assert made == {"table.csv", "table.md", "claims.json", "curves.csv", *figures}
+        table = pd.read_csv(folder / "table.csv")
+        assert len(table) == len(each.all_variants)
+        assert f"{name}/figure." in report
+        assert each.title in report
+
+
+def check_metrics_and_plots(project: Path) -> None:
+    shown = json.loads((project / "results/smoke/metrics.json").read_text())
+    told = json.loads(dvc(project, "metrics", "show", "--json", "results/smoke/metrics.json"))
+    for name, rows in told[""]["data"]["results/smoke/metrics.json"]["data"].items():
+        known = {row: without_null(numbers) for row, numbers in shown[name].items()}
+        assert rows == known
+    dvc(project, "plots", "show")
+    page = (project / "dvc_plots/index.html").read_text()
+    for name in STUDIES:
+        table = pd.read_csv(project / f"results/smoke/{name}/curves.csv", dtype=str)
+        assert f"results_smoke_{name}_curves_csv" in page
+        assert all(f'"{value}"' in page for value in table.validation_accuracy)
+
+
+def without_null(numbers: dict[str, object]) -> dict[str, object]:
+    """DVC shows no number that is null."""
+    return {key: value for key, value in numbers.items() if value is not None}
+
+
+def check_mlflow(project: Path) -> None:
+    client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+    scale, _ = scales.load("smoke", project / "params.yaml")
+    # The baseline shows in the controls' experiments as well, which have no other runs yet.
+    named = {each.name.partition(" ")[0]: each for each in client.search_experiments()}
+    experiments = [named[name] for name in STUDIES]
+    for experiment in named.values():
+        for run in client.search_runs([experiment.experiment_id]):
+            assert run.info.status == "FINISHED"
+    for experiment in experiments:
+        runs = client.search_runs([experiment.experiment_id])
+        (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+        children = [run for run in runs if run is not parent]
+        name = next(each for each in STUDIES if each in experiment.name)
+        variants = study.load(name, project / "experiments").all_variants
+        places = {(run.data.tags["variant"], run.data.tags["seed"]) for run in children}
+        assert places == {(each.name, str(seed)) for each in variants for seed in scale.seeds}
+        assert len(children) == len(places)
+        artifacts = {each.path for each in client.list_artifacts(parent.info.run_id)}
+        assert {"table.md", "figure.png"} <= artifacts
+        for run in children:
+            check_run(project, client, run)
+
+
+def check_run(project: Path, client: MlflowClient, run: object) -> None:
+    tags, run_id = run.data.tags, run.info.run_id  # type: ignore[attr-defined]
+    path = project / "results/smoke/runs" / tags["variant"] / f"seed-{tags['seed']}.csv"
+    rows = pd.read_csv(path, dtype={"run_key": str})  # a key may be all digits
+    assert run.info.status == "FINISHED"  # type: ignore[attr-defined]
+    for metric, group in rows.groupby("metric"):
+        history = client.get_metric_history(run_id, metric)
+        steps = 0 * group.step if metric.startswith("final/") else group.step
+        assert sorted((point.step, point.value) for point in history) == sorted(
+            zip(steps, group.value, strict=True)
+        )
+    config = json.loads((path.parent / "config.json").read_text())
+    parameters = run.data.params  # type: ignore[attr-defined]
+    assert parameters["weight_decay"] == str(config["weight_decay"])
+    assert config["run_keys"][tags["seed"]] == rows.run_key.unique().item()
+    assert tags["data_digest"] == config["data_digest"]
+    (used,) = run.inputs.dataset_inputs  # type: ignore[attr-defined]
+    assert used.dataset.name

@@ -1,0 +1,116 @@
+"""MLflow shows what the files say, however often it is told."""
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+from helpers.records import BEGAN, STUDY, curve, folder, key, one, shown, write_results
+from mlflow import MlflowClient
+
+from sepablate.tracking import connection, publish, ui
+
+__all__ = ["folder"]
+pytestmark = pytest.mark.usefixtures("folder")
+
+
+def test_publish_twice_changes_nothing() -> None:
+    write_results()
+    assert publish("smoke", [STUDY]) == 4
+    first = shown()
+    assert publish("smoke", [STUDY]) == 0
+    assert shown() == first
+    assert len(first) == 5
+
+
+def test_a_run_shows_its_files() -> None:
+    write_results()
+    publish("smoke", [STUDY])
+    run = one("xception seed 1")
+    assert run["status"] == "FINISHED"
+    frame = curve("xception", 1)
+    points = {(metric, step): (value, at) for metric, step, value, at in run["points"]}
+    for row in frame.itertuples():
+        shown = 0 if row.metric.startswith("final/") else row.step
+        assert points.pop((row.metric, shown)) == (row.value, BEGAN + 1000 * row.step)
+    assert {name: value for (name, _), (value, _) in points.items()} == {
+        "measured/seconds": 30.5,
+        "measured/images_per_second": 50.25,
+    }
+    assert run["params"]["model.width"] == "0.0625"
+    assert "seeds" not in run["params"]
+    expected = {"variant": "xception", "seed": "1", "study": STUDY, "scale": "smoke"}
+    expected |= {"commit": "c0ffee", "data_digest": "0123456789abcdef", "label": "Xception"}
+    expected |= {"sepablate.run_key": key("xception", 1), "mlflow.user": "sepablate"}
+    assert expected.items() <= run["tags"].items()
+    assert run["datasets"] == ["fashion_mnist"]
+
+
+def test_the_parent_carries_what_the_study_found() -> None:
+    write_results()
+    publish("smoke", [STUDY])
+    client = MlflowClient(connection.address())
+    runs = shown()
+    (parent,) = [run_id for run_id, run in runs.items() if run["name"] == STUDY]
+    found = {file.path for file in client.list_artifacts(parent)}
+    assert found == {"table.md", "table.csv", "claims.json", "figure.png", "figure.svg"}
+    assert "arXiv:1610.02357, section 4.5" in runs[parent]["tags"]["mlflow.note.content"]
+    del runs[parent]
+    assert {run["tags"]["mlflow.parentRunId"] for run in runs.values()} == {parent}
+
+
+def test_another_run_key_archives_the_old_run() -> None:
+    write_results()
+    publish("smoke", [STUDY])
+    path = Path("results/smoke/runs/xception/config.json")
+    changed = json.loads(path.read_text())
+    changed["run_keys"]["0"] = "f" * 16
+    path.write_text(json.dumps(changed))
+    assert publish("smoke", [STUDY]) == 1
+    assert one("xception seed 0")["tags"]["sepablate.run_key"] == "f" * 16
+    assert [run["name"] for run in shown(archived=True).values()] == ["xception seed 0"]
+
+
+def test_runs_that_left_the_files_are_archived() -> None:
+    write_results()
+    publish("smoke", [STUDY])
+    Path("results/smoke/runs/inception_v3/seed-1.csv").unlink()
+    assert publish("smoke", [STUDY]) == 1
+    assert len(shown()) == 4
+
+
+def test_a_diverged_run_has_failed() -> None:
+    write_results()
+    path = Path("results/smoke/runs/xception/seed-0.csv")
+    frame = curve("xception", 0, evaluations=1, final=False)
+    frame.loc[len(frame)] = [key("xception", 0), "xception", 0, 11, "final/diverged_at_step", 11.0]
+    frame.to_csv(path, index=False)
+    publish("smoke", [STUDY])
+    run = one("xception seed 0")
+    assert run["status"] == "FAILED"
+    assert run["tags"]["diverged"] == "true"
+
+
+def test_the_ui_is_for_this_machine_only() -> None:
+    arguments, environment = connection.ui_command(5017)
+    assert arguments[arguments.index("--host") + 1] == "127.0.0.1"
+    assert arguments[arguments.index("--allowed-hosts") + 1] == "localhost:5017,127.0.0.1:5017"
+    assert environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
+    assert environment["MLFLOW_DISABLE_TELEMETRY"] == "true"
+
+
+def test_a_port_that_cannot_be_had_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ValueError, match=f"port {port}: Address already in use"):
+            ui(port)
+    with pytest.raises(ValueError, match="port 70000: choose a number from 1 to 65535"):
+        ui(70000)
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(ValueError, match="scale 'lapdog'"):
+        publish("lapdog", [STUDY])
+    write_results()
+    with pytest.raises(ValueError, match="study 'xeption'"):
+        publish("smoke", ["xeption"])

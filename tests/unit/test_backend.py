@@ -1,0 +1,122 @@
+"""Which backend "auto" selects, and how a run trains with the kernels that were selected."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.project import ROOT, edit_params, results, sepablate
+from helpers.tiny_runs import context, tiny
+
+from sepablate import data
+from sepablate.execution import backend
+from sepablate.kernels.cpu import build
+from sepablate.runs.run import Run
+from sepablate.training import batches, engine
+from sepablate.training.step import train_step
+
+here = pytest.mark.skipif(
+    build.load_library() is not None, reason=f"no kernels: {build.load_library()}"
+)
+
+
+def wanted(kernels: str, precision: str = "bf16", threads: int = 1) -> Run:
+    changes = {"kernels": kernels, "precision": precision, "threads": threads}
+    return dataclasses.replace(tiny(), **changes)  # type: ignore[arg-type]
+
+
+@here
+def test_auto_measures_and_remembers(tmp_path: Path) -> None:
+    found = backend.select_backend(wanted("auto"), tmp_path).kernels
+    (known,) = json.loads((tmp_path / "kernels.json").read_text()).values()
+    assert found == known
+    other = {"fused": "torch", "torch": "fused"}[found]
+    text = (tmp_path / "kernels.json").read_text().replace(found, other)
+    (tmp_path / "kernels.json").write_text(text)
+    assert backend.select_backend(wanted("auto"), tmp_path).kernels == other
+
+
+@pytest.mark.parametrize(("precision", "threads"), [("fp32", 1), ("bf16", 2)])
+def test_the_kernels_are_for_bf16_in_one_thread(
+    tmp_path: Path, precision: str, threads: int
+) -> None:
+    assert backend.select_backend(wanted("auto", precision, threads), tmp_path).kernels == "torch"
+    with pytest.raises(
+        ValueError, match=r"scale 'smoke': kernels: 'fused': .*; choose auto, torch"
+    ):
+        backend.select_backend(wanted("fused", precision, threads), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_a_compiler_auto_says_so_in_a_line_and_trains_by_torch(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path\nfrom sepablate.execution import backend\n"
+        "from test_backend import wanted\n"
+        f"folder = Path({str(tmp_path)!r})\n"
+        "print(backend.select_backend(wanted('auto'), folder).kernels)\n"
+        "print(backend.select_backend(wanted('auto'), folder).kernels)\n"
+        "backend.select_backend(wanted('fused'), folder)\n"
+    )
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests", ROOT / "tests/unit"))),
+        "PATH": "",
+        "CXX": "no-such-compiler",
+        "XDG_CACHE_HOME": str(tmp_path),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+    )
+    assert done.stdout.split() == ["torch", "torch"]
+    lines = done.stderr.splitlines()
+    reason = "no C++ compiler: 'no-such-compiler' is not on the path"
+    assert lines[0] == f"sepablate: fused kernels unavailable ({reason}); using PyTorch kernels"
+    assert f"'fused': {reason}; choose auto, torch" in lines[-1]
+    assert sum("using PyTorch kernels" in line for line in lines) == 1
+
+
+def test_kernels_are_in_the_key_and_theirs_only_in_the_digest_of_fused_runs() -> None:
+    by_torch, fused = wanted("torch"), wanted("fused")
+    assert by_torch.key != fused.key
+    assert (by_torch.config["kernels"], fused.config["kernels"]) == ("torch", "fused")
+    assert by_torch.config["source_digest"] != fused.config["source_digest"]
+
+
+@here
+@pytest.mark.parametrize("variant", ["xception", "xception_multilabel"])
+def test_a_run_by_the_kernels_learns_as_one_by_torch(variant: str, data_folder: Path) -> None:
+    losses = {}
+    for kernels in ("fused", "fused again", "torch"):
+        run = tiny(variant, images=512, batch_size=64, epochs=4, evaluations=1)
+        run = run.with_backend("bf16", kernels.partition(" ")[0])
+        state = engine.start(run)
+        split = data.dataset(run.dataset).load(data_folder)["train"].first(512)
+        stream, fixed = batches.make_batches(split, run), context(run, split)
+        losses[kernels] = [train_step(state, stream, fixed) for _ in range(30)]
+    assert losses["fused"] == losses["fused again"]
+    assert losses["fused"] != losses["torch"]
+    first, last = (torch.tensor([each[part] for each in losses.values()]) for part in (0, 29))
+    assert (first / first[2] - 1).abs().max() < 0.01
+    assert (last / last[2] - 1).abs().max() < 0.2
+    assert (last < first).all()
+
+
+@here
+def test_a_wish_is_followed_or_refused_before_anything_is_written(half: Path) -> None:
+    edit_params(half, precision="bf16", kernels="fused", seeds=[0])
+    done = sepablate(half, "train", "xception", "--scale", "smoke", "--no-mlflow")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(results(half)["config.json"])["kernels"] == "fused"
+    edit_params(half, precision="fp32")
+    done = sepablate(half, "train", "inception_v3", "--scale", "smoke", "--no-mlflow")
+    assert done.returncode == 2
+    assert "kernels: 'fused': they compute in bf16" in done.stderr.splitlines()[-1]
+    edit_params(half, kernels="magic")
+    done = sepablate(half, "train", "inception_v3", "--scale", "smoke", "--no-mlflow")
+    assert done.returncode == 2
+    assert "kernels: 'magic': choose auto, fused, torch" in done.stderr
+    assert not (half / "results/smoke/runs/inception_v3").exists()

@@ -1,0 +1,86 @@
+"""The benchmark's table and README say what its CSV files say, each machine on its own."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers.project import ROOT
+
+from sepablate.bench import report
+from sepablate.bench.cases import on
+from sepablate.cli.bench import file_name
+
+
+def frame(accelerator: str = "none", unit: float = 0.05) -> pd.DataFrame:
+    """Made-up turns: timm takes 1, 2 and 4 times as long as we do, whose first takes a unit."""
+    rows = []
+    for turn, factor in enumerate((1.0, 2.0, 4.0)):
+        rows += [("small", "sepablate", "seconds", turn, unit * (turn + 1))]
+        rows += [("small", "timm", "seconds", turn, unit * (turn + 1) * factor)]
+    for name in ("sepablate", "timm"):
+        rows += [("small", name, "first_step", 0, 2.0), ("small", name, "memory", 0, 2.0**30)]
+    for name in ("sepablate", "timm, channels_last, bf16, from memory"):
+        rows += [("suite", name, "seconds", turn, 10.0 + turn) for turn in range(3)]
+    for seed in range(6):
+        rows += [("accuracy", "sepablate", "accuracy", seed, 0.8 + 0.001 * seed)]
+        rows += [("accuracy", "plain fp32 loop", "accuracy", seed, 0.8 - 0.0001 * seed)]
+    found = pd.DataFrame(rows, columns=["case", "contender", "metric", "turn", "value"])
+    hardware = {"processor": "Zen", "cores": 2, "accelerator": accelerator}
+    versions = dict.fromkeys(report.VERSIONS, "1.0")
+    return found.assign(**hardware, **versions, date="2026-11-26", commit="abc")
+
+
+def test_ratios_are_of_neighbouring_turns() -> None:
+    table = report.table(frame())
+    assert "| timm | 200 [50, 600] | 2 [1, 4] | 2 | 1.00 |" in table
+    assert "| sepablate | 100 [50, 150] | 1 [1, 1] | 2 | 1.00 |" in table
+    assert "on the same 6 seeds: +0.27 [+0.06, +0.49] points" in table
+
+
+def test_each_machine_has_a_section_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    readme = tmp_path / "README.md"
+    readme.write_text(f"Before\n{report.BEGIN}old\n{report.END}After\n")
+    gpu = "NVIDIA H100 80GB HBM3"
+    assert report.write(frame(gpu), "nvidia").exists()
+    report.write(frame(), "zen")
+    before = readme.read_text()
+    cpus, gpus = report.section(frame(), "zen"), report.section(frame(gpu), "nvidia")
+    assert before == f"Before\n{report.BEGIN}{cpus}{gpus}{report.END}After\n"
+    assert cpus.startswith("Zen, 2 cores, 2026-11-26;")
+    assert gpus.startswith(f"{gpu}, Zen, 2 cores, 2026-11-26;")
+    assert "Xception, 28 px, 0.36 M" in cpus
+    assert "Xception, 28 px, 5.3 M" in gpus
+    assert "GPU" not in cpus
+    report.write(frame(gpu, 0.01)[lambda rows: rows.case == "small"], "nvidia")
+    after = readme.read_text()
+    assert after.partition(gpu)[0] == before.partition(gpu)[0]
+    assert "| timm | 40 [10, 120] | 2 [1, 4] | 2 | 1.00 |" in after.partition(gpu)[2]
+    assert "Four seeds of a variant" in after.partition(gpu)[2]
+    assert (tmp_path / report.FOLDER / "nvidia.png").exists()
+    assert (tmp_path / report.FOLDER / "zen.png").exists()
+
+
+def test_the_file_is_named_after_what_trains() -> None:
+    hardware = {"processor": "Intel(R) Xeon(R) 8481C CPU @ 2.70GHz", "cores": 16}
+    assert file_name({**hardware, "accelerator": "none"}) == "intel-xeon-8481c-16-cores"
+    assert file_name({**hardware, "accelerator": "NVIDIA H100 80GB HBM3"}) == (
+        "nvidia-h100-80gb-hbm3"
+    )
+
+
+def test_the_readme_says_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    measured = sorted(report.FOLDER.glob("*.csv"))
+    assert measured
+    assert report.BEGIN + report.sections() + report.END in report.README.read_text()
+    for path in measured:
+        found = pd.read_csv(path)
+        on_cpu = found.accelerator.iloc[-1] == "none"
+        for case in on("cpu" if on_cpu else "cuda:0"):
+            turns = found[(found.case == case.name) & (found.metric == "seconds")]
+            assert len(turns) >= case.rounds or not (on_cpu or len(turns))
+        assert np.isfinite(found.value).all()

@@ -1,0 +1,229 @@
+"""params.yaml: whatever is wrong in it ends in one line with the value, the place, the choices."""
+
+import copy
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from helpers.project import ROOT, contents, sepablate
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sepablate import scales
+from sepablate.errors import UserError
+from sepablate.validation import parse
+
+PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
+RECIPES = PARAMS["recipes"]
+SMALL = {  # which YAML reads sooner
+    "scale": "smoke",
+    "scales": {"smoke": PARAMS["scales"]["smoke"]},
+    "recipes": {"imagenet": RECIPES["imagenet"]},
+}
+FIELDS = [("imagenet", field.name) for field in dataclasses.fields(scales.Recipe)] + [
+    ("smoke", field.name) for field in dataclasses.fields(scales.Scale)
+]
+
+
+def written(folder: Path, part: str, key: str, value: object) -> Path:
+    params = copy.deepcopy(SMALL)
+    params["recipes" if part in RECIPES else "scales"][part][key] = value
+    path = folder / "params.yaml"
+    path.write_text(yaml.safe_dump(params))
+    return path
+
+
+@pytest.mark.parametrize("name", PARAMS["scales"])
+def test_declared_scales_are_valid(name: str) -> None:
+    scale, recipes = scales.load(name, ROOT / "params.yaml")
+    assert scale.steps >= scale.evaluations
+    recipe = recipes["imagenet"]
+    assert (recipe.learning_rate, recipe.momentum, recipe.decay) == (0.045, 0.9, 0.94)
+    assert recipe.optimiser == "sgd"
+
+
+def test_laptop_is_the_default_and_has_the_seeds_that_a_test_needs() -> None:
+    assert scales.current(ROOT / "params.yaml") == "laptop"
+    assert len(scales.load("laptop", ROOT / "params.yaml")[0].seeds) >= 6
+
+
+BAD: list[tuple[str, str, object, str]] = [
+    ("smoke", "images", -5, "-5"),
+    ("smoke", "images", 10**400, "at most 1000000000"),
+    ("smoke", "images", 70_000, "50000"),
+    ("smoke", "images", "many", "a whole number, more than 0"),
+    ("smoke", "images", 10.5, "a whole number"),
+    ("smoke", "images", True, "a whole number"),
+    ("smoke", "batch_size", 1000, "512"),
+    ("smoke", "epochs", 0, "more than 0"),
+    ("smoke", "epochs", float("nan"), "nan"),
+    ("smoke", "epochs", float("inf"), "inf"),
+    ("smoke", "epochs", True, "a number"),
+    ("smoke", "epochs", 10**400, "a number"),
+    ("smoke", "epochs", 2e307, "at most 100000"),
+    ("smoke", "width", 0, "0: choose a number, more than 0 and at most 16"),
+    ("smoke", "evaluations", 1000, "steps (8)"),
+    ("smoke", "seeds", [1, 2, 1], "1 is a duplicate"),
+    ("smoke", "seeds", [], "list"),
+    ("smoke", "seeds", [-1], "seeds.0: -1: choose a whole number, at least 0"),
+    ("smoke", "seeds", [1.0], "a whole number"),
+    ("smoke", "seeds", {0, 1}, "list"),
+    ("smoke", "seeds", 3, "list"),
+    ("smoke", "padding", "reflect", "same, valid"),
+    ("smoke", "precision", "fp16", "auto, fp32, bf16"),
+    ("smoke", "dataset", "cifar", "fashion_mnist"),
+    ("smoke", "stem_stride", 3, "at least 1 and at most 2"),
+    ("smoke", "stem_stride", True, "at least 1 and at most 2"),
+    ("smoke", "widht", 1, "width"),
+    ("smoke", "widths", {"mobilenet_v1": -1}, "mobilenet_v1"),
+    ("smoke", "widths", {1: 1}, "widths.1: 1: choose text"),
+    ("smoke", "widths", {"a\nb": 17}, "at most 16"),
+    ("smoke", "widths", 0.5, "mapping"),
+    ("smoke", "micro_batch", 48, "divisor of batch_size (64)"),
+    ("smoke", "multi_label_dataset", "jft", "garment_scenes"),
+    ("imagenet", "learning_rate", -0.1, "-0.1: choose a finite number, more than 0"),
+    ("imagenet", "learning_rate", float("inf"), "finite"),
+    ("imagenet", "learning_rate", "1e-3", "a finite number"),
+    ("imagenet", "dropout", 1.5, "at least 0 and less than 1"),
+    ("imagenet", "dropout", 1.0, "less than 1"),
+    ("imagenet", "flip", 1, "true or false"),
+    ("imagenet", "shift", -1, "at least 0"),
+    ("imagenet", "norm_momentum", 0, "more than 0"),
+    ("imagenet", "optimiser", "adam", "sgd, rmsprop"),
+]
+
+
+@pytest.mark.parametrize(("part", "key", "value", "hint"), BAD)
+def test_bad_values(tmp_path: Path, part: str, key: str, value: object, hint: str) -> None:
+    path = written(tmp_path, part, key, value)
+    with pytest.raises(UserError, match=key) as error:
+        scales.load("smoke", path)
+    assert hint in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_number_too_long_to_print_is_refused_in_one_line() -> None:
+    with pytest.raises(UserError, match=r"^here\.images: a number of thousands of digits: choose"):
+        parse(scales.Scale, PARAMS["scales"]["smoke"] | {"images": 16**5000}, "here")
+
+
+def test_whole_numbers_become_floats_where_a_field_is_one(tmp_path: Path) -> None:
+    scale, _ = scales.load("smoke", written(tmp_path, "smoke", "widths", {"mobilenet_v1": 1}))
+    values = [scale.epochs, scale.width, scale.widths["mobilenet_v1"]]
+    assert values == [1, 0.0625, 1]
+    assert {type(value) for value in values} == {float}  # what a run's key is a hash of
+    assert scale.seeds == (0, 1)
+
+
+def test_a_changed_copy_is_checked_as_well() -> None:
+    scale, _ = scales.load("smoke", ROOT / "params.yaml")
+    assert dataclasses.replace(scale, epochs=2).epochs == 2
+    with pytest.raises(ValueError, match="padding"):
+        dataclasses.replace(scale, padding="reflect")  # type: ignore[arg-type]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        scale.images = 1  # type: ignore[misc]
+
+
+def test_the_schema_is_that_of_the_models() -> None:
+    text = (ROOT / "params.schema.json").read_text()
+    assert text == json.dumps(scales.json_schema(), indent=2) + "\n", "run make schema"
+    first = (ROOT / "params.yaml").read_text().partition("\n")[0]
+    assert first == "# yaml-language-server: $schema=params.schema.json"
+
+
+@pytest.mark.parametrize(("part", "name"), [("recipes", "Recipe"), ("scales", "Scale")])
+def test_the_schema_describes_params(part: str, name: str) -> None:
+    schema = scales.json_schema()
+    assert {*schema["required"]} == {*schema["properties"]} == {*PARAMS}
+    assert schema["properties"][part]["additionalProperties"] == {"$ref": f"#/$defs/{name}"}
+    model = schema["$defs"][name]
+    assert not model["additionalProperties"]
+    assert all("description" in field for field in model["properties"].values())
+    for values in PARAMS[part].values():
+        assert {*model["required"]} <= {*values} <= {*model["properties"]}
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(field=st.sampled_from(FIELDS), value=anything)
+def test_any_value_is_taken_or_refused_in_one_line(
+    tmp_path: Path, field: tuple[str, str], value: object
+) -> None:
+    try:
+        path = written(tmp_path, *field, value)
+    except yaml.YAMLError:
+        return
+    refused = ""
+    try:
+        scale, recipes = scales.load("smoke", path)
+    except UserError as error:
+        refused = str(error)
+    if refused:
+        assert "\n" not in refused
+        assert field[1] in refused or "batch_size" in refused  # may be too large for `images`
+    else:
+        taken = getattr(recipes.get(field[0], scale), field[1])
+        assert taken == (tuple(value) if isinstance(value, list) else value)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(text=st.text(max_size=40) | anything.map(yaml.safe_dump))
+def test_any_file_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    for ask in (scales.current, lambda path: scales.load("smoke", path)):
+        with pytest.raises(UserError, match=r"params\.yaml"):
+            ask(path)
+
+
+@pytest.mark.parametrize("key", ["batch_size", "seeds"])
+def test_missing_field(tmp_path: Path, key: str) -> None:
+    params = copy.deepcopy(PARAMS)
+    del params["scales"]["smoke"][key]
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    with pytest.raises(UserError, match=f"{key}: missing"):
+        scales.load("smoke", tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hints"),
+    [
+        (["train", "resnet"], ["'resnet'", "experiments/", "xception", "no_residual"]),
+        (["train", "xception", "--scale", "huge"], ["'huge'", "params.yaml", "smoke, laptop"]),
+        (["train"], ["variant"]),
+        (["train", "xception", "--processes", "0"], ["--processes", "1"]),
+        (["train", "xception", "--processes", "two"], ["--processes", "two"]),
+        (["train", "xception", "--speed", "9"], ["--speed"]),
+        (["study", "nothing"], ["'nothing'", "residual_connections"]),
+        (["study", "residual_connections", "--scale", "smoke"], ["runs", "sepablate train"]),
+        (["report", "nothing"], ["'nothing'", "pointwise_activation"]),
+        (["report", "residual_connections", "--scale", "smoke"], ["sepablate study"]),
+        (["publish", "--scale", "huge"], ["'huge'", "smoke, laptop"]),
+        (["fetch", "--scale", "huge"], ["'huge'", "smoke, laptop"]),
+        (["ui", "--port", "70000"], ["70000"]),
+        (["ui", "--port", "high"], ["high"]),
+        (["cost", "xception", "--rounds", "few"], ["--rounds", "few", "at least 1"]),
+        (["cost", "xception", "--batch", "-1"], ["--batch", "-1", "at least 1"]),
+        (["evaluate", "xception", "--batch", "2.5"], ["--batch", "2.5", "at least 1"]),
+        (["bench", "smal"], ["'smal'", "small, tiny", "accuracy"]),
+        (["dance"], ["dance", "train", "publish"]),
+    ],
+)
+def test_commands_refuse_in_one_line(project: Path, arguments: list[str], hints: list[str]) -> None:
+    before = contents(project)
+    done = sepablate(project, *arguments)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1, done.stderr
+    for hint in hints:
+        assert hint in done.stderr
+    after = contents(project)
+    assert {name for name in after if "__pycache__" not in name} == set(before)
