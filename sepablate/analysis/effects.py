@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from sepablate.analysis.statistics import Array, Interval
 from sepablate.errors import UserError
 from sepablate.store.files import read_text
 from sepablate.study import SPEED, Claim
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ def _interval_over_images(claim: Claim, runs: Runs, seeds: list[int]) -> Interva
     )
 
 
-def to_json(records: Sequence[Any]) -> str:
+def to_json(records: Sequence["DataclassInstance"]) -> str:
     """Return dataclasses as strict JSON: null for nan."""
     plain = [without_nan(dataclasses.asdict(record)) for record in records]
     return json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -157,7 +160,7 @@ def _parse(entry: Mapping[str, Any]) -> Measured:
     )
 
 
-def without_nan(value: Any) -> Any:
+def without_nan(value: object) -> object:
     """Return the same data with None for every nan in it."""
     if isinstance(value, dict):
         return {key: without_nan(item) for key, item in value.items()}

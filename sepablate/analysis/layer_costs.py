@@ -83,7 +83,7 @@ def to_markdown(summary: pd.DataFrame) -> str:
     size = summary.map_size[0]
     return (
         f"Of one image on {size}x{size} places:\n\n{markdown_table(HEADER, rows)}\n"
-        f"The layer of MobileNets (Howard et al. 2017), table 3, its numbers beside ours:\n\n"
+        f"The layer of MobileNets (Howard et al. 2017), table 3, with its numbers and ours:\n\n"
         f"{markdown_table(TABLE_3, mobilenets_table_3())}"
     )
 

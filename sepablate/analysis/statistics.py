@@ -83,7 +83,8 @@ def tost(differences: Array, margin: float) -> Array:
 def sign_flip(differences: Array, generator: np.random.Generator, draws: int = DRAWS) -> float:
     """Return the two-sided p-value of "the differences are symmetric about zero".
 
-    It is exact over all 2^n signs up to n = 16, so never below 2 / 2^n.
+    It is exact over all 2^n signs up to n = 16, so never below 2 / 2^n. (scipy's permutation_test
+    doubles the smaller tail, which is another number for random signs.)
 
     Args:
         differences: (n,).

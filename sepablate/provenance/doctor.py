@@ -14,6 +14,7 @@ from pathlib import Path
 
 import yaml
 from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+from voluptuous import Invalid
 
 from sepablate import data
 from sepablate.data import download
@@ -57,17 +58,17 @@ def _locks(repair: bool) -> Iterator[Finding]:
             if repair:
                 path.replace(renamed)
             done = f", kept as {renamed}; `dvc repro` makes a new one and trains nothing"
-            yield Finding(f"{path}: not whole{done if repair else HINT}", repair)
+            yield Finding(f"{path}: corrupt{done if repair else HINT}", repair)
     if RWLOCK.exists() and not _is_json(RWLOCK):
         if repair:
             RWLOCK.unlink()
-        yield Finding(f"{RWLOCK}: not whole" + (", deleted" if repair else HINT), repair)
+        yield Finding(f"{RWLOCK}: corrupt" + (", deleted" if repair else HINT), repair)
 
 
 def _is_lock(path: Path) -> bool:
     try:
         COMPILED_LOCKFILE_SCHEMA(yaml.safe_load(path.read_text()))
-    except Exception:  # whatever DVC's schema and YAML raise
+    except (yaml.YAMLError, UnicodeDecodeError, Invalid):
         return False
     return True
 

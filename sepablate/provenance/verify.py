@@ -26,7 +26,7 @@ NOT_IN_REPORTS = (layout.RUNS, layout.MEASUREMENTS, layout.SPEEDS, layout.MADE_B
 
 @dataclass
 class Findings:
-    """What was checked, and a line for each thing that is wrong."""
+    """Lines on the checks that were made, and a line for each thing that is wrong."""
 
     checked: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)

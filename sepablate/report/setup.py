@@ -1,4 +1,4 @@
-"""The setup of a report's runs: what they share, where they differ, and the paper's settings."""
+"""The setup of a report's runs: shared settings, differences, and the paper's settings."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

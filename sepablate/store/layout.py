@@ -1,4 +1,4 @@
-"""Where everything lies on disk, relative to the project's root folder, and how files are named."""
+"""Paths and names of all files on disk, relative to the project's root folder."""
 
 from pathlib import Path
 
@@ -95,7 +95,7 @@ def figures(folder: Path) -> list[Path]:
 
 
 def report_prefix(report: str) -> str:
-    """Return what the names of a report's files begin with: none for REPORT, its own for others."""
+    """Return the prefix of the names of a report's files, which is empty for REPORT."""
     return "" if report == REPORT else f"{report.lower()}_"
 
 

@@ -1,4 +1,4 @@
-"""Where MLflow keeps its view: a database here, or the server that MLFLOW_TRACKING_URI names."""
+"""The connection to MLflow: a database here, or the server that MLFLOW_TRACKING_URI names."""
 
 import contextlib
 import logging

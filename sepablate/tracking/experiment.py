@@ -100,7 +100,7 @@ class Experiment:
         return len(gone) + changed
 
     def log(self, record: Record) -> bool:
-        """Add what the record's run lacks; return False if nothing. Archive a run that differs."""
+        """Add the missing parts of a run; return False if none. Archive a run that differs."""
         tags = record.tags | self.tags | {PARENT: self.parent.info.run_id, KEY: record.key}
         tags[DIGEST] = record.digest
         run = self.runs.get(record.slot)
