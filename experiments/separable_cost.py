@@ -1,4 +1,4 @@
-"""What a separable convolution saves, on paper and in time. Howard et al. 2017, section 3.1.
+"""Cost of separable convolutions, counted and timed. Howard et al. 2017, section 3.1.
 
 Question   A separable convolution has 1/N + 1/k^2 of the mult-adds of a standard one with kernel
            size k and N output channels. Does it take that part of its time, forward and backward?
@@ -11,7 +11,7 @@ Deviates   As many channels out as in, and nothing around the layer: no batch no
 from sepablate.study import LayerStudy
 
 STUDY = LayerStudy(
-    title="What a separable convolution saves, on paper and in time",
+    title="Cost of separable convolutions, counted and timed",
     source="arXiv:1704.04861v1 section 3.1, equation 5 and table 3",
     kernels=(3, 5, 7),
     widths=(16, 32, 64, 128, 256, 512),

@@ -81,7 +81,7 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MLflow takes seconds to create one; tests get copies."""
 
     def make(folder: Path) -> None:
-        code = "from sepablate.tracking import store; store.connect()"
+        code = "from sepablate.tracking import connection; connection.connect()"
         path = {**os.environ, "PYTHONPATH": str(ROOT)}
         path.pop("MLFLOW_TRACKING_URI", None)
         subprocess.run([sys.executable, "-c", code], cwd=folder, env=path, check=True)

@@ -1,1 +1,1 @@
-"""From runs on disk to numbers, tables, figures and verdicts; nothing here trains or tracks."""
+"""Turn runs on disk into numbers, tables and verdicts. Nothing here trains, draws or tracks."""

@@ -1,18 +1,24 @@
-"""The numbers of one claim, as a study's runs give them; what they mean is for `verdicts`."""
+"""The effect that a claim is about, as a study's runs measure it; `verdicts` interprets it."""
 
 import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sepablate.analysis import statistics
 from sepablate.analysis.load_runs import Runs
 from sepablate.analysis.statistics import Array, Interval
-from sepablate.study import Claim
+from sepablate.errors import UserError
+from sepablate.store.files import read_text
+from sepablate.study import SPEED, Claim
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 @dataclass(frozen=True)
@@ -29,8 +35,8 @@ class Divergence:
 class Measured:
     """The numbers of one claim. Differences are left - right, as fractions, one per seed.
 
-    p: of the t-test against zero, or against the margin for a claim of equality.
-    images_low, images_high: interval over test images, for final scores alone.
+    p is that of the t-test against zero, or against the margin for a claim of equality. images_low
+    and images_high are the interval over test images, for final scores only.
     """
 
     study: str
@@ -52,8 +58,18 @@ class Measured:
     images_high: float
 
 
+NUMBERS = [field.name for field in dataclasses.fields(Measured) if field.type is float]
+
+
 def measure(study: str, claim: Claim, runs: Runs, labels: Mapping[str, str]) -> Measured:
-    """The numbers of `claim` from the seeds that ended well on both sides."""
+    """Return the numbers of a claim, from the seeds that ended well on both sides.
+
+    Args:
+        study: the name of the study that has the claim.
+        claim: on two of its variants.
+        runs: of its variants.
+        labels: the variants' labels, by name.
+    """
     sides = [claim.left, claim.right]
     scores = runs.scores(claim.metric)[sides].dropna()
     seeds = [int(seed) for seed in scores.index]
@@ -78,7 +94,7 @@ def measure(study: str, claim: Claim, runs: Runs, labels: Mapping[str, str]) -> 
 
 
 def paired_effect(claim: Claim, differences: Array) -> dict[str, float]:
-    """Everything that a claim's paired differences say, by the fields of Measured."""
+    """Return the statistics of a claim's paired differences, by the fields of Measured."""
     mean, low, high = statistics.interval(differences)
     if claim.comparison == "=":
         p = statistics.margin_test(differences, claim.margin)
@@ -97,38 +113,57 @@ def paired_effect(claim: Claim, differences: Array) -> dict[str, float]:
 
 
 def _interval_over_images(claim: Claim, runs: Runs, seeds: list[int]) -> Interval:
-    if claim.metric == "speed" or not seeds:
+    if claim.metric == SPEED or not seeds:
         return Interval(*np.full(3, math.nan))
     return statistics.interval_over_images(
-        runs.of_images(claim.left, seeds), runs.of_images(claim.right, seeds)
+        runs.image_scores(claim.left, seeds), runs.image_scores(claim.right, seeds)
     )
 
 
-def to_json(records: Sequence[Any]) -> str:
-    """Strict JSON of dataclasses: null for nan."""
+def to_json(records: Sequence["DataclassInstance"]) -> str:
+    """Return dataclasses as strict JSON: null for nan."""
     plain = [without_nan(dataclasses.asdict(record)) for record in records]
     return json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def from_json(text: str) -> list[Measured]:
-    """What `to_json` wrote."""
-    return [_measured(entry) for entry in json.loads(text)]
+def read(path: Path) -> list[Measured]:
+    """Return the numbers in a claims.json; UserError if it is another file."""
+    return from_json(read_text(path), str(path))
 
 
-def _measured(entry: dict[str, Any]) -> Measured:
-    fields: dict[str, Any] = dict(entry)
-    fields |= {key: math.nan for key, value in entry.items() if value is None}
-    fields["claim"] = Claim(**entry["claim"])
-    fields["seeds"] = tuple(entry["seeds"])
-    fields["differences"] = tuple(entry["differences"])
-    fields["diverged"] = tuple(Divergence(**each) for each in entry["diverged"])
-    return Measured(**fields)
+def from_json(text: str, source: str) -> list[Measured]:
+    """Return the numbers of the claims that `to_json` wrote.
+
+    Args:
+        text: the JSON.
+        source: where it comes from, for errors.
+
+    Raises UserError for other JSON.
+    """
+    try:
+        return [_parse(entry) for entry in json.loads(text)]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{source}: not the claims of a study: {error!r}") from None
 
 
-def without_nan(value: Any) -> Any:
-    """The same data with None for every nan in it."""
+def _parse(entry: Mapping[str, Any]) -> Measured:
+    numbers = {name: math.nan if entry[name] is None else float(entry[name]) for name in NUMBERS}
+    return Measured(
+        **{
+            **entry,
+            **numbers,
+            "claim": Claim(**entry["claim"]),
+            "seeds": tuple(map(int, entry["seeds"])),
+            "differences": tuple(map(float, entry["differences"])),
+            "diverged": tuple(Divergence(**run) for run in entry["diverged"]),
+        }
+    )
+
+
+def without_nan(value: object) -> object:
+    """Return the same data with None for every nan in it."""
     if isinstance(value, dict):
-        return {key: without_nan(each) for key, each in value.items()}
+        return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [without_nan(each) for each in value]
+        return [without_nan(item) for item in value]
     return None if isinstance(value, float) and math.isnan(value) else value

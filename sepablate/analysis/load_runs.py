@@ -1,6 +1,5 @@
 """The runs of a study, read from disk into one tidy frame."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,136 +9,144 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sepablate.analysis import metrics
-from sepablate.analysis.metrics import Metric
+from sepablate.analysis.metrics import TASK_METRICS, Metric
 from sepablate.errors import UserError
-from sepablate.store.files import corrupt_files
-from sepablate.study import Variant
+from sepablate.store import layout, run_files
+from sepablate.store.files import corrupt_files, read_json
+from sepablate.study import SPEED, Variant
 
-RESULTS = Path("results")
-COLUMNS = ["run_key", "variant", "seed", "step", "metric", "value"]
-DIVERGED = "final/diverged_at_step"
+RAW = "raw"  # in place of a metric's name: the same score, of the raw weights
+Config = dict[str, Any]  # resolved, flat, as in config.json
 
 
 @dataclass(frozen=True)
 class Runs:
-    """frame: one row per number: variant, label, seed, run_key, step, metric, value.
+    """The runs of a study's variants at a scale.
 
-    configs: the resolved config of each variant, by name; seeds: the same in every variant.
-    measure: how their networks are scored.
+    Args:
+        frame: one row per number: variant, label, seed, run_key, step, metric, value.
+        configs: the resolved config of each variant, by name.
+        seeds: the same in every variant.
+        scale: the name of the scale.
+        metric: the score of the variants' task.
     """
 
     frame: pd.DataFrame
-    configs: dict[str, dict[str, Any]]
+    configs: dict[str, Config]
     seeds: list[int]
-    folder: Path
-    measure: Metric
+    scale: str
+    metric: Metric
 
     @property
     def diverged(self) -> dict[tuple[str, int], int]:
         """The step at which a run diverged, by variant and seed; no entry for a whole run."""
-        rows = self.frame[self.frame.metric == DIVERGED]
+        rows = self.frame[self.frame.metric == run_files.DIVERGED]
         return dict(zip(zip(rows.variant, rows.seed, strict=True), rows.step, strict=True))
 
-    def scores(self, metric: str) -> pd.DataFrame:
-        """One number per run: seeds x variants, nan for a run that diverged.
+    def scores(self, name: str) -> pd.DataFrame:
+        """Return one number per run: seeds x variants, nan for a run that diverged.
 
-        metric: the measure's name (final, test images, averaged weights), "raw" (the same of the
-        raw weights), "speed" (mean of the validation curve, raw weights). UserError for others.
+        Args:
+            name: the metric's (final, test images, averaged weights), "raw" (the same of the raw
+                weights) or "speed" (mean of the validation curve, raw weights).
+
+        Raises UserError for another name.
         """
-        measure = self.measure
-        rows_of = {measure.name: measure.final, "raw": measure.raw_final, "speed": measure.curve}
-        if metric not in rows_of:
-            of = f"runs of {', '.join(self.configs)}"
-            raise UserError(f"metric {metric!r} of {of}: choose {measure.name}, speed")
-        rows = self.frame[self.frame.metric == rows_of[metric]]
+        metric = self.metric
+        rows_of = {metric.name: metric.final, RAW: metric.raw_final, SPEED: metric.curve}
+        if name not in rows_of:
+            variants = f"runs of {', '.join(self.configs)}"
+            raise UserError(f"metric {name!r} of {variants}: choose {metric.name}, {SPEED}")
+        rows = self.frame[self.frame.metric == rows_of[name]]
         means = rows.groupby(["seed", "variant"]).value.mean()
         for variant, seed in self.diverged:
             means = means.drop((seed, variant), errors="ignore")
         return means.unstack().reindex(index=self.seeds, columns=list(self.configs))
 
-    def of_images(self, variant: str, seeds: Sequence[int]) -> NDArray[np.float64]:
-        """(seeds, test images): how the averaged weights score on each image, from 0 to 1."""
-        images = self.configs[variant]["test_images"]
-        return np.array([self._of_images(variant, seed, images) for seed in seeds])
+    def image_scores(self, variant: str, seeds: Sequence[int]) -> NDArray[np.float64]:
+        """Return (seeds, test images): the averaged weights' score on each image, from 0 to 1."""
+        return np.array([self._image_scores(variant, seed) for seed in seeds])
 
-    def _of_images(self, variant: str, seed: int, images: int) -> NDArray[np.float64]:
-        """A bit for right or wrong, or float32 precisions."""
-        path = self.folder / variant / f"seed-{seed}.{self.measure.images}"
-        content, bits = _content(path, variant), path.name.endswith("correct.bin")
+    def _image_scores(self, variant: str, seed: int) -> NDArray[np.float64]:
+        """Return the bits that tell right from wrong, or the float32 precisions."""
+        images = self.configs[variant]["test_images"]
+        path = layout.seed_scores(self.scale, variant, seed, self.metric.task)
+        _check_file(path, variant)
+        content, bits = path.read_bytes(), self.metric.task == "single_label"
         if len(content) != (-(-images // 8) if bits else 4 * images):
-            found = f"{len(content)} bytes for {images} images"
-            raise UserError(f"{path}: {found}; {_remedy(variant)}")
+            raise UserError(f"{path}: {len(content)} bytes for {images} images; {_remedy(variant)}")
         if bits:
             return np.unpackbits(np.frombuffer(content, np.uint8), count=images).astype(float)
         return np.frombuffer(content, "<f4").astype(float)
 
 
 def load_runs(variants: Sequence[Variant], scale: str) -> Runs:
-    """All runs of `variants` at `scale`.
+    """Return all runs of `variants` at `scale`.
 
     Raises UserError, with the command that helps, if runs are missing, unfinished or of another
     training than their config says, or if the variants' tasks, seeds or evaluation steps differ.
     """
-    folder = RESULTS / scale / "runs"
-    configs = {each.name: load_config(scale, each.name) for each in variants}
-    seeds = {name: sorted(map(int, each["run_keys"])) for name, each in configs.items()}
-    measure = _measure({name: each["task"] for name, each in configs.items()})
+    configs = {variant.name: load_config(scale, variant.name) for variant in variants}
+    seeds = {name: sorted(map(int, config["run_keys"])) for name, config in configs.items()}
+    metric = _shared_metric({name: config["task"] for name, config in configs.items()})
     frames = []
-    for each in variants:
-        for seed in seeds[each.name]:
-            key = configs[each.name]["run_keys"][str(seed)]
-            run = _run(folder / each.name / f"seed-{seed}.csv", each.name, key, measure)
-            frames.append(run.assign(label=each.label))
+    for variant in variants:
+        for seed in seeds[variant.name]:
+            key = configs[variant.name]["run_keys"][str(seed)]
+            rows = _load_run(layout.seed_rows(scale, variant.name, seed), variant.name, key, metric)
+            frames.append(rows.assign(label=variant.label))
     frame = pd.concat(frames, ignore_index=True)
-    _check_pairing(frame, seeds, measure)
-    return Runs(frame, configs, seeds[variants[0].name], folder, measure)
+    _check_pairing(frame, seeds, metric)
+    return Runs(frame, configs, seeds[variants[0].name], scale, metric)
 
 
-def load_config(scale: str, variant: str) -> dict[str, Any]:
-    """The resolved config of a variant's runs; UserError if there is none."""
-    path = RESULTS / scale / "runs" / variant / "config.json"
-    if wrong := corrupt_files(path.parent):
-        raise UserError(f"{path.parent / wrong[0]}: damaged; {_remedy(variant)}")
-    found = json.loads(_content(path, variant))
-    if not found.get("run_keys"):
+def load_config(scale: str, variant: str) -> Config:
+    """Return the resolved config of a variant's runs; UserError if there is none."""
+    path = layout.variant_config(scale, variant)
+    if corrupt := corrupt_files(path.parent):
+        raise UserError(f"{path.parent / corrupt[0]}: damaged; {_remedy(variant)}")
+    _check_file(path, variant)
+    config = read_json(path, dict)
+    if not isinstance(config.get("run_keys"), dict) or not config["run_keys"]:
         raise UserError(f"{path}: no run_keys; {_remedy(variant)}")
-    if found.get("task") not in metrics.TASK_METRICS:
-        raise UserError(f"{path}: task {found.get('task')!r}; {_remedy(variant)}")
-    return found
+    if config.get("task") not in TASK_METRICS:
+        raise UserError(f"{path}: task {config.get('task')!r}; {_remedy(variant)}")
+    return config
 
 
-def _measure(tasks: dict[str, str]) -> Metric:
-    """Of the task that all variants share."""
+def _shared_metric(tasks: dict[str, str]) -> Metric:
+    """Return the metric of the task that all variants share."""
     first, *others = tasks
     for name in others:
         if tasks[name] != tasks[first]:
-            said = f"{name} is of task {tasks[name]}, {first} of {tasks[first]}"
-            raise UserError(f"{said}: one study compares variants of one task")
-    return metrics.TASK_METRICS[tasks[first]]
+            differ = f"{name} is of task {tasks[name]}, {first} of {tasks[first]}"
+            raise UserError(f"{differ}: one study compares variants of one task")
+    return TASK_METRICS[tasks[first]]
 
 
-def _run(path: Path, variant: str, key: str, measure: Metric) -> pd.DataFrame:
-    _content(path, variant)
-    run = pd.read_csv(path, dtype=str)  # a key may look like a number
-    if list(run.columns) != COLUMNS:
-        raise UserError(f"{path}: columns must be {','.join(COLUMNS)}; {_remedy(variant)}")
-    found = sorted(set(run.run_key))
-    if found != [key]:
+def _load_run(path: Path, variant: str, key: str, metric: Metric) -> pd.DataFrame:
+    _check_file(path, variant)
+    try:
+        rows = pd.DataFrame(run_files.read_run(path), columns=list(run_files.COLUMNS))
+    except UserError as error:
+        raise UserError(f"{error}; {_remedy(variant)}") from None
+    keys = sorted(set(rows.run_key))
+    if keys != [key]:
         raise UserError(
-            f"{path}: run_key {', '.join(found)}, but config.json says {key}; {_remedy(variant)}"
+            f"{path}: run_key {', '.join(keys)}, but config.json says {key}; {_remedy(variant)}"
         )
-    if run.metric.isin([measure.final, DIVERGED]).sum() != 1:
+    if rows.metric.isin([metric.final, run_files.DIVERGED]).sum() != 1:
         raise UserError(f"{path}: has no final result; {_remedy(variant)}")
-    return run.astype({"seed": int, "step": int, "value": float})
+    return rows
 
 
-def _check_pairing(frame: pd.DataFrame, seeds: dict[str, list[int]], measure: Metric) -> None:
+def _check_pairing(frame: pd.DataFrame, seeds: dict[str, list[int]], metric: Metric) -> None:
+    """Raise UserError unless all variants have the same seeds and evaluation steps."""
     first, *others = seeds
-    whole = frame[frame.metric == measure.curve]
-    ended = frame[frame.metric == measure.final].set_index(["variant", "seed"]).index
-    whole = whole[whole.set_index(["variant", "seed"]).index.isin(ended)]
-    steps = {name: set(rows.step) for name, rows in whole.groupby("variant")}
+    curves = frame[frame.metric == metric.curve]
+    whole = frame[frame.metric == metric.final].set_index(["variant", "seed"]).index
+    curves = curves[curves.set_index(["variant", "seed"]).index.isin(whole)]
+    steps = {name: set(rows.step) for name, rows in curves.groupby("variant")}
     for name in others:
         if seeds[name] != seeds[first]:
             raise UserError(
@@ -153,10 +160,9 @@ def _check_pairing(frame: pd.DataFrame, seeds: dict[str, list[int]], measure: Me
             )
 
 
-def _content(path: Path, variant: str) -> bytes:
+def _check_file(path: Path, variant: str) -> None:
     if not path.is_file():
         raise UserError(f"{path}: missing; {_remedy(variant)}")
-    return path.read_bytes()
 
 
 def _remedy(variant: str) -> str:

@@ -1,44 +1,52 @@
-"""How the networks of a task are scored: in the rows of a run, in tables and in words."""
+"""The metrics by which the networks of a task are scored: in run files, in tables and in prose."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+from sepablate.store.run_files import final_metric, validation_metric
+from sepablate.study import TASK_SCORES
 
 
 @dataclass(frozen=True)
 class Metric:
     """The score of a task, a fraction.
 
-    name: in the rows of a run, the columns of a table and a study's claims; label: in a heading.
-    images: the ending of the file with the score of each test image.
+    Args:
+        task: "single_label" or "multi_label".
+        name: in the rows of a run, the columns of a table and a study's claims.
+        label: in a heading.
     """
 
+    task: str
     name: str
     label: str
-    images: str
 
     @property
     def final(self) -> str:
-        """On the test images, of the averaged weights."""
-        return f"final/test_{self.name}_averaged"
+        """The score on the test images, of the averaged weights."""
+        return final_metric(self.name, averaged=True)
 
     @property
     def raw_final(self) -> str:
-        """On the test images, of the raw weights."""
-        return f"final/test_{self.name}"
+        """The score on the test images, of the raw weights."""
+        return final_metric(self.name)
 
     @property
     def curve(self) -> str:
-        """On the validation images, of the raw weights."""
-        return f"validation/{self.name}"
+        """The score on the validation images, of the raw weights."""
+        return validation_metric(self.name)
+
+    @property
+    def validation_column(self) -> str:
+        """The column of a training profile with the mean score."""
+        return f"validation_{self.name}"
 
 
-TASK_METRICS = {
-    "single_label": Metric("accuracy", "accuracy", "correct.bin"),
-    "multi_label": Metric("map_100", "MAP@100", "precision.bin"),
-}
+LABELS = {"single_label": "accuracy", "multi_label": "MAP@100"}
+TASK_METRICS = {task: Metric(task, name, LABELS[task]) for task, name in TASK_SCORES.items()}
 
 
-def metric_of_columns(columns: Iterable[str]) -> Metric:
-    """The measure of a table that has these columns."""
-    found = set(columns)
-    return next(each for each in TASK_METRICS.values() if each.name in found)
+def metric_of_columns(columns: Iterable[object]) -> Metric:
+    """Return the metric of a table that has these columns."""
+    names = set(columns)
+    return next(metric for metric in TASK_METRICS.values() if metric.name in names)

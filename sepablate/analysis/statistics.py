@@ -1,8 +1,11 @@
-"""Statistics of paired differences, at the size of an ablation: a handful of seeds.
+"""Statistics of paired differences, at the size of an ablation: a few seeds.
 
 All functions work along the last axis: (..., n) differences give (...) numbers, or one number.
-Where the data cannot say, they say nan: one difference alone, or differences that are all equal,
-have no spread to measure a mean by.
+Where a number is undefined they return nan: a single difference, or differences that are all equal,
+have no spread.
+
+scipy has the distributions, but neither Holm's method nor equivalence tests, and its t-test neither
+tests against a margin nor returns nan for differences that are equal up to rounding.
 """
 
 import bisect
@@ -26,7 +29,7 @@ MOST_SEEDS = 1_000_000
 
 
 class Interval(NamedTuple):
-    """A mean and the interval about it."""
+    """A mean and the interval around it."""
 
     mean: Array
     low: Array
@@ -34,7 +37,7 @@ class Interval(NamedTuple):
 
 
 def deviation(differences: Array) -> Array:
-    """Standard deviation (n - 1); nan for fewer than two differences or equal ones."""
+    """Return the standard deviation (n - 1); nan for fewer than two differences or equal ones."""
     if differences.shape[-1] < 2:
         return np.full(differences.shape[:-1], math.nan)
     constant = np.ptp(differences, axis=-1) <= EQUAL
@@ -42,7 +45,7 @@ def deviation(differences: Array) -> Array:
 
 
 def interval(differences: Array, confidence: float = 0.95) -> Interval:
-    """Student's t interval of the mean."""
+    """Return Student's t interval of the mean."""
     n = differences.shape[-1]
     mean = _mean(differences)
     half = stats.t.isf((1 - confidence) / 2, max(n - 1, 1)) * _error(differences)
@@ -50,20 +53,20 @@ def interval(differences: Array, confidence: float = 0.95) -> Interval:
 
 
 def cohens_dz(differences: Array) -> Array:
-    """Standardised effect of a paired design: mean over standard deviation of the differences."""
+    """Return the standardised effect of a paired design: mean over standard deviation."""
     return _mean(differences) / deviation(differences)
 
 
 def t_test(differences: Array) -> Array:
-    """Two-sided p-value of "the mean is zero": the paired t-test."""
+    """Return the two-sided p-value of "the mean is zero": the paired t-test."""
     t = _mean(differences) / _error(differences)
     return 2 * stats.t.sf(np.abs(t), differences.shape[-1] - 1)
 
 
 def margin_test(differences: Array, margin: float) -> Array:
-    """Two-sided p-value of "the mean lies within +-margin": the t-test against the nearer end.
+    """Return the two-sided p-value of "the mean lies within +-margin".
 
-    1 where the observed mean lies within.
+    It is that of the t-test against the nearer end; 1 where the observed mean lies within.
     """
     mean = _mean(differences)
     t = (np.abs(mean) - margin) / _error(differences)
@@ -71,16 +74,22 @@ def margin_test(differences: Array, margin: float) -> Array:
 
 
 def tost(differences: Array, margin: float) -> Array:
-    """p-value of "the mean lies outside +-margin": two one-sided t-tests (TOST), the larger p."""
+    """Return the p-value of "the mean lies outside +-margin": the larger of two t-tests (TOST)."""
     mean, error = _mean(differences), _error(differences)
     t = (margin - np.abs(mean)) / error
     return stats.t.sf(t, differences.shape[-1] - 1)
 
 
 def sign_flip(differences: Array, generator: np.random.Generator, draws: int = DRAWS) -> float:
-    """Two-sided p-value of "the differences are symmetric about zero", for (n,) differences.
+    """Return the two-sided p-value of "the differences are symmetric about zero".
 
-    Exact over all 2^n signs up to n = 16, so never below 2 / 2^n; beyond that `draws` random signs.
+    It is exact over all 2^n signs up to n = 16, so never below 2 / 2^n. (scipy's permutation_test
+    doubles the smaller tail, which is another number for random signs.)
+
+    Args:
+        differences: (n,).
+        generator: draws the signs beyond n = 16.
+        draws: how many random signs are then tried.
     """
     n = len(differences)
     if n == 0:
@@ -97,9 +106,9 @@ def sign_flip(differences: Array, generator: np.random.Generator, draws: int = D
 
 
 def holm(p: Array) -> Array:
-    """Holm's adjusted p-values of a family; valid however its tests depend on each other.
+    """Return Holm's adjusted p-values of a family; its tests may depend on each other.
 
-    nan counts as a member of the family that shows nothing, and stays nan.
+    nan counts as a member of the family with p = 1, and stays nan.
     """
     known = np.where(np.isnan(p), 1.0, p)
     order = np.argsort(known, axis=-1, kind="stable")
@@ -110,7 +119,7 @@ def holm(p: Array) -> Array:
 
 
 def power(effect: float, n: int, level: float = LEVEL) -> float:
-    """Probability that a two-sided paired t-test of n seeds finds a true standardised effect."""
+    """Return the power of a two-sided paired t-test of n seeds for a true standardised effect."""
     critical, shift = stats.t.isf(level / 2, n - 1), abs(effect) * math.sqrt(n)
     wrong_sign = stats.nct.cdf(-critical, n - 1, shift)  # nan where it is below 1e-13
     return float(stats.nct.sf(critical, n - 1, shift) + np.nan_to_num(wrong_sign))
@@ -118,7 +127,7 @@ def power(effect: float, n: int, level: float = LEVEL) -> float:
 
 @functools.cache
 def detectable_effect(n: int, level: float = LEVEL, wanted: float = POWER) -> float:
-    """The smallest true standardised effect that n seeds find with the wanted power."""
+    """Return the smallest true standardised effect that n seeds find with the wanted power."""
     if n < 2:
         return math.nan
     high = 1.0
@@ -128,25 +137,28 @@ def detectable_effect(n: int, level: float = LEVEL, wanted: float = POWER) -> fl
 
 
 def seeds_needed(effect: float, level: float = LEVEL, wanted: float = POWER) -> int | None:
-    """The fewest seeds that find a true standardised effect with the wanted power.
+    """Return the fewest seeds that find a true standardised effect with the wanted power.
 
     None if a million would not do, as for an effect of zero, or if the effect is nan.
     """
     if math.isnan(effect):
         return None
     choices = range(2, MOST_SEEDS + 1)
-    found = bisect.bisect_left(choices, wanted, key=lambda n: power(effect, n, level))
-    return choices[found] if found < len(choices) else None
+    index = bisect.bisect_left(choices, wanted, key=lambda n: power(effect, n, level))
+    return choices[index] if index < len(choices) else None
 
 
 def interval_over_images(left: Array, right: Array) -> Interval:
-    """95 % interval of the difference in mean score of two variants, over test images.
+    """Return the 95 % interval of the difference in mean score of two variants, over test images.
 
-    left, right: (seeds, images), the score of each image: 0 or 1 for its class, or its average
-    precision; paired in both axes.
     The differences are averaged over the seeds, image by image; the t interval of these (images,)
     means follows. It holds for these trained networks on further images of the same kind, while
     the interval over seeds holds for further trainings on these test images.
+
+    Args:
+        left: (seeds, images), the score of each image: 0 or 1 for its class, or its average
+            precision.
+        right: the same of the other variant, paired in both axes.
     """
     return interval((left - right).mean(axis=0))
 
@@ -158,5 +170,5 @@ def _mean(differences: Array) -> Array:
 
 
 def _error(differences: Array) -> Array:
-    """Standard error of the mean."""
+    """Return the standard error of the mean."""
     return deviation(differences) / math.sqrt(max(differences.shape[-1], 1))

@@ -1,37 +1,44 @@
-"""The table of a study: what each variant is, costs and reaches."""
+"""The table of a study: the cost and the scores of each variant."""
 
 import io
-import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from sepablate.analysis import metrics, statistics
-from sepablate.analysis.load_runs import Runs
+from sepablate.analysis.formatting import markdown_table, percent, scientific, with_interval
+from sepablate.analysis.load_runs import RAW, Runs
 from sepablate.analysis.metrics import Metric
+from sepablate.errors import UserError
+from sepablate.store.files import read_text
 from sepablate.study import Study
 
+Row = Mapping[Hashable, Any]  # of a table, by column
+TEXTS = ("variant", "label", "baseline", "diverged", "run_keys")
+COUNTS = ("parameters", "mult_adds", "weight_decay", "n", "pairs")
 HEADER = (
     "Variant",
     "Parameters",
     "Mult-adds (M)",
     "Weight decay",
     "n",
-    "Test {measure} (%)",
+    "Test {metric} (%)",
     "Raw weights (%)",
     "Difference to {baseline} (points)",
 )
 
 
 def summarise(study: Study, runs: Runs) -> pd.DataFrame:
-    """One row per variant; scores and differences as fractions, with 95 % t intervals.
+    """Return one row per variant; scores and differences as fractions, with 95 % t intervals.
 
-    The columns of the scores have the measure's name in theirs: accuracy, raw_accuracy.
-    n: seeds that did not diverge; pairs: those of them that the baseline has too.
+    The columns of the scores have the metric's name in theirs: accuracy, raw_accuracy. n counts the
+    seeds that did not diverge, pairs those of them that the baseline has too.
     """
-    measure = runs.measure.name
-    final, raw = runs.scores(measure), runs.scores("raw")
+    score = runs.metric.name
+    final, raw = runs.scores(score), runs.scores(RAW)
     rows = []
     for variant in study.all_variants:
         name, config = variant.name, runs.configs[variant.name]
@@ -46,8 +53,8 @@ def summarise(study: Study, runs: Runs) -> pd.DataFrame:
                 "mult_adds": config["mult_adds"],
                 "weight_decay": config["weight_decay"],
                 "n": len(scores),
-                **_interval(measure, scores),
-                **_interval(f"raw_{measure}", raw[name].dropna().to_numpy()),
+                **_interval(score, scores),
+                **_interval(f"raw_{score}", raw[name].dropna().to_numpy()),
                 "pairs": len(differences),
                 **_interval("difference", differences),
                 "diverged": _diverged(name, runs),
@@ -58,35 +65,63 @@ def summarise(study: Study, runs: Runs) -> pd.DataFrame:
 
 
 def to_csv(summary: pd.DataFrame) -> str:
-    """All digits, as fractions."""
+    """Return the table as CSV: all digits, as fractions."""
     return summary.to_csv(index=False, lineterminator="\n")
 
 
-def from_csv(text: str) -> pd.DataFrame:
-    """What `to_csv` wrote, to the last digit."""
-    strings = {"diverged": str, "run_keys": str}
-    return pd.read_csv(io.StringIO(text), dtype=strings).fillna({"diverged": ""})
+def read(path: Path) -> pd.DataFrame:
+    """Return the table in a file that `to_csv` wrote; UserError if it is another file."""
+    return from_csv(read_text(path), str(path))
+
+
+def from_csv(text: str, source: str) -> pd.DataFrame:
+    """Return the table that `to_csv` wrote, to the last digit.
+
+    Args:
+        text: the CSV.
+        source: where it comes from, for errors.
+
+    Raises UserError for another table.
+    """
+    try:
+        summary = pd.read_csv(io.StringIO(text), dtype=dict.fromkeys(TEXTS, str))
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise UserError(f"{source}: not a CSV table: {error}") from None
+    scores = [task.name for task in metrics.TASK_METRICS.values() if task.name in summary]
+    estimates = [*scores[:1], *(f"raw_{name}" for name in scores[:1]), "difference"]
+    numbers = [*COUNTS, *(f"{name}{end}" for name in estimates for end in ("", "_low", "_high"))]
+    missing = [name for name in (*TEXTS, *numbers) if name not in summary]
+    if missing or not scores or summary.empty:
+        raise UserError(f"{source}: not the table of a study: lacks {', '.join(missing) or 'rows'}")
+    summary = summary.fillna({"diverged": ""})
+    wrong = [name for name in numbers if not is_numeric_dtype(summary[name])]
+    wrong += [name for name in TEXTS if summary[name].isna().any()]
+    if wrong:
+        raise UserError(f"{source}: invalid values in column {', '.join(wrong)}")
+    return summary
 
 
 def run_keys(summaries: Iterable[pd.DataFrame]) -> str:
-    """The runs behind tables as `variant seed:key seed:key; variant ...`, each variant once."""
-    rows = [row for each in summaries for row in zip(each.variant, each.run_keys, strict=True)]
-    return "; ".join(f"{variant} {keys}" for variant, keys in dict(rows).items())
+    """Return the runs of some tables as `variant seed:key seed:key; variant ...`, each once."""
+    keys: dict[str, str] = {}
+    for summary in summaries:
+        keys |= zip(summary.variant, summary.run_keys, strict=True)
+    return "; ".join(f"{variant} {pairs}" for variant, pairs in keys.items())
 
 
 def to_markdown(summary: pd.DataFrame) -> str:
-    """Rounded, in percent and percentage points; the first row is the baseline."""
-    measure, baseline = metrics.metric_of_columns(map(str, summary)), summary.label[0]
-    header = [each.format(baseline=baseline, measure=measure.label) for each in HEADER]
-    return markdown(header, [_cells(row, measure) for row in summary.to_dict("records")])
+    """Return the table rounded, in percent and percentage points; the baseline comes first."""
+    metric, baseline = metrics.metric_of_columns(summary), summary.label[0]
+    header = [head.format(baseline=baseline, metric=metric.label) for head in HEADER]
+    return markdown_table(header, [_cells(row, metric) for row in summary.to_dict("records")])
 
 
-def score(row: Mapping[Hashable, Any], measure: Metric) -> str:
-    """The final score of a row of a table, with its interval, in percent."""
-    return with_interval(*(row[f"{measure.name}{end}"] for end in ("", "_low", "_high")))
+def score_cell(row: Row, metric: Metric) -> str:
+    """Return the final score of a row of a table, with its interval, in percent."""
+    return with_interval(*(row[f"{metric.name}{end}"] for end in ("", "_low", "_high")))
 
 
-def _cells(row: Mapping[Hashable, Any], measure: Metric) -> list[str]:
+def _cells(row: Row, metric: Metric) -> list[str]:
     if row["variant"] == row["baseline"]:
         difference = "–"
     else:
@@ -99,32 +134,10 @@ def _cells(row: Mapping[Hashable, Any], measure: Metric) -> list[str]:
         f"{row['mult_adds'] / 1e6:,.2f}",
         scientific(row["weight_decay"]),
         "; ".join(filter(None, [str(row["n"]), row["diverged"]])),
-        score(row, measure),
-        percent(row[f"raw_{measure.name}"]),
+        score_cell(row, metric),
+        percent(row[f"raw_{metric.name}"]),
         difference + (f", {row['pairs']} pairs" if row["pairs"] < row["n"] else ""),
     ]
-
-
-def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A GitHub table."""
-    lines = [header, ["---"] * len(header), *rows]
-    cells = [[cell.replace("|", "\\|") for cell in line] for line in lines]
-    return "".join(f"| {' | '.join(line)} |\n" for line in cells)
-
-
-def percent(fraction: float, sign: str = "-") -> str:
-    """A fraction in percent, or a difference of fractions in points: two decimals, – for nan."""
-    return "–" if math.isnan(fraction) else f"{100 * fraction:{sign}.2f}".replace("-", "−")
-
-
-def with_interval(mean: float, low: float, high: float, sign: str = "-") -> str:
-    """A mean and its interval, in percent or points."""
-    return f"{percent(mean, sign)} [{percent(low, sign)}, {percent(high, sign)}]"
-
-
-def scientific(number: float) -> str:
-    """1e-5 for 0.00001."""
-    return f"{number:g}".replace("e-0", "e-")
 
 
 def _interval(name: str, values: statistics.Array) -> dict[str, float]:

@@ -1,9 +1,16 @@
-"""Verdicts in words, with every number that an honest sentence needs."""
+"""Verdicts as sentences, with every number that they rest on."""
 
 import math
+from collections.abc import Sequence
 
+from sepablate.analysis.formatting import (
+    capitalize,
+    markdown_table,
+    percent,
+    probability,
+    with_interval,
+)
 from sepablate.analysis.statistics import LEVEL
-from sepablate.analysis.summary_table import markdown, percent, with_interval
 from sepablate.analysis.verdicts import Verdict
 
 METRICS = {
@@ -11,11 +18,11 @@ METRICS = {
     "map_100": "final test MAP@100",
     "speed": "mean validation score over the curve",
 }
-WORDS = {
+OUTCOMES = {
     "holds": "The claim holds here.",
     "contradicted": "The claim is contradicted here.",
     "equivalent": "The two are equivalent here: the difference claimed is smaller than the margin.",
-    "inconclusive": "This cannot be told apart from no difference.",
+    "inconclusive": "The difference is not distinguishable from zero.",
 }
 EQUALITY_OPEN = "The difference is shown neither to be within the margin nor to be beyond it."
 SCORECARD = (
@@ -29,58 +36,49 @@ SCORECARD = (
 )
 
 
-def scorecard(verdicts: list[Verdict]) -> str:
-    """One line per claim of the report."""
+def scorecard(verdicts: Sequence[Verdict]) -> str:
+    """Return a table with one line per claim of the report."""
     rows = [
         (
-            capital(each.measured.claim.statement),
-            capital(each.measured.claim.section),
-            METRICS[each.measured.claim.metric],
-            difference(each),
-            str(len(each.measured.seeds)),
-            probability(each.p_adjusted),
-            f"**{each.outcome}**" + " \\*" * bool(each.measured.diverged),
+            capitalize(verdict.measured.claim.statement),
+            capitalize(verdict.measured.claim.section),
+            METRICS[verdict.measured.claim.metric],
+            difference(verdict),
+            str(len(verdict.measured.seeds)),
+            probability(verdict.p_adjusted),
+            f"**{verdict.outcome}**" + " \\*" * bool(verdict.measured.diverged),
         )
-        for each in verdicts
+        for verdict in verdicts
     ]
-    return markdown(SCORECARD, rows)
+    return markdown_table(SCORECARD, rows)
 
 
 def sentence(verdict: Verdict) -> str:
-    """What the runs say of one claim."""
+    """Return the result of one claim, in full."""
     measured, claim = verdict.measured, verdict.measured.claim
-    return " ".join(
-        filter(
-            None,
-            [
-                f"*{capital(claim.statement)}* ({place(claim.section)}).",
-                f"At this scale (n = {len(measured.seeds)} paired seeds), the difference in "
-                f"{METRICS[claim.metric]}, {measured.left_label} minus {measured.right_label}, is "
-                f"{difference(verdict)} points (95 % interval over seeds; {_beside(verdict)}).",
-                _diverged(verdict),
-                _word(verdict),
-            ],
-        )
-    )
+    parts = [
+        f"*{capitalize(claim.statement)}* ({section(claim.section)}).",
+        f"At this scale (n = {len(measured.seeds)} paired seeds), the difference in "
+        f"{METRICS[claim.metric]}, {measured.left_label} minus {measured.right_label}, is "
+        f"{difference(verdict)} points (95 % interval over seeds; {_statistics(verdict)}).",
+        _divergence(verdict),
+        _outcome(verdict),
+    ]
+    return " ".join(filter(None, parts))
 
 
-def place(section: str) -> str:
-    """Where a claim stands: "section 4.6"; or "table 4", which needs no such word."""
-    return f"section {section}" if section[0].isdigit() else section
+def section(name: str) -> str:
+    """Return the place of a claim: "section 4.6", or "table 4", which needs no such word."""
+    return f"section {name}" if name[0].isdigit() else name
 
 
 def difference(verdict: Verdict) -> str:
-    """The mean difference and its interval, in points."""
+    """Return the mean difference and its interval, in points."""
     measured = verdict.measured
     return with_interval(measured.mean, measured.low, measured.high, sign="+")
 
 
-def probability(p: float) -> str:
-    """A p-value to three decimals; – for nan."""
-    return "–" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _beside(verdict: Verdict) -> str:
+def _statistics(verdict: Verdict) -> str:
     measured = verdict.measured
     parts = [
         f"adjusted p {probability(verdict.p_adjusted)}",
@@ -94,30 +92,32 @@ def _beside(verdict: Verdict) -> str:
     return "; ".join(parts)
 
 
-def _diverged(verdict: Verdict) -> str:
-    lost = verdict.measured.diverged
-    if not lost:
+def _divergence(verdict: Verdict) -> str:
+    diverged = verdict.measured.diverged
+    if not diverged:
         return ""
-    named = ", ".join(f"seed {e.seed} of {e.label} diverged at step {e.step}" for e in lost)
+    runs = ", ".join(
+        f"seed {run.seed} of {run.label} diverged at step {run.step}" for run in diverged
+    )
     return (
-        f"{capital(named)}: left out on both sides, and the other seeds cannot speak "
-        f"for a variant that diverged."
+        f"{capitalize(runs)}: left out on both sides; the other seeds are no evidence for a "
+        "variant that diverged."
     )
 
 
-def _word(verdict: Verdict) -> str:
+def _outcome(verdict: Verdict) -> str:
     if math.isnan(verdict.measured.deviation):
         return "No verdict: fewer than two pairs, or all differences equal."
     if verdict.outcome != "inconclusive":
-        return WORDS[verdict.outcome] + _caveats(verdict)
+        return OUTCOMES[verdict.outcome] + _caveats(verdict)
     if verdict.p_adjusted < LEVEL or verdict.within_margin:
         return "No verdict, because of the divergence."
     equality = verdict.measured.claim.comparison == "="
-    return f"{EQUALITY_OPEN if equality else WORDS['inconclusive']} {_power(verdict)}"
+    return f"{EQUALITY_OPEN if equality else OUTCOMES['inconclusive']} {_power(verdict)}"
 
 
 def _caveats(verdict: Verdict) -> str:
-    """What keeps a difference that exists from meaning much."""
+    """Return the reasons why a significant difference may mean little."""
     measured = verdict.measured
     if verdict.p_adjusted >= LEVEL:
         return ""
@@ -130,11 +130,6 @@ def _power(verdict: Verdict) -> str:
     n, margin = len(verdict.measured.seeds), percent(verdict.measured.claim.margin)
     needed = f"{verdict.seeds_needed:,} seeds" if verdict.seeds_needed else "over a million seeds"
     return (
-        f"With the spread seen, {n} seeds find a true difference of "
+        f"With the observed spread, {n} seeds detect a true difference of "
         f"{percent(verdict.detectable)} points with 80 % power; one of {margin} needs {needed}."
     )
-
-
-def capital(words: str) -> str:
-    """The same with a capital at its start."""
-    return words[0].upper() + words[1:]

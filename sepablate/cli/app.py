@@ -67,19 +67,36 @@ def study_(
         bool, typer.Option("--partial", help="Leave out, and name, variants without runs.")
     ] = False,
 ) -> None:
-    """Make the table, the figure and the numbers on each claim of a study from its runs."""
-    declared, chosen = study.load(name), scale_name(scale)
-    if not declared.all_variants:  # a study of layers has no runs; their times are taken first
-        from sepablate.profiling import layer_timing
+    """Make the table, the figure and the numbers on each claim of a study from its runs.
 
-        layer_timing.study_times(name, chosen)
-    from sepablate.analysis.partial import trained
+    A study of layers has no runs: `sepablate layers` times it.
+    """
+    study.load(name)
+    chosen = scale_name(scale)
+    from sepablate.analysis.partial import trained_part
     from sepablate.report import outputs
 
-    part = trained(name, chosen) if partial else None
-    outputs.study_outputs(name, chosen, part)
-    if mlflow and declared.all_variants:  # without runs there may be nothing yet to show it beside
+    outputs.study_outputs(name, chosen, trained_part(name, chosen) if partial else None)
+    if mlflow:
         _publish(chosen, [name])
+
+
+@app.command()
+def layers(
+    names: Annotated[list[str], typer.Argument(metavar="STUDY...", help="In this order.")],
+    scale: ScaleOption = None,
+) -> None:
+    """Time the layers of studies that train nothing, and write their report, COSTS."""
+    for name in names:
+        study.load_layers(name)
+    chosen = scale_name(scale)
+    from sepablate.profiling import layer_timing
+    from sepablate.report import outputs
+
+    for name in names:
+        layer_timing.study_times(name, chosen)
+    outputs.layer_outputs(names, chosen)
+    print(f"report: results/{chosen}/COSTS.md")
 
 
 @app.command()
@@ -89,11 +106,14 @@ def report(
     scale: ScaleOption = None,
     mlflow: MlflowOption = True,
 ) -> None:
-    """Decide the verdict on every claim and write the report."""
+    """Decide the verdict on every claim of some comparisons and write the report.
+
+    `sepablate layers` writes the report on studies of layers.
+    """
     if not name.isidentifier():
         raise UserError(f"report name {name!r}: choose letters, digits and underscores")
-    for each in names:
-        study.load(each)
+    for study_name in names:
+        study.load(study_name)
     chosen = scale_name(scale)
     from sepablate.report import outputs
 
@@ -159,6 +179,8 @@ def list_() -> None:
         print(f"{name}: {declared.title}")
         for variant in declared.all_variants:
             print(f"    {variant.name:27} {variant.label}")
+    for name in study.layer_names():
+        print(f"{name}: {study.load_layers(name).title}")
 
 
 app.command()(provenance.trace)

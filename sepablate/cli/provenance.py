@@ -12,7 +12,7 @@ from sepablate.cli.options import scale_name
 def trace(
     path: Annotated[Path, typer.Argument(help="results/<scale>/<study>, a file in it, a report.")],
 ) -> None:
-    """Name the runs behind a table, a figure or a report, and what makes them again."""
+    """Name the runs of a table, a figure or a report, and the commands that make them again."""
     from sepablate.provenance import trace
 
     print(trace.trace(path), end="")
@@ -23,15 +23,15 @@ def verify(
         str | None, typer.Option(help="A scale of params.yaml; default: the selected one.")
     ] = None,
 ) -> None:
-    """Check that the results follow from the runs, and say what a fresh run reproduced."""
+    """Check that the results follow from the runs, and report how well a rerun reproduced them."""
     name = scale_name(scale)
     from sepablate.provenance import verify
 
-    found = verify.verify(name)
-    for line in found.said:
+    findings = verify.verify(name)
+    for line in findings.checked:
         print(line)
-    for line in found.wrong:
+    for line in findings.wrong:
         print(f"sepablate: {line}", file=sys.stderr)
-    if found.wrong:
+    if findings.wrong:
         raise typer.Exit(1)
     print(f"results/{name}: all agrees")

@@ -65,8 +65,9 @@ class Stage:
 
     def layer_timing_seconds(self, scale: str) -> float:
         """Return the most that it spends on timing layers, unless their times are stored."""
-        declared = study.load(self.short_name) if self.compares else None
-        return declared.at(scale).seconds if isinstance(declared, study.LayerStudy) else 0.0
+        if self.short_name not in study.layer_names():
+            return 0.0
+        return study.load_layers(self.short_name).at(scale).seconds
 
 
 def query_dvc(scale: str, everything: bool) -> list[Stage]:

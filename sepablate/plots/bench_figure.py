@@ -1,4 +1,4 @@
-"""The figure of the benchmark: the suite's steps beside those of its peers."""
+"""The figure of the benchmark: step times of this package and of others."""
 
 from collections.abc import Mapping
 
@@ -15,7 +15,7 @@ OURS = "sepablate"
 
 
 def draw(frame: pd.DataFrame, titles: Mapping[str, str]) -> bytes:
-    """A panel a case: how many times our seconds a step takes, median and range; png."""
+    """Return a PNG with a panel per case: step time relative to ours, median and range."""
     steps = frame[frame.metric == "seconds"]
     names = [name for name in titles if name in set(steps.case)]
     counts = [steps[steps.case == name].contender.nunique() for name in names]
@@ -27,12 +27,12 @@ def draw(frame: pd.DataFrame, titles: Mapping[str, str]) -> bytes:
         for name, axis in zip(names, panels, strict=True):
             ours = values(frame, name, OURS, "seconds")
             contenders = list(steps[steps.case == name].contender.unique())
-            for place, contender in enumerate(contenders):
+            for row, contender in enumerate(contenders):
                 ratio = values(frame, name, contender, "seconds") / ours
                 low, middle, high = np.quantile(ratio, (0, 0.5, 1))
                 axis.errorbar(
                     middle,
-                    place,
+                    row,
                     xerr=[[middle - low], [high - middle]],
                     marker="o" if contender == OURS else "D",
                     markersize=4.5,
@@ -40,7 +40,7 @@ def draw(frame: pd.DataFrame, titles: Mapping[str, str]) -> bytes:
                 )
                 axis.annotate(
                     f"{middle:.2f}",
-                    (high, place),
+                    (high, row),
                     (6, 0),
                     textcoords="offset points",
                     va="center",
@@ -66,23 +66,23 @@ def draw(frame: pd.DataFrame, titles: Mapping[str, str]) -> bytes:
 
 
 def machine(frame: pd.DataFrame) -> str:
-    """What it ran on, the accelerator first where there is one."""
+    """Return the hardware that was timed, the accelerator first where there is one."""
     last = latest(frame)
     accelerator = f"{last.accelerator}, " if on_accelerator(frame) else ""
     return f"{accelerator}{last.processor}, {last.cores} cores"
 
 
 def on_accelerator(frame: pd.DataFrame) -> bool:
-    """Whether the numbers are of an accelerator."""
+    """Return whether the numbers are of an accelerator."""
     return latest(frame).accelerator != "none"
 
 
 def latest(frame: pd.DataFrame) -> pd.Series:
-    """A row of the last day on which something was measured."""
+    """Return a row of the last day with measurements."""
     return frame.sort_values("date", kind="stable").iloc[-1]
 
 
 def values(frame: pd.DataFrame, case: str, contender: str, metric: str) -> np.ndarray:
-    """The numbers of one contender, by turn."""
+    """Return the numbers of one contender, by turn."""
     rows = frame[(frame.case == case) & (frame.contender == contender) & (frame.metric == metric)]
     return rows.sort_values("turn").value.to_numpy()

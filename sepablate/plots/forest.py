@@ -9,11 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sepablate.analysis import wording
+from sepablate.analysis.formatting import capitalize
 from sepablate.analysis.verdicts import Verdict
 from sepablate.plots import study_figure
 from sepablate.plots.style import RC_PARAMS, Style
 
-# A colour and a shape for each word; the word stands beside, so neither has to be known by heart.
+# The outcome is also printed, so that nobody has to learn the colours and shapes.
 OUTCOME_STYLES = {
     "holds": Style("#0072B2", "-", "s"),
     "contradicted": Style("#D55E00", "-", "X"),
@@ -21,18 +22,26 @@ OUTCOME_STYLES = {
     "inconclusive": Style("#666666", "-", "o"),
 }
 WIDTH, HEAD, FOOT = 4.8, 0.05, 0.45  # inches
-MANY = 10  # claims, beyond which the plot must have low rows to fit on a page
+MANY = 10  # claims, beyond which the rows must be low for the plot to fit on a page
 CHARACTERS = 74  # in a line of a claim
+FRACTION_AND_ROW = ("figure fraction", "data")  # of x and y
 LINE: dict[str, Any] = {
-    "xycoords": ("figure fraction", "data"),
-    "textcoords": ("figure fraction", "data"),
+    "xycoords": FRACTION_AND_ROW,
+    "textcoords": FRACTION_AND_ROW,
     "arrowprops": {"arrowstyle": "-", "color": "#CCCCCC", "linewidth": 0.6},
 }
 
 
 class Row(NamedTuple):
-    """In inches: its height, half of the band's, from the band up to the claim, from its middle
-    down to the result's. line: whether one parts it from the row above."""
+    """The sizes of a row, in inches.
+
+    Args:
+        height: of the row.
+        band: half of the height of the margin's band.
+        gap: from the band up to the claim.
+        lower: from the row's middle down to the result.
+        line: whether a line separates it from the row above.
+    """
 
     height: float
     band: float
@@ -45,12 +54,15 @@ HIGH, LOW = Row(0.76, 0.1216, 0.038, 0, False), Row(0.63, 0.085, 0.03, 0.055, Tr
 
 
 def draw(verdicts: Sequence[Verdict], kind: str, description: str) -> bytes:
-    """The forest plot of a report as "png" or "svg"; the same bytes for the same verdicts.
+    """Return the forest plot of a report; the same bytes for the same verdicts.
 
-    description: the run keys behind it, kept in its metadata.
+    Args:
+        verdicts: of the report, a row for each.
+        kind: "png" or "svg".
+        description: the run keys that it shows, kept in its metadata.
     """
     with matplotlib.style.context(["default", RC_PARAMS]):
-        height = HEAD + rows_of(verdicts).height * max(len(verdicts), 1) + FOOT
+        height = HEAD + row_sizes(verdicts).height * max(len(verdicts), 1) + FOOT
         figure = Figure(figsize=(WIDTH, height), dpi=200)
         figure.subplots_adjust(
             left=0.03, right=0.66, bottom=FOOT / height, top=(height - HEAD) / height
@@ -59,19 +71,19 @@ def draw(verdicts: Sequence[Verdict], kind: str, description: str) -> bytes:
         return study_figure.render(figure, kind, description)
 
 
-def rows_of(verdicts: Sequence[Verdict]) -> Row:
-    """Low ones for many claims, if none takes two lines."""
-    short = all(len(each.measured.claim.statement) <= CHARACTERS for each in verdicts)
+def row_sizes(verdicts: Sequence[Verdict]) -> Row:
+    """Return the sizes of the rows: low ones for many claims, if none takes two lines."""
+    short = all(len(verdict.measured.claim.statement) <= CHARACTERS for verdict in verdicts)
     return LOW if len(verdicts) > MANY and short else HIGH
 
 
 def forest(verdicts: Sequence[Verdict], axis: Axes) -> Axes:
-    """Row by row the claim, and below it mean, 95 % interval, margin and zero; verdict beside.
+    """Draw a row per claim: its text, its mean, 95 % interval, margin and zero, and its verdict.
 
-    A claim without an interval has a mean alone, one without seeds nothing.
+    A claim without an interval has only a mean, one without seeds neither.
     """
-    height, *inches, line = rows_of(verdicts)
-    band, gap, lower = (each / height for each in inches)
+    height, *inches, line = row_sizes(verdicts)
+    band, gap, lower = (size / height for size in inches)
     for row, verdict in enumerate(verdicts):
         measured, style = verdict.measured, OUTCOME_STYLES[verdict.outcome]
         mean, low, high, margin = (
@@ -83,7 +95,7 @@ def forest(verdicts: Sequence[Verdict], axis: Axes) -> Axes:
         axis.plot([low, high], [row, row], color=style.colour, linewidth=1.6)
         face = "white" if verdict.outcome == "inconclusive" else style.colour
         axis.plot(mean, row, style.marker, color=style.colour, markerfacecolor=face, markersize=5.5)
-        _words(verdict, row - band - gap, row + lower, axis)
+        _write(verdict, row - band - gap, row + lower, axis)
         if line and row:
             above = row - 0.69
             axis.annotate("", (0.98, above), (0.02, above), **LINE)
@@ -96,20 +108,32 @@ def forest(verdicts: Sequence[Verdict], axis: Axes) -> Axes:
     return axis
 
 
-def _words(verdict: Verdict, above: float, beside: float, axis: Axes) -> None:
-    """The claim above its interval; difference, n and verdict to the right of it."""
+def _write(verdict: Verdict, above: float, middle: float, axis: Axes) -> None:
+    """Write the claim above its interval, and difference, n and verdict to the right of it.
+
+    Args:
+        verdict: of the claim.
+        above: where the claim's text ends, in rows.
+        middle: the height of the result, in rows.
+        axis: to write on.
+    """
     measured, claim = verdict.measured, verdict.measured.claim
-    claimed = "\n".join(textwrap.wrap(wording.capital(claim.statement), CHARACTERS))
+    statement = "\n".join(textwrap.wrap(capitalize(claim.statement), CHARACTERS))
     compared = f"{measured.left_label} {claim.comparison} {measured.right_label}"
-    section = f"{wording.capital(wording.place(claim.section))}: {compared}"
-    found = f"{wording.difference(verdict)}\n"
-    word = f"\n{verdict.outcome}{'*' * bool(measured.diverged)}, n = {len(measured.seeds)}"
+    section = f"{capitalize(wording.section(claim.section))}: {compared}"
+    estimate = f"{wording.difference(verdict)}\n"
+    outcome = f"\n{verdict.outcome}{'*' * bool(measured.diverged)}, n = {len(measured.seeds)}"
     colour = OUTCOME_STYLES[verdict.outcome].colour
     parts: tuple[tuple[str, float, float, dict[str, Any]], ...] = (
-        (f"{claimed}\n", 0.02, above, {"va": "bottom", "fontsize": 8}),
+        (f"{statement}\n", 0.02, above, {"va": "bottom", "fontsize": 8}),
         (section, 0.02, above, {"va": "bottom", "color": "#555555", "fontsize": 7.5}),
-        (found, 0.68, beside, {"va": "center", "fontsize": 7.5}),
-        (word, 0.68, beside, {"va": "center", "color": colour, "weight": "bold", "fontsize": 7.5}),
+        (estimate, 0.68, middle, {"va": "center", "fontsize": 7.5}),
+        (
+            outcome,
+            0.68,
+            middle,
+            {"va": "center", "color": colour, "weight": "bold", "fontsize": 7.5},
+        ),
     )
     for text, x, y, style in parts:
-        axis.annotate(text, (x, y), xycoords=("figure fraction", "data"), **style)
+        axis.annotate(text, (x, y), xycoords=FRACTION_AND_ROW, **style)

@@ -1,4 +1,4 @@
-"""Predicted against measured: the mult-adds a separable convolution saves, and the time."""
+"""Measured against predicted savings of separable convolutions: time and mult-adds."""
 
 from typing import Any
 
@@ -8,22 +8,25 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.typing import LineStyleType
 
 from sepablate.analysis import layer_costs
 from sepablate.plots import study_figure
 from sepablate.plots.style import COLOURS, MARKERS, RC_PARAMS
 
-PRECISIONS: dict[str, Any] = {
+PRECISIONS: dict[str, tuple[LineStyleType, float]] = {
     "fp32": ("-", 1.0),
     "bf16": ((0, (3, 1.2)), 1.022),
-}  # line, and a step to the side
+}  # line style, and a factor on the position, so that no line covers another
 MARGIN = 1.3  # factor between the outermost point and the frame
 
 
 def draw(frame: pd.DataFrame, kind: str) -> bytes:
-    """The figure of a layer study as "png" or "svg"; the same bytes for the same frame.
+    """Return the figure of a layer study; the same bytes for the same frame.
 
-    frame: as `layers.read` gives it.
+    Args:
+        frame: as `layer_costs.read` gives it.
+        kind: "png" or "svg".
     """
     with matplotlib.style.context(["default", RC_PARAMS]):
         figure = Figure(figsize=(7, 4.4), dpi=200, layout="constrained")
@@ -37,26 +40,26 @@ def draw(frame: pd.DataFrame, kind: str) -> bytes:
         panels[0].set_xlim(frame.predicted.min() / MARGIN**1.5, frame.predicted.max() * MARGIN)
         panels[0].set_ylabel("Time, separable / standard")
         _widths(frame[frame.direction == "forward"], panels[0])
-        on_paper = "Mult-adds, separable / standard: 1/N + 1/k² (N channels, kernel k)"
+        prediction = "Mult-adds, separable / standard: 1/N + 1/k² (N channels, kernel k)"
         figure.supxlabel(
-            f"{on_paper}\n{layer_costs.measured_on(frame)}: median, quartiles", fontsize=8
+            f"{prediction}\n{layer_costs.measured_on(frame)}: median, quartiles", fontsize=8
         )
         _legend(frame, figure)
-        return study_figure.render(figure, kind, layer_costs.origin(frame))
+        return study_figure.render(figure, kind, layer_costs.figure_description(frame))
 
 
 def ratios(frame: pd.DataFrame, axis: Axes) -> Axes:
-    """Median and quartiles of the measured ratio over the predicted one, of one direction."""
+    """Draw median and quartiles of the measured ratio over the predicted one, for one direction."""
     axis.set(xscale="log", yscale="log")
     axis.axline((0.01, 0.01), (1, 1), color="#666666", linewidth=1)
     axis.axhline(1, color="#666666", linewidth=1, linestyle=(0, (1, 1.5)))
     lines = frame[["kernel", "precision"]].drop_duplicates()
     for kernel, precision in zip(lines.kernel, lines.precision, strict=True):
         rows = frame[(frame.kernel == kernel) & (frame.precision == precision)]
-        colour, marker = _look(frame, kernel)
-        line, aside = PRECISIONS[precision]
+        colour, marker = _line_style(frame, kernel)
+        line, shift = PRECISIONS[precision]
         axis.errorbar(
-            rows.predicted * aside,
+            rows.predicted * shift,
             rows.ratio,
             [rows.ratio - rows.ratio_low, rows.ratio_high - rows.ratio],
             color=colour,
@@ -68,43 +71,44 @@ def ratios(frame: pd.DataFrame, axis: Axes) -> Axes:
             elinewidth=0.9,
         )
     plain = FuncFormatter(lambda value, _: f"{value:g}")
-    for side in (axis.xaxis, axis.yaxis):
-        side.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        side.set_major_formatter(plain)
-        side.set_minor_formatter(NullFormatter())
+    for scale in (axis.xaxis, axis.yaxis):
+        scale.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        scale.set_major_formatter(plain)
+        scale.set_minor_formatter(NullFormatter())
     return axis
 
 
 def _widths(frame: pd.DataFrame, axis: Axes) -> None:
-    """Channels beside the points of the leftmost line, which has nothing to its left."""
+    """Write the channels at the points of the leftmost line, which has nothing to its left."""
     last = frame[frame.precision == frame.precision.iloc[-1]]
     rows = last[last.kernel == last.kernel.max()]
-    _, aside = PRECISIONS[rows.precision.iloc[0]]
+    _, shift = PRECISIONS[rows.precision.iloc[0]]
     style: dict[str, Any] = {"ha": "right", "va": "bottom", "fontsize": 7, "color": "#333333"}
     for row in rows.to_dict("records"):
         text = (
             f"N = {row['channels']}" if row["channels"] == rows.channels.min() else row["channels"]
         )
-        place = (row["predicted"] * aside, row["ratio"])
-        axis.annotate(text, place, (-4, 2), textcoords="offset points", **style)
+        point = (row["predicted"] * shift, row["ratio"])
+        axis.annotate(text, point, (-4, 2), textcoords="offset points", **style)
 
 
-def _look(frame: pd.DataFrame, kernel: int) -> tuple[str, str]:
-    place = sorted(frame.kernel.unique()).index(kernel) % len(COLOURS)
-    return COLOURS[place], MARKERS[place]
+def _line_style(frame: pd.DataFrame, kernel: int) -> tuple[str, str]:
+    """Return the colour and the marker of a kernel size."""
+    index = sorted(frame.kernel.unique()).index(kernel) % len(COLOURS)
+    return COLOURS[index], MARKERS[index]
 
 
 def _legend(frame: pd.DataFrame, figure: Figure) -> None:
-    """Above both panels, where it hides no point."""
+    """Draw the legend above both panels, where it hides no point."""
     handles = []
     for kernel in sorted(frame.kernel.unique()):
-        colour, marker = _look(frame, kernel)
+        colour, marker = _line_style(frame, kernel)
         handles.append(Line2D([], [], color=colour, marker=marker, label=f"{kernel}x{kernel}"))
     for precision in frame.precision.unique():
         line, _ = PRECISIONS[precision]
-        shown = Line2D([], [], color="black", marker="o", linestyle=line, label=precision)
-        shown.set_markerfacecolor("black" if precision == "fp32" else "white")
-        handles.append(shown)
-    handles.append(Line2D([], [], color="#666666", label="as on paper"))
+        handle = Line2D([], [], color="black", marker="o", linestyle=line, label=precision)
+        handle.set_markerfacecolor("black" if precision == "fp32" else "white")
+        handles.append(handle)
+    handles.append(Line2D([], [], color="#666666", label="as predicted"))
     handles.append(Line2D([], [], color="#666666", linestyle=(0, (1, 1.5)), label="no time saved"))
     figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), handlelength=2.4)

@@ -1,4 +1,4 @@
-"""Names beside the points of a figure, none on another."""
+"""Labels of the points of a figure, placed so that none covers another."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -7,19 +7,19 @@ from matplotlib.axes import Axes
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
-# Where a name may stand, the best place first: points right and up of its point, alignment.
-Place = tuple[float, float, str, str]
-PLACES: tuple[Place, ...] = (
+# Positions of a label, the best first: points right and up of its point, alignment.
+Offset = tuple[float, float, str, str]
+OFFSETS: tuple[Offset, ...] = (
     *((6, up, "left", "center") for up in (0, 9, -9, 18, -18)),
     *((-9, up, "right", "center") for up in (0, 9, -9, 18, -18)),
     (0, 24, "center", "bottom"),
     (0, -24, "center", "top"),
 )
-LEFT, RIGHT, ABOVE = 8, 3, 2  # points around what is drawn that no name may enter
+LEFT, RIGHT, ABOVE = 8, 3, 2  # points around the drawn marks that no label may enter
 
 
 class Point(NamedTuple):
-    """low, high: the ends of all that is drawn at x, as an interval about y."""
+    """A labelled point; low and high are the ends of the marks at x, around y."""
 
     name: str
     colour: str
@@ -30,18 +30,18 @@ class Point(NamedTuple):
 
 
 def place_labels(points: Sequence[Point], axis: Axes) -> Axes:
-    """Each name at the first of PLACES where it covers nothing, or else covers the least."""
+    """Write each label at the first of OFFSETS where it covers nothing, or else the least."""
     figure = axis.get_figure(root=True)
     assert figure is not None
-    figure.draw_without_rendering()  # names are placed on the final layout
+    figure.draw_without_rendering()  # labels are placed on the final layout
     pixels = figure.dpi / 72
     taken = [_taken(point, pixels, axis) for point in points]
     for point in points:
-        boxes = [_box(point, place, axis) for place in PLACES]
+        boxes = [_box(point, offset, axis) for offset in OFFSETS]
         covered = [_covered(box, taken, axis.bbox) for box in boxes]
         best = covered.index(min(covered))
         taken.append(boxes[best].padded(pixels))
-        _annotate(point, PLACES[best], axis, _line_to(point, PLACES[best]))
+        _annotate(point, OFFSETS[best], axis, _line_to(point, OFFSETS[best]))
     return axis
 
 
@@ -52,24 +52,24 @@ def _taken(point: Point, pixels: float, axis: Axes) -> Bbox:
     return Bbox([[x - left, low - above], [x + right, high + above]])
 
 
-def _box(point: Point, place: Place, axis: Axes) -> Bbox:
-    """What the name would cover there, in pixels."""
-    tried = _annotate(point, place, axis, None)
-    box = tried.get_window_extent()
-    tried.remove()
+def _box(point: Point, offset: Offset, axis: Axes) -> Bbox:
+    """Return the area of the label at that offset, in pixels."""
+    label = _annotate(point, offset, axis, None)
+    box = label.get_window_extent()
+    label.remove()
     return box
 
 
-def _line_to(point: Point, place: Place) -> dict[str, Any] | None:
-    """A thin line to the point, where the name is not at its height."""
-    _, up, ha, _ = place
+def _line_to(point: Point, offset: Offset) -> dict[str, Any] | None:
+    """Return a thin line to the point, unless the label is at its height."""
+    _, up, ha, _ = offset
     start = {"left": (0, 0.5), "right": (1, 0.5)}.get(ha, (0.5, 0.5))
     line = {"arrowstyle": "-", "color": point.colour, "linewidth": 0.6}
     return {**line, "relpos": start, "shrinkA": 1, "shrinkB": 3} if up else None
 
 
-def _annotate(point: Point, place: Place, axis: Axes, line: dict[str, Any] | None) -> Annotation:
-    right, up, ha, va = place
+def _annotate(point: Point, offset: Offset, axis: Axes, line: dict[str, Any] | None) -> Annotation:
+    right, up, ha, va = offset
     text = axis.annotate(
         point.name,
         (point.x, point.y),
@@ -84,11 +84,11 @@ def _annotate(point: Point, place: Place, axis: Axes, line: dict[str, Any] | Non
     return text
 
 
-def _covered(name: Bbox, taken: Sequence[Bbox], frame: Bbox) -> float:
-    """The area of a name that lies on others or outside of the frame, in squared pixels."""
-    shared = [both for each in taken if (both := Bbox.intersection(name, each))]
-    inside = Bbox.intersection(name, frame)
-    return _area(name) - (_area(inside) if inside else 0) + sum(map(_area, shared))
+def _covered(label: Bbox, taken: Sequence[Bbox], frame: Bbox) -> float:
+    """Return the area of a label that covers others or lies outside the frame, in pixels."""
+    shared = [overlap for box in taken if (overlap := Bbox.intersection(label, box))]
+    inside = Bbox.intersection(label, frame)
+    return _area(label) - (_area(inside) if inside else 0) + sum(map(_area, shared))
 
 
 def _area(box: Bbox) -> float:

@@ -1,4 +1,4 @@
-"""How every figure looks, and every variant in them.
+"""The style of all figures, and of every variant in them.
 
 Okabe and Ito's colours, which colour-blind readers can tell apart, and a line style and a marker of
 its own for every variant, so that a figure also reads in black and white. Variants that differ in a
@@ -8,21 +8,23 @@ number are shades from light to dark.
 import zlib
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from matplotlib.typing import LineStyleType
 
 from sepablate.errors import UserError
 
 
 class Style(NamedTuple):
-    """How a variant is drawn, in every figure."""
+    """The colour, line and marker of a variant, the same in every figure."""
 
     colour: str
-    line: Any
+    line: LineStyleType
     marker: str
 
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-LINES: tuple[Any, ...] = (
+LINES: tuple[LineStyleType, ...] = (
     "-",
     (0, (5, 1.5)),
     (0, (1, 1)),
@@ -40,7 +42,7 @@ STYLES = tuple(
 
 
 def _shades(first: int, *shades: tuple[str, str]) -> dict[str, Style]:
-    """A style for each variant of a series: its own colour, lines and markers from `first` on."""
+    """Return a style per variant of a series: its own colour, lines and markers from `first`."""
     return {
         name: Style(colour, LINES[i % 7], MARKERS[i % 7])
         for i, (name, colour) in enumerate(shades, first)
@@ -101,7 +103,7 @@ RC_PARAMS = {
 
 
 def variant_styles(variants: Sequence[str]) -> dict[str, Style]:
-    """The style of each variant of a figure, no two alike.
+    """Return the style of each variant of a figure, no two alike.
 
     A variant that VARIANT_STYLES does not list gets the style that a hash of its name selects, or
     the next one whose colour, line and marker are the least used in this figure.
@@ -110,7 +112,8 @@ def variant_styles(variants: Sequence[str]) -> dict[str, Style]:
     for name in variants:
         if name not in chosen:
             start = zlib.crc32(name.encode()) % len(STYLES)
-            free = [each for each in STYLES[start:] + STYLES[:start] if each not in chosen.values()]
+            used_styles = set(chosen.values())
+            free = [style for style in STYLES[start:] + STYLES[:start] if style not in used_styles]
             if not free:
                 raise UserError(f"{len(variants)} variants in a figure: at most {len(STYLES)}")
             used = Counter(part for style in chosen.values() for part in style)

@@ -15,14 +15,13 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from sepablate import study
-from sepablate.errors import UserError
 from sepablate.execution import hardware
 from sepablate.execution.backend import select_precision
+from sepablate.store import layout
 from sepablate.store.files import write_atomically
 from sepablate.study import LayerStudy
 
-KEPT = Path(".sepablate/layers")  # times, by what they depend on
-RESULTS = Path("results")
+KEPT = layout.LAYER_TIMES  # times, by what they depend on
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 SHORTEST = 0.002  # seconds of a timing: a shorter call is repeated within it
 FEWEST = 3  # rounds, however long they take
@@ -49,10 +48,7 @@ def study_times(name: str, scale: str) -> None:
 
     Raises UserError if there is no such study, or if it is one that trains.
     """
-    declared = study.load(name)
-    if not isinstance(declared, LayerStudy):
-        raise UserError(f"study {name!r}: trains networks; choose one that is a LayerStudy")
-    each = declared.at(scale)
+    each = study.load_layers(name).at(scale)
     device = hardware.devices()[0]
     fast = select_precision("auto", KEPT.parent)
     precisions = ["fp32"] + ["bf16"] * (fast == "bf16")
@@ -62,7 +58,8 @@ def study_times(name: str, scale: str) -> None:
     else:
         print(f"{name} · {scale}: at most {each.repeats} rounds in about {each.seconds:g} s")
         write_atomically(kept, measure(each, precisions, device).to_csv(index=False))
-    write_atomically(RESULTS / scale / name / "measured.csv", kept.read_bytes())
+    path = layout.study_folder(scale, name) / layout.LAYER_MEASUREMENTS
+    write_atomically(path, kept.read_bytes())
 
 
 def measure(each: LayerStudy, precisions: list[str], device: str) -> pd.DataFrame:

@@ -1,1 +1,1 @@
-"""Where every number comes from, and whether it follows from there; nothing here writes results."""
+"""Trace every number to its runs, and verify that it follows from them. Writes no results."""

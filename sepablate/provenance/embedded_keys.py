@@ -1,46 +1,56 @@
 """The run keys that tables and figures name."""
 
 import csv
-import re
 from pathlib import Path
+from xml.etree import ElementTree
+
+from PIL import Image
 
 from sepablate.errors import UserError
 
 Keys = dict[str, dict[int, str]]  # variant -> seed -> run key
+DESCRIPTION = "{http://purl.org/dc/elements/1.1/}description"
 
 
 def read_run_keys(path: Path) -> Keys:
-    """The runs behind a table.csv, a .png or an .svg; UserError if it names none."""
+    """Return the runs that a table.csv, a .png or an .svg shows; UserError if it names none."""
     if not path.is_file():
         raise UserError(f"{path}: missing")
-    read = {".csv": _of_table, ".png": _of_png, ".svg": _of_svg}[path.suffix]
-    found = {}
-    for words in (entry.split() for entry in read(path).split(";")):
+    readers = {".csv": _read_table, ".png": _read_png, ".svg": _read_svg}
+    keys = {}
+    for words in (entry.split() for entry in readers[path.suffix](path).split(";")):
         pairs = [pair.partition(":") for pair in words[1:]]
         if not all(seed.isdecimal() and key for seed, _, key in pairs):
             raise UserError(f"{path}: run keys cannot be read")
         if pairs:
-            found[words[0]] = {int(seed): key for seed, _, key in pairs}
-    if not found:
+            keys[words[0]] = {int(seed): key for seed, _, key in pairs}
+    if not keys:
         raise UserError(f"{path}: names no run keys")
-    return found
+    return keys
 
 
-def _of_table(path: Path) -> str:
-    with path.open(newline="") as file:
-        rows = [(row.get("variant"), row.get("run_keys")) for row in csv.DictReader(file)]
+def _read_table(path: Path) -> str:
+    try:
+        with path.open(newline="") as file:
+            rows = [(row.get("variant"), row.get("run_keys")) for row in csv.DictReader(file)]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a CSV table: {error}") from None
     return ";".join(f"{variant} {keys}" for variant, keys in rows if variant and keys)
 
 
-def _of_png(path: Path) -> str:
-    """The text chunk "Description": four bytes of length, then name, zero, text (PNG 11.3.4.3)."""
-    data, name = path.read_bytes(), b"tEXtDescription\0"
-    at = data.find(name)
-    length = int.from_bytes(data[at - 4 : at]) + len(b"tEXt")
-    return data[at + len(name) : at + length].decode("latin-1") if at >= 4 else ""
+def _read_png(path: Path) -> str:
+    """Return the text chunk "Description"."""
+    try:
+        with Image.open(path) as image:
+            return str(image.info.get("Description", ""))
+    except (OSError, SyntaxError) as error:  # Pillow's for a broken chunk
+        raise UserError(f"{path}: not a PNG image: {error}") from None
 
 
-def _of_svg(path: Path) -> str:
-    text = path.read_bytes().decode(errors="replace")
-    found = re.search(r"<dc:description>(.*?)</dc:description>", text, re.DOTALL)
-    return found.group(1) if found else ""
+def _read_svg(path: Path) -> str:
+    """Return the element dc:description of the metadata."""
+    try:
+        root = ElementTree.parse(path).getroot()
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last two: encodings
+        raise UserError(f"{path}: not an SVG image: {error}") from None
+    return root.findtext(f".//{DESCRIPTION}") or ""

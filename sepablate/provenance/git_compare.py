@@ -1,83 +1,85 @@
-"""The tables on disk beside those that git has: what a fresh run reproduced, and how well."""
+"""The tables on disk compared with those in git's HEAD, to show what a fresh run reproduced."""
 
 import math
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import pandas as pd
 
-from sepablate import study
 from sepablate.analysis import summary_table
-from sepablate.analysis.load_runs import RESULTS
+from sepablate.analysis.summary_table import Row
+from sepablate.store import layout
 
-EXACT = ("parameters", "mult_adds", "weight_decay", "n", "pairs")
-BITS, WITHIN, NOT = "bit for bit", "within the committed 95 % interval", "not reproduced"
+EXACT = summary_table.COUNTS
+SAME, WITHIN, NOT = "bit for bit", "within the committed 95 % interval", "not reproduced"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Reproduction:
-    """How often each word applies, and a line for every number that is not the same bit for bit."""
+    """How often each outcome occurs, and a line for every number that is not the same.
 
-    counts: Counter[str]
-    within: list[str]
-    lost: list[str]
+    Args:
+        counts: by outcome.
+        within: the lines of the numbers within the committed interval.
+        lost: the lines of those that are not reproduced.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    within: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
 
     @property
     def summary(self) -> str:
         """The counts in one line."""
-        counts = ", ".join(f"{self.counts[word]} {word}" for word in (BITS, WITHIN, NOT))
+        counts = ", ".join(f"{self.counts[outcome]} {outcome}" for outcome in (SAME, WITHIN, NOT))
         total = self.counts.total()
         if not total:
             return "git has no committed tables to compare with"
         return f"{total} committed numbers: {counts}"
 
 
-def compare_with_head(scale: str, studies: list[str]) -> Reproduction:
-    """Compare each study's table.csv with the one in git's HEAD, number by number."""
-    found = Reproduction(Counter(), [], [])
+def compare_with_head(scale: str, studies: Sequence[str]) -> Reproduction:
+    """Compare the table.csv of each comparison with the one in git's HEAD, number by number."""
+    reproduction = Reproduction()
     for name in studies:
-        path = RESULTS / scale / name / "table.csv"
-        text = _committed(path)
-        if text is None or not study.load(name).all_variants:
+        path = layout.study_folder(scale, name) / layout.TABLE
+        text = _read_head(path.as_posix())
+        if text is None:
             continue
-        for word, line in _compare(
-            summary_table.from_csv(text), summary_table.from_csv(path.read_text())
-        ):
-            found.counts[word] += 1
-            if word != BITS:
-                lines = found.within if word == WITHIN else found.lost
-                lines.append(f"{path}, {line}: {word}")
-    return found
+        committed = summary_table.from_csv(text, f"{path} in git's HEAD")
+        for outcome, line in _compare(committed, summary_table.read(path)):
+            reproduction.counts[outcome] += 1
+            if outcome != SAME:
+                lines = reproduction.within if outcome == WITHIN else reproduction.lost
+                lines.append(f"{path}, {line}: {outcome}")
+    return reproduction
 
 
-def _committed(path: Path) -> str | None:
-    """The content of a file in git's HEAD; None without git or where it was never committed."""
-    command = ["git", "show", f"HEAD:./{path.as_posix()}"]
+def _read_head(path: str) -> str | None:
+    """Return the content of a file in git's HEAD; None without git or if it is not in it."""
+    command = ["git", "show", f"HEAD:./{path}"]
     try:
-        done = subprocess.run(command, capture_output=True, check=True)
+        return subprocess.run(command, capture_output=True, check=True).stdout.decode()
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.decode()
 
 
-def _compare(committed: pd.DataFrame, here: pd.DataFrame) -> Iterator[tuple[str, str]]:
-    """A word for each number of the committed table, and what it is about."""
-    rows = {row["variant"]: row for row in here.to_dict("records")}
+def _compare(committed: pd.DataFrame, current: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    """Yield the outcome for each number of the committed table, and a line on it."""
+    rows: dict[str, Row] = {row["variant"]: row for row in current.to_dict("records")}
     for old in committed.to_dict("records"):
-        new: dict[Any, Any] = rows.get(old["variant"], {})
+        new = rows.get(old["variant"], {})
         estimates = [column for column in map(str, old) if f"{column}_low" in old]
-        for column in [*(each for each in EXACT if each in old), *estimates]:
-            told = f"{new.get(column, 'nothing')} for the committed {old[column]}"
-            yield _word(column, old, new), f"{old['variant']} {column}: {told}"
+        for column in [*(column for column in EXACT if column in old), *estimates]:
+            values = f"{new.get(column, 'nothing')} for the committed {old[column]}"
+            yield _outcome(column, old, new), f"{old['variant']} {column}: {values}"
 
 
-def _word(column: str, old: dict[Any, Any], new: dict[Any, Any]) -> str:
+def _outcome(column: str, old: Row, new: Row) -> str:
     was, now = old[column], new.get(column)
     if now is not None and (was == now or (pd.isna(was) and pd.isna(now))):
-        return BITS
+        return SAME
     low, high = (old.get(f"{column}_{end}", math.nan) for end in ("low", "high"))
     return WITHIN if now is not None and low <= now <= high else NOT

@@ -1,72 +1,85 @@
-"""Whether the results follow from the runs, and the report from the results; trains nothing."""
+"""Verify that the results follow from the runs, and reports from results; trains nothing."""
 
 import contextlib
-import csv
-import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import ParamSpec
 
-from sepablate.analysis import layer_costs, partial
-from sepablate.analysis.load_runs import RESULTS
+from sepablate.analysis import partial
+from sepablate.analysis.load_runs import Config
 from sepablate.errors import UserError
-from sepablate.provenance import differences, git_compare, self_check
+from sepablate.provenance import git_compare, self_check
+from sepablate.provenance.differences import byte_differences
 from sepablate.report import manifest, outputs
+from sepablate.store import layout, run_files
+from sepablate.store.files import read_json
+from sepablate.store.made_by import read_made_by
 from sepablate.store.run_key import run_key
-from sepablate.study import AnyStudy
+from sepablate.study import Study
 
-NOT_COMMITTED = ("runs", "measured")
-OF_NO_REPORT = "speed.csv"  # of `sepablate cost --save`
+P = ParamSpec("P")
+# Entries of results/<scale>/ that belong to no report.
+NOT_IN_REPORTS = (layout.RUNS, layout.MEASUREMENTS, layout.SPEEDS, layout.MADE_BY)
 
 
 @dataclass
 class Findings:
-    """What was checked and found, and a line for each thing that disagrees."""
+    """Lines on the checks that were made, and a line for each thing that is wrong."""
 
-    said: list[str] = field(default_factory=list)
+    checked: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
 
-    def look(self, place: object, check: Callable[..., Iterator[str]], *arguments: Any) -> None:
-        """Take up the lines of a check; a file that cannot be read is one more."""
+    def run(
+        self, path: Path, check: Callable[P, Iterator[str]], *args: P.args, **kwargs: P.kwargs
+    ) -> None:
+        """Add the lines of a check; a file that cannot be read or parsed gives one more.
+
+        Args:
+            path: named where the error does not name its file.
+            check: yields a line for each thing that is wrong.
+            args: of the check.
+            kwargs: of the check.
+        """
         try:
-            self.wrong += check(*arguments)
-        except (ValueError, KeyError, TypeError, OSError) as error:
-            said = str(error) if str(place) in str(error) else f"{place}: {error}"
-            self.wrong.append(" ".join(said.split()))
+            self.wrong += check(*args, **kwargs)
+        except (UserError, OSError) as error:
+            line = str(error) if str(path) in str(error) else f"{path}: {error}"
+            self.wrong.append(" ".join(line.split()))
 
 
 def verify(scale: str) -> Findings:
     """Check results/<scale>/; UserError if there is nothing to check."""
-    folder, found = RESULTS / scale, Findings()
+    folder, findings = layout.scale_folder(scale), Findings()
     if not any(folder.glob("*.md")):
         raise UserError(f"{folder}/: no report; run `dvc repro`")
-    found.look(folder, _covered, folder)
-    found.look(folder / "runs", _run_keys, folder)
-    studies: list[str] = []
-    for path in sorted(folder.glob("*digests.json")):
-        found.look(path, _digests, path)
-        found.look(path, _report, path, scale, found.said, studies)
-    found.look(folder, _reproduced, scale, studies, found.said)
-    return found
+    made_by = read_made_by(scale)
+    if made_by:
+        findings.checked.append(str(made_by))
+    findings.run(folder, _check_coverage, scale)
+    findings.run(folder / layout.RUNS, _check_run_keys, scale, recompute=made_by is None)
+    compared: list[str] = []
+    for path in layout.manifests(scale):
+        findings.run(path, _check_digests, path)
+        findings.run(path, _check_report, path, scale, findings.checked, compared)
+    findings.run(folder, _check_reproduction, scale, compared, findings.checked)
+    return findings
 
 
-def _covered(folder: Path) -> Iterator[str]:
-    """Files that no report vouches for."""
-    listings = sorted(folder.glob("*digests.json"))
-    covered = {folder / name for path in listings for name in _read(path)["files"]}
+def _check_coverage(scale: str) -> Iterator[str]:
+    """Yield the files that no manifest lists."""
+    folder, manifests = layout.scale_folder(scale), layout.manifests(scale)
+    covered = {folder / name for path in manifests for name in manifest.read(path).files}
     for path in sorted(folder.rglob("[!.]*")):
-        own = path.is_file() and path.relative_to(folder).parts[0] not in (
-            *NOT_COMMITTED,
-            OF_NO_REPORT,
-        )
-        if own and path not in covered and path not in listings:
+        expected = path.is_file() and path.relative_to(folder).parts[0] not in NOT_IN_REPORTS
+        if expected and path not in covered and path not in manifests:
             yield f"{path}: in no digests.json; `sepablate report` writes one"
 
 
-def _digests(path: Path) -> Iterator[str]:
-    for name, digest in _read(path)["files"].items():
+def _check_digests(path: Path) -> Iterator[str]:
+    """Yield the files that are not those that a manifest lists."""
+    for name, digest in manifest.read(path).files.items():
         file = path.parent / name
         if not file.is_file():
             yield f"{file}: missing, but {path} lists it"
@@ -74,78 +87,117 @@ def _digests(path: Path) -> Iterator[str]:
             yield f"{file}: not the file that {path} lists"
 
 
-def _run_keys(folder: Path) -> Iterator[str]:
-    """Runs whose key is not the hash of their config, or not the one in their files."""
-    for path in sorted(folder.glob("runs/*/config.json")):
-        config = json.loads(path.read_text())
-        for seed, key in config["run_keys"].items():
-            if run_key(config, int(seed)) != key:
+def _check_run_keys(scale: str, recompute: bool) -> Iterator[str]:
+    """Yield runs whose key is not the hash of their config, or not the one in their files.
+
+    Args:
+        scale: the name of the scale.
+        recompute: whether to check the hash, which the code that made the results decides.
+    """
+    for variant in layout.trained_variants(scale):
+        path = layout.variant_config(scale, variant)
+        config = read_json(path, dict)
+        for seed, key in _read_keys(config, path).items():
+            if recompute and run_key(config, int(seed)) != key:
                 yield f"{path}, seed {seed}: the hash is {run_key(config, int(seed))}, not {key}"
-            rows = path.with_name(f"seed-{seed}.csv")
-            with rows.open(newline="") as file:
-                other = {row["run_key"] for row in csv.DictReader(file)} - {key}
-            if other:
-                yield f"{rows}: run key {', '.join(sorted(other))}, but config.json says {key}"
-            measured = folder / "measured" / path.parent.name / f"seed-{seed}.json"
-            if measured.is_file() and json.loads(measured.read_text()).get("run_key") != key:
+            rows = layout.seed_rows(scale, variant, seed)
+            others = {row.run_key for row in run_files.read_run(rows)} - {key}
+            if others:
+                yield f"{rows}: run key {', '.join(sorted(others))}, but config.json says {key}"
+            measured = layout.seed_measurements(scale, variant, seed)
+            if measured.is_file() and read_json(measured, dict).get("run_key") != key:
                 yield f"{measured}: not of the run {key}"
 
 
-def _report(path: Path, scale: str, said: list[str], studies: list[str]) -> Iterator[str]:
-    """What is wrong in a report and its studies; adds what was checked to `said`."""
-    listing = _read(path)
-    name, own = listing["report"], listing["studies"]
-    shown = {each: partial.shown(each, path.parent / each) for each in own}
-    variants = {variant.name for each in shown.values() for variant in each.all_variants}
-    studies += own
-    if all((RESULTS / scale / "runs" / each / "config.json").is_file() for each in variants):
-        said.append(f"{name}: made again from the runs of {len(variants)} variants")
-        for each, part in shown.items():
-            if partial.trained(each, scale) != part:
-                yield f"{path.parent / each}: leaves out variants that have runs; make it again"
-        yield from _made_again(path, scale, name, shown)
-    else:
-        said.append(f"{name}: no runs on disk, so checked against itself (`dvc repro` makes them)")
-        for each in own:
-            yield from self_check.check_study(each, path.parent / each)
-        yield from self_check.check_report(name, own, path.parent)
+def _read_keys(config: Config, path: Path) -> dict[str, str]:
+    """Return the run keys of a config by seed; UserError if it has none."""
+    keys = config.get("run_keys")
+    if not isinstance(keys, dict) or not all(seed.isdecimal() for seed in keys):
+        raise UserError(f"{path}: no run_keys by seed")
+    return keys
 
 
-def _made_again(path: Path, scale: str, name: str, studies: dict[str, AnyStudy]) -> Iterator[str]:
-    """Files that differ from what the study and report commands write now, in a folder aside."""
+def _check_report(path: Path, scale: str, checked: list[str], compared: list[str]) -> Iterator[str]:
+    """Yield what is wrong in a report and its studies.
+
+    Args:
+        path: the report's manifest.
+        scale: the name of the scale.
+        checked: gets a line on how the report was checked.
+        compared: gets the report's studies, if it is on comparisons.
+    """
+    listing = manifest.read(path)
+    report, studies = listing.report, listing.studies
+    if listing.times_layers:
+        checked.append(f"{report}: made again from the times in {layout.LAYER_MEASUREMENTS}")
+        yield from _check_again(
+            path, scale, studies, lambda: outputs.layer_outputs(studies, scale, report)
+        )
+        return
+    compared += studies
+    parts = {name: partial.tabulated_part(name, scale) for name in studies}
+    variants = {variant.name for part in parts.values() for variant in part.all_variants}
+    if not variants <= set(layout.trained_variants(scale)):
+        checked.append(f"{report}: no runs on disk, so checked against itself (`dvc repro` trains)")
+        for name in studies:
+            yield from self_check.check_study(name, scale)
+        yield from self_check.check_report(report, studies, scale)
+        return
+    checked.append(f"{report}: made again from the runs of {len(variants)} variants")
+    for name, part in parts.items():
+        if partial.trained_part(name, scale) != part:
+            folder = layout.study_folder(scale, name)
+            yield f"{folder}: leaves out variants that have runs; make it again"
+    yield from _check_again(path, scale, (), lambda: _write_again(scale, report, parts))
+
+
+def _write_again(scale: str, report: str, parts: Mapping[str, Study]) -> None:
+    for name, part in parts.items():
+        outputs.study_outputs(name, scale, part)
+    outputs.report_outputs([*parts], scale, report)
+
+
+def _check_again(
+    path: Path, scale: str, layer_studies: Sequence[str], write: Callable[[], None]
+) -> Iterator[str]:
+    """Yield the files of a report that differ from those that the code here writes.
+
+    Args:
+        path: the report's manifest.
+        scale: the name of the scale.
+        layer_studies: the studies whose times it needs.
+        write: writes the studies and the report, in a copy of the project.
+    """
     with tempfile.TemporaryDirectory() as temporary:
-        aside = Path(temporary)
-        _furnish(aside, scale, [*studies])
-        with contextlib.chdir(aside):
-            for each, part in studies.items():
-                outputs.study_outputs(each, scale, part)
-            outputs.report_outputs([*studies], scale, name)
-        made = aside / path.parent
-        for name in sorted([path.name, *_read(made / path.name)["files"]]):
-            expected = (made / name).read_bytes()
-            yield from differences.in_bytes(path.parent / name, expected, "its runs")
+        copy = Path(temporary)
+        _link_project(copy, scale, layer_studies)
+        with contextlib.chdir(copy):
+            write()
+        written = copy / path
+        for name in sorted([path.name, *manifest.read(written).files]):
+            expected = (written.parent / name).read_bytes()
+            origin = "its times" if layer_studies else "its runs"
+            yield from byte_differences(path.parent / name, expected, origin)
 
 
-def _furnish(aside: Path, scale: str, studies: list[str]) -> None:
-    """Links to everything here but the results, to the runs, and the times of layers."""
+def _link_project(copy: Path, scale: str, layer_studies: Sequence[str]) -> None:
+    """Link the project except its results, the runs, and the files that no run can give again."""
     for path in Path().iterdir():
-        if path.name != RESULTS.name:
-            (aside / path.name).symlink_to(path.resolve())
-    (aside / RESULTS / scale).mkdir(parents=True)
-    for name in NOT_COMMITTED:
-        (aside / RESULTS / scale / name).symlink_to((RESULTS / scale / name).resolve())
-    for name in studies:
-        times = RESULTS / scale / name / layer_costs.MEASURED
-        if times.is_file():
-            (aside / times.parent).mkdir()
-            (aside / times).write_bytes(times.read_bytes())
+        if path.name != layout.RESULTS.name:
+            (copy / path.name).symlink_to(path.resolve())
+    folder = layout.scale_folder(scale)
+    (copy / folder).mkdir(parents=True)
+    inputs = [folder / name for name in (layout.RUNS, layout.MEASUREMENTS, layout.MADE_BY)]
+    for name in layer_studies:
+        inputs.append(layout.study_folder(scale, name) / layout.LAYER_MEASUREMENTS)
+        (copy / layout.study_folder(scale, name)).mkdir()
+    for path in inputs:
+        if path.exists():
+            (copy / path).symlink_to(path.resolve())
 
 
-def _reproduced(scale: str, studies: list[str], said: list[str]) -> Iterator[str]:
-    found = git_compare.compare_with_head(scale, studies)
-    said += [*found.within, found.summary]
-    yield from found.lost
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text())
+def _check_reproduction(scale: str, studies: Sequence[str], checked: list[str]) -> Iterator[str]:
+    """Yield the numbers that are not those of git's HEAD; adds the others to `checked`."""
+    reproduction = git_compare.compare_with_head(scale, studies)
+    checked += [*reproduction.within, reproduction.summary]
+    yield from reproduction.lost

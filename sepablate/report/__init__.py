@@ -1,1 +1,1 @@
-"""Write the files of studies and reports: tables, claims, figures, Markdown, HTML, manifests."""
+"""Write the reports: Markdown, HTML, verdicts, numbers for DVC and a manifest."""

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import pandas as pd
 
@@ -11,11 +10,15 @@ from sepablate.analysis.verdicts import Verdict
 
 
 def to_json(tables: Mapping[str, pd.DataFrame], decided: Sequence[Verdict]) -> str:
-    """Study -> variant -> final score, n and cost; study -> claim -> difference and verdict.
+    """Return study -> variant -> final score, n and cost; study -> claim -> difference, verdict.
 
-    tables: by study, as `tables.summarise` makes them. All digits, as fractions; null for nan.
+    All digits, as fractions; null for nan.
+
+    Args:
+        tables: by study, as `summary_table.summarise` makes them.
+        decided: the verdicts of the report.
     """
-    found: dict[str, dict[str, Any]] = {
+    numbers: dict[str, dict[str, dict[str, object]]] = {
         study: {
             row["variant"]: {key: row[key] for key in _columns(table)}
             for row in table.to_dict("records")
@@ -25,16 +28,16 @@ def to_json(tables: Mapping[str, pd.DataFrame], decided: Sequence[Verdict]) -> s
     for verdict in decided:
         measured, claim = verdict.measured, verdict.measured.claim
         name = f"{claim.left} {claim.comparison} {claim.right}, {claim.metric}"
-        found[measured.study][name] = {
+        numbers[measured.study][name] = {
             "difference": measured.mean,
             "low": measured.low,
             "high": measured.high,
             "n": len(measured.seeds),
             "verdict": verdict.outcome,
         }
-    return json.dumps(effects.without_nan(found), indent=1, allow_nan=False) + "\n"
+    return json.dumps(effects.without_nan(numbers), indent=1, allow_nan=False) + "\n"
 
 
 def _columns(table: pd.DataFrame) -> list[str]:
-    score = metrics.metric_of_columns(map(str, table)).name
+    score = metrics.metric_of_columns(table).name
     return [score, f"{score}_low", f"{score}_high", "n", "parameters", "mult_adds"]

@@ -48,7 +48,7 @@ p.figure.first img { min-width: 0; max-width: 40rem; }
 
 
 def to_html(markdown: str, folder: Path) -> str:
-    """The page of a report whose images lie in `folder`, each with an .svg beside its .png."""
+    """Return a report as one page, with the figures of `folder` inside as SVG."""
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = parser.parse(markdown)
     title = next((b.content for a, b in itertools.pairwise(tokens) if a.tag == "h1"), "Report")
@@ -64,12 +64,12 @@ def to_html(markdown: str, folder: Path) -> str:
 
 
 def _embed(tokens: list[Token], folder: Path) -> None:
-    """Put every image into its own address, and mark its paragraph."""
+    """Embed every image as a data URI, and mark its paragraph."""
     first = True
     for paragraph, inline in itertools.pairwise(tokens):
         for image in _images(inline):
-            drawn = (folder / str(image.attrs["src"])).with_suffix(".svg").read_bytes()
-            image.attrs["src"] = f"data:image/svg+xml;base64,{base64.b64encode(drawn).decode()}"
+            svg = (folder / str(image.attrs["src"])).with_suffix(".svg").read_bytes()
+            image.attrs["src"] = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
             paragraph.attrs["class"] = "figure first" if first else "figure"
             first = False
 
@@ -79,7 +79,7 @@ def _images(token: Token) -> Iterable[Token]:
 
 
 def _label_cells(tokens: list[Token]) -> None:
-    """Give every cell the head of its column, which a narrow screen shows in front of it."""
+    """Give every cell the head of its column, which a narrow screen shows before it."""
     heads: list[str] = []
     column = 0
     for token, inline in itertools.pairwise(tokens):

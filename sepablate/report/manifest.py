@@ -1,28 +1,80 @@
-"""digests.json: the SHA-256 of every file of a report and of its studies.
+"""The manifest of a report (digests.json): the SHA-256 of every file of it and of its studies.
 
-It lets a copy of the committed results be checked where the runs behind them are not on disk.
+It lets a copy of the results be checked where the runs are not on disk.
 """
 
 import hashlib
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from sepablate.store.files import write_atomically
+from sepablate.errors import UserError
+from sepablate.store import layout
+from sepablate.store.files import read_json, write_atomically
+
+LAYERS = "layers"
 
 
-def write(path: Path, report: str, studies: list[str], own: list[str]) -> None:
-    """List the files `own` of a report, and all of its studies' folders, which lie beside `path`.
+@dataclass(frozen=True)
+class Manifest:
+    """The content of a manifest.
 
-    studies: in the order of the report.
+    Args:
+        report: the report's name.
+        studies: their names, in the order of the report.
+        files: SHA-256 by path, relative to the manifest's folder.
+        kind: "layers" for a report on layer studies, and else empty: on comparisons.
     """
-    folder = path.parent
-    listed = [folder / name for name in own]
-    listed += [file for name in studies for file in (folder / name).glob("[!.]*")]
-    files = {file.relative_to(folder).as_posix(): sha256(file) for file in listed}
-    content = {"report": report, "studies": studies, "files": dict(sorted(files.items()))}
-    write_atomically(path, json.dumps(content, indent=1) + "\n")
+
+    report: str
+    studies: list[str]
+    files: dict[str, str]
+    kind: str = ""
+
+    @property
+    def times_layers(self) -> bool:
+        """Whether the report is on layer studies, whose times no runs can give again."""
+        return self.kind == LAYERS
+
+
+def write(
+    scale: str, report: str, studies: Sequence[str], files: Sequence[str], kind: str = ""
+) -> None:
+    """Write the manifest of a report.
+
+    Args:
+        scale: the name of the scale.
+        report: the report's name.
+        studies: its studies, of whose folders all files are listed; in the order of the report.
+        files: the names of the report's other files.
+        kind: as in `Manifest`.
+    """
+    folder = layout.scale_folder(scale)
+    paths = [folder / name for name in files]
+    for study in studies:
+        paths += layout.study_folder(scale, study).glob("[!.]*")
+    digests = {path.relative_to(folder).as_posix(): sha256(path) for path in paths}
+    content: dict[str, object] = {"report": report, "studies": [*studies]}
+    content |= ({"kind": kind} if kind else {}) | {"files": dict(sorted(digests.items()))}
+    write_atomically(folder / layout.manifest_name(report), json.dumps(content, indent=1) + "\n")
+
+
+def read(path: Path) -> Manifest:
+    """Return the content of a manifest; UserError if it is another file."""
+    content = read_json(path, dict)
+    try:
+        manifest = Manifest(**content)
+    except TypeError as error:
+        raise UserError(f"{path}: not the manifest of a report: {error}") from None
+    texts = [manifest.report, manifest.kind]
+    if isinstance(manifest.studies, list) and isinstance(manifest.files, dict):
+        texts += [*manifest.studies, *manifest.files.values()]
+        if all(isinstance(text, str) for text in texts):
+            return manifest
+    raise UserError(f"{path}: not the manifest of a report: choose names and digests")
 
 
 def sha256(path: Path) -> str:
-    """The digest of a file: 64 hexadecimal digits."""
+    """Return the SHA-256 of a file: 64 hexadecimal digits."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,127 +1,150 @@
-"""REPORT.md: every claim and its verdict, each study in full, and what was run."""
+"""REPORT.md: every claim and its verdict, each study in full, and the setup."""
 
 import ast
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from sepablate import study
-from sepablate.analysis import layer_costs, partial, summary_table, wording
-from sepablate.analysis.load_runs import RESULTS, load_config
+from sepablate.analysis import partial, summary_table, wording
+from sepablate.analysis.load_runs import Config, load_config
 from sepablate.analysis.verdicts import Verdict
 from sepablate.report import paper_tables, setup
-from sepablate.study import AnyStudy, LayerStudy, Study
+from sepablate.store import layout
+from sepablate.store.files import read_text
+from sepablate.store.made_by import read_made_by
+from sepablate.study import Study
 
 HOW_TO_READ = """\
 Seed k gives every variant the same data order, augmentation and, where they share them, initial
 weights; differences are paired by seed, and n counts the pairs. Intervals are 95 % Student's t.
-Those over seeds say what another training would give on these test images, those over test images
-what these networks would give on other images. p-values are Holm-adjusted over the {family} claims
-of this report. A claim *holds* or is *contradicted* if its adjusted p is below 0.05, is
-*equivalent* if the difference is within the margin declared before the runs (two one-sided tests,
-adjusted p below 0.05), and else is *inconclusive*. The whole rule is in
-`sepablate/analysis/verdicts.py`.
+Those over seeds estimate other trainings on these test images, those over test images these
+networks on other images. p-values are Holm-adjusted over the {family} claims of this report. A
+claim *holds* or is *contradicted* if its adjusted p is below 0.05, is *equivalent* if the
+difference is within the margin declared before the runs (two one-sided tests, adjusted p below
+0.05), and otherwise is *inconclusive*. The full rule is in `sepablate/analysis/verdicts.py`.
+"""
+OTHER_REPORTS = """\
+Not in this report: {titles}. `make repro` writes the paper's own comparisons to `REPORT.md` and the
+cost of layers to `COSTS.md`; `make repro-all` also writes the controls that the paper lacks to
+`CONTROLS.md` and further studies to `FURTHER.md`, in the same folder.
+"""
+SETUP = """\
+Settings that all runs share, and those that the Xception paper gives or leaves open. Weights are
+drawn as in `sepablate/models/weight_init.py`; the paper does not give its own initialisation.
 """
 
 
-def write(studies: list[str], scale: str, decided: list[Verdict], scorecard: str) -> str:
-    """The report on `studies`, from what their stages wrote; scorecard: its forest plot's name."""
-    loaded = {name: partial.shown(name, RESULTS / scale / name) for name in studies}
-    training = {name: each for name, each in loaded.items() if isinstance(each, Study)}
-    if not training:
-        title = f"# What was measured without training, at scale `{scale}`\n"
-        parts = [_study(name, each, scale, {}, []) for name, each in loaded.items()]
-        return "\n".join([title, *parts])
+def write(studies: Sequence[str], scale: str, decided: Sequence[Verdict], report: str) -> str:
+    """Return the report on `studies`, from the files that their stages wrote.
+
+    Args:
+        studies: their names, in the order of the report.
+        scale: the name of the scale.
+        decided: the verdicts on their claims.
+        report: the report's name.
+    """
+    parts = {name: partial.tabulated_part(name, scale) for name in studies}
     configs = {
         variant.name: load_config(scale, variant.name)
-        for each in loaded.values()
-        for variant in each.all_variants
+        for part in parts.values()
+        for variant in part.all_variants
     }
-    parts = [
-        f"# What the claims come to, at scale `{scale}`\n",
-        setup.trained(training, configs),
-        f"![Each claim's difference with its 95 % interval; the table below has the numbers]"
-        f"({scorecard})\n",
+    made_by = read_made_by(scale)
+    sections = [
+        f"# Replication report, scale `{scale}`\n",
+        setup.trained(parts, configs),
+        f"![The difference of each claim with its 95 % interval; the table below has the numbers]"
+        f"({layout.scorecard_name(report, 'png')})\n",
         wording.scorecard(decided),
         "\\* Some runs diverged; see below.\n" * any(v.measured.diverged for v in decided),
         HOW_TO_READ.format(family=len(decided)),
-        _elsewhere(loaded),
+        _other_studies(studies),
         *(
-            _study(name, each, scale, configs, [v for v in decided if v.measured.study == name])
-            for name, each in loaded.items()
+            _study(name, part, scale, configs, [v for v in decided if v.measured.study == name])
+            for name, part in parts.items()
         ),
-        "## What was run\n",
+        "## Setup\n",
+        f"{made_by}\n" if made_by else "",
         setup.hardware(scale, list(configs)),
-        "Settings that all runs share, and those that the Xception paper speaks of or leaves open. "
-        "Weights are drawn as `sepablate/models/initial.py` says; the paper does not give its own "
-        "initialisation.\n",
+        SETUP,
         setup.shared(list(configs.values())),
     ]
-    return "\n".join(filter(None, parts))
+    return "\n".join(filter(None, sections))
 
 
-def _elsewhere(loaded: dict[str, AnyStudy]) -> str:
-    """The studies that this report leaves to the others."""
-    others = [study.load(name).title for name in study.names() if name not in loaded]
-    return (
-        f"Not in this report: {_titles(others)}. `make repro` writes the paper's own comparisons "
-        "to `REPORT.md` and what layers cost to `COSTS.md`, `make repro-all` the controls that the "
-        "paper lacks to `CONTROLS.md` and further studies to `FURTHER.md`, beside each other.\n"
-        if others
-        else ""
+def study_head(name: str, title: str, source: str) -> str:
+    """Return the beginning of a study's section: title, source, its docstring and its figure.
+
+    Args:
+        name: the study's name.
+        title: of the section.
+        source: the paper and the section.
+    """
+    path = study.FOLDER / f"{name}.py"
+    figure = layout.figure(Path(name), "png").as_posix()
+    return "\n".join(
+        [
+            f"## {title}\n",
+            f"{source}; declared in `{path}`.\n",
+            _docstring_points(path),
+            f"![{title}]({figure})\n",
+        ]
     )
 
 
-def _controls(name: str, each: AnyStudy) -> str:
-    """The studies that ask about the same section of the paper, or the same networks."""
-    found = []
-    for other in (study.load(other) for other in study.names() if other != name):
-        shared = {variant.name for variant in each.all_variants} & {
-            v.name for v in other.all_variants
-        }
-        if _sections(each) & _sections(other) or len(shared) > 1:
-            found.append(other.title)
-    return f"Studies of the same question: {_titles(found)}.\n" if found else ""
-
-
-def _sections(each: AnyStudy) -> set[str]:
-    """Of the papers, without what follows: "4.5.1" of "4.5.1, table 2"."""
-    return {claim.section.partition(",")[0] for claim in each.claims}
-
-
-def _titles(titles: list[str]) -> str:
-    return "; ".join(f"*{title}*" for title in titles)
-
-
 def _study(
-    name: str, each: AnyStudy, scale: str, configs: dict[str, Any], decided: list[Verdict]
+    name: str,
+    part: Study,
+    scale: str,
+    configs: Mapping[str, Config],
+    decided: Sequence[Verdict],
 ) -> str:
-    folder = RESULTS / scale / name
+    """Return the section of a study; decided: the verdicts on its claims."""
+    folder = layout.study_folder(scale, name)
     parts = [
-        f"## {each.title}\n",
-        f"{each.source}; declared in `{study.FOLDER / name}.py`.\n",
-        _declared(study.FOLDER / f"{name}.py"),
-        f"![{each.title}]({name}/figure.png)\n",
-    ]
-    table = (folder / "table.md").read_text()
-    if isinstance(each, LayerStudy):
-        return "\n".join([*parts, layer_costs.sentences(layer_costs.read(folder, name)), table])
-    parts += [
-        partial.sentence(name, each),
-        table,
-        paper_tables.format_tables(summary_table.from_csv((folder / "table.csv").read_text())),
+        study_head(name, part.title, part.source),
+        partial.missing_sentence(name, part),
+        read_text(folder / layout.TABLE_MARKDOWN),
+        paper_tables.format_tables(summary_table.read(folder / layout.TABLE)),
         "".join(f"- {wording.sentence(verdict)}\n" for verdict in decided),
-        setup.differences(each, configs),
+        setup.differences(part, configs),
     ]
-    if each.confounds:
-        reasons = "".join(f"- {what}: {why}\n" for what, why in each.confounds.items())
+    if part.confounds:
+        reasons = "".join(f"- {field}: {reason}\n" for field, reason in part.confounds.items())
         parts.append(f"Confounds:\n\n{reasons}")
-    parts.append(_controls(name, each))
+    parts.append(_related_studies(name, part))
     return "\n".join(filter(None, parts))
 
 
-def _declared(path: Path) -> str:
-    """The paragraphs of a study's docstring as a list."""
+def _other_studies(names: Sequence[str]) -> str:
+    """Return the studies that this report leaves to the others."""
+    titles = [study.load(name).title for name in study.names() if name not in names]
+    titles += [study.load_layers(name).title for name in study.layer_names()]
+    return OTHER_REPORTS.format(titles=_italic(titles)) if titles else ""
+
+
+def _related_studies(name: str, part: Study) -> str:
+    """Return the studies on the same section of the paper, or on the same networks."""
+    titles = []
+    for other in (study.load(other) for other in study.names() if other != name):
+        shared = {v.name for v in part.all_variants} & {v.name for v in other.all_variants}
+        if _sections(part) & _sections(other) or len(shared) > 1:
+            titles.append(other.title)
+    return f"Studies of the same question: {_italic(titles)}.\n" if titles else ""
+
+
+def _sections(declared: Study) -> set[str]:
+    """Return the sections of the paper on which a study has claims: "4.5.1" of "4.5.1, table 2"."""
+    return {claim.section.partition(",")[0] for claim in declared.claims}
+
+
+def _italic(titles: Sequence[str]) -> str:
+    return "; ".join(f"*{title}*" for title in titles)
+
+
+def _docstring_points(path: Path) -> str:
+    """Return the paragraphs of a study's docstring as a list."""
     text = ast.get_docstring(ast.parse(path.read_text())) or ""
-    found = re.findall(r"^(Question|Paper|Deviates) +(.*?)(?=^\S|\Z)", text, re.M | re.S)
-    return "".join(f"- **{head}.** {' '.join(body.split())}\n" for head, body in found)
+    points = re.findall(r"^(Question|Paper|Deviates) +(.*?)(?=^\S|\Z)", text, re.M | re.S)
+    return "".join(f"- **{head}.** {' '.join(body.split())}\n" for head, body in points)

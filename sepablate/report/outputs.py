@@ -1,6 +1,9 @@
-"""What the pipeline calls: a study's files from its runs, and a report from its studies' files."""
+"""The files that the pipeline's commands write: of a study from its runs, of a report from those.
 
-from pathlib import Path
+The same input gives the same bytes each time.
+"""
+
+from collections.abc import Mapping, Sequence
 
 from sepablate import study
 from sepablate.analysis import (
@@ -11,82 +14,107 @@ from sepablate.analysis import (
     summary_table,
     verdicts,
 )
-from sepablate.analysis.load_runs import RESULTS
 from sepablate.errors import UserError
 from sepablate.plots import forest, layer_figure, study_figure
-from sepablate.report import dvc_metrics, html, manifest, markdown
+from sepablate.report import dvc_metrics, html, layer_markdown, manifest, markdown
+from sepablate.store import layout
 from sepablate.store.files import write_atomically
-from sepablate.study import AnyStudy, LayerStudy
+from sepablate.study import Study
 
 
-def study_outputs(name: str, scale: str, part: AnyStudy | None = None) -> None:
-    """Write a study's table, curves, claims.json and figure; the same bytes each time.
+def study_outputs(name: str, scale: str, part: Study | None = None) -> None:
+    """Write a study's table, curves, claims.json and figure.
 
-    One of layers has its table, and the figure of the times that measured.csv holds. part: what is
-    left of the study where not all of its variants have runs.
+    Args:
+        name: the study's name.
+        scale: the name of the scale.
+        part: the study restricted to the variants that have runs; default: the whole study.
 
-    Raises UserError if the study is unknown, its runs are not whole or it has no times.
+    Raises UserError if the study is unknown or its runs are not whole.
     """
-    each = part or study.load(name)
-    if isinstance(each, LayerStudy):
-        _layer_outputs(name, each.at(scale), RESULTS / scale / name)
-        return
-    runs = load_runs.load_runs(each.all_variants, scale)
-    summary = summary_table.summarise(each, runs)
-    labels = {variant.name: variant.label for variant in each.all_variants}
-    measured = [effects.measure(name, claim, runs, labels) for claim in each.claims]
-    folder = RESULTS / scale / name
-    write_atomically(folder / "table.csv", summary_table.to_csv(summary))
-    write_atomically(folder / "table.md", summary_table.to_markdown(summary))
-    write_atomically(
-        folder / "curves.csv",
-        summary_table.to_csv(learning_curves.profile(runs.frame, runs.measure)),
-    )
-    write_atomically(folder / "claims.json", effects.to_json(measured))
-    for kind in ("png", "svg"):
-        write_atomically(folder / f"figure.{kind}", study_figure.draw(runs, kind, each.against))
+    declared = part or study.load(name)
+    runs = load_runs.load_runs(declared.all_variants, scale)
+    summary = summary_table.summarise(declared, runs)
+    curves = learning_curves.profile(runs.frame, runs.metric)
+    labels = {variant.name: variant.label for variant in declared.all_variants}
+    measured = [effects.measure(name, claim, runs, labels) for claim in declared.claims]
+    folder = layout.study_folder(scale, name)
+    write_atomically(folder / layout.TABLE, summary_table.to_csv(summary))
+    write_atomically(folder / layout.TABLE_MARKDOWN, summary_table.to_markdown(summary))
+    write_atomically(folder / layout.CURVES, summary_table.to_csv(curves))
+    write_atomically(folder / layout.CLAIMS, effects.to_json(measured))
+    for kind in layout.FIGURE_KINDS:
+        drawn = study_figure.draw(runs, kind, declared.against)
+        write_atomically(layout.figure(folder, kind), drawn)
 
 
-def _layer_outputs(name: str, each: LayerStudy, folder: Path) -> None:
-    times, summary = layer_costs.read(folder, name), layer_costs.summarise(each)
-    write_atomically(folder / "table.csv", summary_table.to_csv(summary))
-    write_atomically(folder / "table.md", layer_costs.to_markdown(summary))
-    for kind in ("png", "svg"):
-        write_atomically(folder / f"figure.{kind}", layer_figure.draw(times, kind))
-
-
-def report_outputs(studies: list[str], scale: str, name: str = "REPORT") -> None:
-    """Write the report on `studies`, whose claims are one family; the same bytes each time.
+def report_outputs(studies: Sequence[str], scale: str, report: str = layout.REPORT) -> None:
+    """Write the report on `studies`, whose claims are one family.
 
     REPORT.md, report.html, scorecard.png and .svg, verdicts.json, metrics.json and digests.json;
     under another name <NAME>.md, <name>.html and the rest after <name>_.
 
+    Args:
+        studies: their names, in the order of the report.
+        scale: the name of the scale.
+        report: the report's name.
+
     Raises UserError if a study is unknown or its stage has not run.
     """
-    decided = verdicts.decide([each for name in studies for each in _measured(name, scale)])
-    folder, prefix = RESULTS / scale, "" if name == "REPORT" else f"{name.lower()}_"
+    decided = verdicts.decide([claim for name in studies for claim in read_claims(name, scale)])
     summaries = {
-        name: summary_table.from_csv((folder / name / "table.csv").read_text())
+        name: summary_table.read(layout.study_folder(scale, name) / layout.TABLE)
         for name in studies
-        if study.load(name).all_variants
     }
-    keys = summary_table.run_keys(summaries.values())
-    own = [f"{name}.md", f"{name.lower()}.html", f"{prefix}metrics.json", f"{prefix}verdicts.json"]
-    for kind in ("png", "svg") if decided else ():
-        own.append(f"{prefix}scorecard.{kind}")
-        write_atomically(folder / own[-1], forest.draw(decided, kind, keys))
-    text = markdown.write(studies, scale, decided, f"{prefix}scorecard.png")
-    write_atomically(folder / f"{prefix}metrics.json", dvc_metrics.to_json(summaries, decided))
-    write_atomically(folder / f"{prefix}verdicts.json", effects.to_json(decided))
-    write_atomically(folder / f"{name}.md", text)
-    write_atomically(folder / f"{name.lower()}.html", html.to_html(text, folder))
-    manifest.write(folder / f"{prefix}digests.json", name, studies, own)
+    files: dict[str, str | bytes] = {
+        layout.metrics_name(report): dvc_metrics.to_json(summaries, decided),
+        layout.verdicts_name(report): effects.to_json(decided),
+        layout.report_text(report): markdown.write(studies, scale, decided, report),
+    }
+    if decided:
+        keys = summary_table.run_keys(summaries.values())
+        for kind in layout.FIGURE_KINDS:
+            files[layout.scorecard_name(report, kind)] = forest.draw(decided, kind, keys)
+    _write_report(report, files, scale)
+    manifest.write(scale, report, studies, [*files, layout.report_page(report)])
 
 
-def _measured(name: str, scale: str) -> list[effects.Measured]:
-    if not study.load(name).claims:
-        return []
-    path: Path = RESULTS / scale / name / "claims.json"
+def layer_outputs(studies: Sequence[str], scale: str, report: str = layout.LAYER_REPORT) -> None:
+    """Write the tables and figures of layer studies, and the report on them, from their times.
+
+    Args:
+        studies: their names, in the order of the report.
+        scale: the name of the scale.
+        report: the report's name: COSTS.md, costs.html and costs_digests.json by default.
+
+    Raises UserError if a study is unknown or has no measured.csv.
+    """
+    for name in studies:
+        declared, times = study.load_layers(name).at(scale), layer_costs.read(scale, name)
+        summary, folder = layer_costs.summarise(declared), layout.study_folder(scale, name)
+        write_atomically(folder / layout.TABLE, summary_table.to_csv(summary))
+        write_atomically(folder / layout.TABLE_MARKDOWN, layer_costs.to_markdown(summary))
+        for kind in layout.FIGURE_KINDS:
+            write_atomically(layout.figure(folder, kind), layer_figure.draw(times, kind))
+    files = {layout.report_text(report): layer_markdown.write(studies, scale)}
+    _write_report(report, files, scale)
+    names = [*files, layout.report_page(report)]
+    manifest.write(scale, report, studies, names, manifest.LAYERS)
+
+
+def read_claims(name: str, scale: str) -> list[effects.Measured]:
+    """Return the numbers of a study's claims; UserError if its stage has not run."""
+    study.load(name)
+    path = layout.study_folder(scale, name) / layout.CLAIMS
     if not path.is_file():
         raise UserError(f"{path}: missing; run `sepablate study {name}`")
-    return effects.from_json(path.read_text())
+    return effects.read(path)
+
+
+def _write_report(report: str, files: Mapping[str, str | bytes], scale: str) -> None:
+    """Write the files of a report by name, then its page, which embeds its figures."""
+    folder = layout.scale_folder(scale)
+    for name, content in files.items():
+        write_atomically(folder / name, content)
+    text = (folder / layout.report_text(report)).read_text()
+    write_atomically(folder / layout.report_page(report), html.to_html(text, folder))

@@ -1,21 +1,19 @@
-"""What the papers print of the networks that a study compares, beside what was found here."""
+"""The papers' tables of the networks that a study compares, with our numbers added."""
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
 from sepablate.analysis import metrics
-from sepablate.analysis.summary_table import markdown, score
+from sepablate.analysis.formatting import markdown_table
+from sepablate.analysis.summary_table import Row, score_cell
 from sepablate.paper import mobilenets, xception
 from sepablate.paper.mobilenets import Network
 
-Row = Mapping[Hashable, Any]
-
 
 def _score(row: Row) -> str:
-    return score(row, metrics.metric_of_columns(map(str, row)))
+    return score_cell(row, metrics.metric_of_columns(row))
 
 
 def _mult_adds(row: Row) -> str:
@@ -30,8 +28,12 @@ def _parameters(row: Row) -> str:
 class PaperTable:
     """Tables of a paper, for studies that compare two or more of the networks in them.
 
-    paper: the heads of the paper's columns; rows: a variant of ours, and the paper's cells, of
-    which the first is the network's name there. here: our columns, by their heads.
+    Args:
+        source: the paper and its tables.
+        paper: the heads of the paper's columns.
+        rows: a variant of ours, and the paper's cells, of which the first is the network's name.
+        here: our columns, by their heads.
+        remark: printed below the table.
     """
 
     source: str
@@ -41,7 +43,7 @@ class PaperTable:
     remark: str = ""
 
 
-def _of_imagenet(name: str) -> tuple[str, ...]:
+def _imagenet_cells(name: str) -> tuple[str, ...]:
     accuracy, size = xception.TABLE_1[name], xception.TABLE_3[name]
     return (
         name,
@@ -51,24 +53,24 @@ def _of_imagenet(name: str) -> tuple[str, ...]:
     )
 
 
-def _of_jft(name: str) -> tuple[str, ...]:
+def _jft_cells(name: str) -> tuple[str, ...]:
     return name, f"{xception.TABLE_2[name]:.2f}"
 
 
-def _of_mobilenets(table: int, networks: Mapping[str, Network], name: str) -> tuple[str, ...]:
-    found = networks[name]
+def _mobilenets_cells(table: int, networks: Mapping[str, Network], name: str) -> tuple[str, ...]:
+    network = networks[name]
     return (
         name,
         str(table),
-        f"{found.accuracy:g}",
-        f"{found.mult_adds:g}",
-        f"{found.parameters:g}",
+        f"{network.accuracy:g}",
+        f"{network.mult_adds:g}",
+        f"{network.parameters:g}",
     )
 
 
 def _gap() -> str:
-    """How far apart the two counts of table 3 are, in percent of the smaller one."""
-    counts = sorted(each.parameters for each in xception.TABLE_3.values())
+    """Return the difference of the two counts of table 3, in percent of the smaller one."""
+    counts = sorted(size.parameters for size in xception.TABLE_3.values())
     return f"{100 * (counts[1] / counts[0] - 1):.1f} %"
 
 
@@ -76,8 +78,8 @@ IMAGENET = PaperTable(
     source=f"{xception.SOURCE}, tables 1 and 3; one run each",
     paper=("Network", "Paper: ImageNet top-1 (%)", "top-5 (%)", "Parameters"),
     rows=(
-        ("xception", _of_imagenet("Xception")),
-        ("inception_v3", _of_imagenet("Inception V3")),
+        ("xception", _imagenet_cells("Xception")),
+        ("inception_v3", _imagenet_cells("Inception V3")),
     ),
     here={"Parameters here": _parameters},
     remark=(
@@ -91,10 +93,10 @@ JFT = PaperTable(
     source=f"{xception.SOURCE}, table 2; one run each, on JFT",
     paper=("Network", "Paper: MAP@100"),
     rows=(
-        ("xception_multilabel", _of_jft("Xception, no FC layers")),
-        ("inception_v3_multilabel", _of_jft("Inception V3, no FC layers")),
-        ("xception_multilabel_fc", _of_jft("Xception, with FC layers")),
-        ("inception_v3_multilabel_fc", _of_jft("Inception V3, with FC layers")),
+        ("xception_multilabel", _jft_cells("Xception, no FC layers")),
+        ("inception_v3_multilabel", _jft_cells("Inception V3, no FC layers")),
+        ("xception_multilabel_fc", _jft_cells("Xception, with FC layers")),
+        ("inception_v3_multilabel_fc", _jft_cells("Inception V3, with FC layers")),
     ),
     here={"MAP@100 here (%)": _score, "Parameters here": _parameters},
 )
@@ -108,7 +110,7 @@ MOBILENETS = PaperTable(
         "Parameters (M)",
     ),
     rows=tuple(
-        (variant, _of_mobilenets(table, networks, name))
+        (variant, _mobilenets_cells(table, networks, name))
         for variant, table, networks, name in (
             ("mobilenet_standard", 4, mobilenets.TABLE_4, "Conv MobileNet"),
             ("mobilenet_v1", 4, mobilenets.TABLE_4, "MobileNet"),
@@ -129,16 +131,17 @@ MOBILENETS = PaperTable(
 
 
 def format_tables(summary: pd.DataFrame) -> str:
-    """The tables of the papers that have two or more of the variants of a study's table."""
+    """Return the papers' tables with two or more of the variants of a study's table."""
     ours = {row["variant"]: row for row in summary.to_dict("records")}
-    found = []
-    for each in (IMAGENET, JFT, MOBILENETS):
+    formatted = []
+    for table in (IMAGENET, JFT, MOBILENETS):
         rows = [
-            (*cells, *(cell(ours[variant]) for cell in each.here.values()))
-            for variant, cells in each.rows
+            (*cells, *(cell(ours[variant]) for cell in table.here.values()))
+            for variant, cells in table.rows
             if variant in ours
         ]
         if len(rows) > 1:
-            table = markdown((*each.paper, *each.here), rows)
-            found.append(f"{each.source}:\n\n{table}" + f"\n{each.remark}\n" * bool(each.remark))
-    return "\n".join(found)
+            text = markdown_table((*table.paper, *table.here), rows)
+            remark = f"\n{table.remark}\n" if table.remark else ""
+            formatted.append(f"{table.source}:\n\n{text}{remark}")
+    return "\n".join(formatted)

@@ -1,30 +1,31 @@
-"""What a report's runs have in common, what they differ in, and what the papers say of it."""
+"""The setup of a report's runs: shared settings, differences, and the paper's settings."""
 
-import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from sepablate.analysis.load_runs import RESULTS
-from sepablate.analysis.summary_table import markdown, scientific
+from sepablate.analysis.formatting import markdown_table, scientific
+from sepablate.analysis.load_runs import Config
+from sepablate.errors import UserError
 from sepablate.paper import xception as paper
+from sepablate.store import layout
+from sepablate.store.files import read_json
 from sepablate.study import Study
 
-Config = Mapping[str, Any]
 PER_RUN = {"variant", "label", "run_keys", "source_digest"}
-OF_RMSPROP = {"rho", "epsilon"}
-OF_THE_IMAGES = ("dataset", "model.classes", "image_size", "model.in_channels")
+RMSPROP_ONLY = {"rho", "epsilon"}
+DESCRIBE_IMAGES = ("dataset", "model.classes", "image_size", "model.in_channels")
 
 
 def trained(studies: Mapping[str, Study], configs: Mapping[str, Config]) -> str:
-    """What was trained, on what and for how long; a line for each kind of images and networks.
+    """Return the networks, images and steps of the training, a line per kind of images.
 
     All runs of a scale have as many images, seeds and gradient steps.
     """
-    kinds: dict[tuple[Any, ...], list[Study]] = {}
-    for each in studies.values():
-        first = configs[each.baseline.name]
-        kind = (*(first[key] for key in OF_THE_IMAGES), first["model"])
-        kinds.setdefault(kind, []).append(each)
+    kinds: dict[tuple[object, ...], list[Study]] = {}
+    for declared in studies.values():
+        first = configs[declared.baseline.name]
+        kind = (*(first[key] for key in DESCRIBE_IMAGES), first["model"])
+        kinds.setdefault(kind, []).append(declared)
     first = next(iter(configs.values()))
     alike = len(kinds) == 1
     parts = [
@@ -37,12 +38,12 @@ def trained(studies: Mapping[str, Study], configs: Mapping[str, Config]) -> str:
         f"on; the final scores on {first['test_images']:,} test "
         "images, once, after the last step.",
     ]
-    lines = [_line(each, configs) for each in kinds.values()]
+    lines = [_line(alike_studies, configs) for alike_studies in kinds.values()]
     return " ".join(parts) + "\n" + ("" if alike else "\n" + "".join(lines))
 
 
 def _line(studies: list[Study], configs: Mapping[str, Config]) -> str:
-    titles = "; ".join(f"*{each.title}*" for each in studies)
+    titles = "; ".join(f"*{declared.title}*" for declared in studies)
     images = _images(configs[studies[0].baseline.name])
     return f"- {titles}: images{images}. {_networks(studies, configs)}\n"
 
@@ -56,11 +57,13 @@ def _images(config: Config) -> str:
 
 
 def _networks(studies: list[Study], configs: Mapping[str, Config]) -> str:
-    """Sizes; the width is that of the first study's baseline."""
+    """Return the sizes of the networks; the width is that of the first study's baseline."""
     baseline = studies[0].baseline
     first = configs[baseline.name]
     sizes = [
-        configs[variant.name]["parameters"] for each in studies for variant in each.all_variants
+        configs[variant.name]["parameters"]
+        for declared in studies
+        for variant in declared.all_variants
     ]
     wide = f"{first['model.width']:g} times" if first["model.width"] != 1 else "just"
     return (
@@ -69,66 +72,74 @@ def _networks(studies: list[Study], configs: Mapping[str, Config]) -> str:
     )
 
 
-def differences(each: Study, configs: Mapping[str, Config]) -> str:
-    """What the resolved config of each variant has that the baseline's has not."""
-    base = configs[each.baseline.name]
+def differences(declared: Study, configs: Mapping[str, Config]) -> str:
+    """Return the settings of each variant that differ from the baseline's."""
+    base = configs[declared.baseline.name]
     lines = []
-    for variant in each.variants:
-        own = configs[variant.name]
+    for variant in declared.variants:
+        config = configs[variant.name]
         changed = [
-            f"`{key}` {text(own.get(key, '–'))} ({text(base.get(key, '–'))})"
-            for key in {**own, **base}
-            if key not in PER_RUN and own.get(key) != base.get(key)
+            f"`{key}` {text(config.get(key, '–'))} ({text(base.get(key, '–'))})"
+            for key in {**config, **base}
+            if key not in PER_RUN and config.get(key) != base.get(key)
         ]
         lines.append(f"- {variant.label}: {', '.join(changed)}\n")
     return (
-        f"Resolved settings that differ from {each.baseline.label} (its own):\n\n{''.join(lines)}"
+        f"Resolved settings that differ from {declared.baseline.label} (whose values are in "
+        f"parentheses):\n\n{''.join(lines)}"
     )
 
 
-def shared(configs: list[Config]) -> str:
-    """A table for each recipe: what all of its runs share, beside what the Xception paper says.
+def shared(configs: Sequence[Config]) -> str:
+    """Return a table per recipe: the settings that its runs share, and the Xception paper's.
 
-    What the paper speaks of stands there even if the runs differ in it.
+    The settings that the paper gives are listed even if the runs differ in them.
     """
-    recipes = dict.fromkeys(each["recipe"] for each in configs)
+    recipes = dict.fromkeys(config["recipe"] for config in configs)
     return "\n".join(
         f"Recipe `{recipe}`:\n\n" * (len(recipes) > 1)
-        + _of_recipe([each for each in configs if each["recipe"] == recipe])
+        + _recipe_table([config for config in configs if config["recipe"] == recipe])
         for recipe in recipes
     )
 
 
-def _of_recipe(configs: list[Config]) -> str:
-    told = paper.RECIPES.get(configs[0]["recipe"], {})
-    unused = OF_RMSPROP if configs[0]["optimiser"] == "sgd" else set()
+def _recipe_table(configs: Sequence[Config]) -> str:
+    printed = paper.RECIPES.get(configs[0]["recipe"], {})
+    unused = RMSPROP_ONLY if configs[0]["optimiser"] == "sgd" else set()
     rows = []
-    for key in {key: None for each in configs for key in each}:
-        found = list(dict.fromkeys(text(each[key]) for each in configs if key in each))
-        alike = len(found) == 1 and all(key in each for each in configs)
-        if key not in PER_RUN | unused and (alike or key in told):
-            rows.append((f"`{key}`", " or ".join(found), told.get(key, "")))
+    for key in {key: None for config in configs for key in config}:
+        values = list(dict.fromkeys(text(config[key]) for config in configs if key in config))
+        alike = len(values) == 1 and all(key in config for config in configs)
+        if key not in PER_RUN | unused and (alike or key in printed):
+            rows.append((f"`{key}`", " or ".join(values), printed.get(key, "")))
     header = ("Setting", "Here", "In the Xception paper")
-    return markdown(header, rows) if told else markdown(header[:2], [row[:2] for row in rows])
+    if not printed:
+        return markdown_table(header[:2], [row[:2] for row in rows])
+    return markdown_table(header, rows)
 
 
-def hardware(scale: str, variants: list[str]) -> str:
-    """What the runs were trained on, if their measurements are on disk; no times, which vary."""
-    files = [
-        path
-        for name in variants
-        for path in sorted((RESULTS / scale / "measured" / name).glob("seed-*.json"))
+def hardware(scale: str, variants: Sequence[str]) -> str:
+    """Return the hardware of the runs, if their measurements are on disk; no times, which vary."""
+    paths = [
+        layout.seed_measurements(scale, variant, seed)
+        for variant in variants
+        for seed in layout.collected_seeds(scale, variant)
     ]
-    machines = [json.loads(path.read_text())["hardware"] for path in files]
-    found = {
-        each["processor"] if each.get("accelerator", "none") == "none" else each["accelerator"]
-        for each in machines
-    }
-    return f"Trained on: {', '.join(sorted(found))}.\n" if found else ""
+    names = {_machine_name(path) for path in paths if path.is_file()}
+    return f"Trained on: {', '.join(sorted(names))}.\n" if names else ""
+
+
+def _machine_name(path: Path) -> str:
+    """Return the accelerator that a run's measurements name, or else the processor."""
+    hardware = read_json(path, dict).get("hardware")
+    if not isinstance(hardware, dict) or "processor" not in hardware:
+        raise UserError(f"{path}: names no hardware")
+    accelerator = hardware.get("accelerator", "none")
+    return str(hardware["processor"] if accelerator == "none" else accelerator)
 
 
 def text(value: object) -> str:
-    """A setting as a person writes it."""
+    """Return the value of a setting in short form."""
     if isinstance(value, float):
         return scientific(value)
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -5,7 +5,7 @@ from typing import Any
 
 from sepablate import study
 from sepablate.errors import UserError
-from sepablate.study import AnyStudy
+from sepablate.study import Study
 
 FOLLOWS = ("variant", "source_digest")  # the name, and the file of the model
 
@@ -28,7 +28,7 @@ def check(variant: str, config_of: Callable[[str], dict[str, Any]]) -> None:
 
 
 def undeclared(
-    declared: AnyStudy, left: dict[str, Any], right: dict[str, Any]
+    declared: Study, left: dict[str, Any], right: dict[str, Any]
 ) -> dict[str, tuple[Any, Any]]:
     """The fields in which two resolved configs differ and may not, with both values.
 

@@ -1,1 +1,1 @@
-"""What lies on disk: paths and names, atomic writes and manifests, run files, keys, checkpoints."""
+"""Everything on disk: paths, names, atomic writes, manifests, run files, keys, checkpoints."""

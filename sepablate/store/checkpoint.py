@@ -1,6 +1,6 @@
 """Checkpoints: whole or absent, verified by the digest in their name, the last two kept.
 
-`torch.save` alone is neither atomic nor verified: a flipped bit in its file loads silently.
+`torch.save` by itself is neither atomic nor verified: a flipped bit in its file loads silently.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Write files whole or not at all, and list a finished folder's files in a manifest."""
+"""Read files strictly, write them whole or not at all, list a finished folder's in a manifest."""
 
 import contextlib
 import errno
@@ -9,7 +9,11 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
+from sepablate.errors import UserError
+
+T = TypeVar("T", dict[str, Any], list[Any])
 MANIFEST = "done.json"
 DISK_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
@@ -43,6 +47,30 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def read_text(path: Path) -> str:
+    """Return the content of a text file; UserError if it is not UTF-8."""
+    try:
+        return path.read_text()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text ({error})") from None
+
+
+def read_json(path: Path, kind: type[T]) -> T:
+    """Return the content of a JSON file; UserError if it is invalid or not of that kind.
+
+    Args:
+        path: the file.
+        kind: dict for an object, list for an array.
+    """
+    try:
+        content = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: not valid JSON ({error})") from None
+    if not isinstance(content, kind):
+        raise UserError(f"{path}: must hold a JSON {'object' if kind is dict else 'array'}")
+    return content
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Where everything lies on disk, relative to the project's root folder, and how files are named."""
+"""Paths and names of all files on disk, relative to the project's root folder."""
 
 from pathlib import Path
 
@@ -15,13 +15,16 @@ SCORES = {"single_label": "correct.bin", "multi_label": "precision.bin"}  # by t
 RUN_FILES = (RUN_CONFIG, CURVE, MEASURED, *SCORES.values(), RESULT)
 LOCK, ERROR = "lock", "error.txt"
 
+# A scale's folder, results/<scale>. Git ignores the first two, which `dvc repro` makes.
+RUNS, MEASUREMENTS = "runs", "measured"
+MADE_BY = "made_by.json"  # the commit that made results of older code
+SPEEDS = "speed.csv"  # of `sepablate cost --save`; belongs to no report
+REPORT, LAYER_REPORT = "REPORT", "COSTS"  # names of reports; others are the user's
+
 # A study's folder, results/<scale>/<study>.
 TABLE, TABLE_MARKDOWN, CURVES, CLAIMS = "table.csv", "table.md", "curves.csv", "claims.json"
 LAYER_MEASUREMENTS = "measured.csv"
 FIGURE_KINDS = ("png", "svg")
-
-MADE_BY = "made_by.json"  # of results/<scale>/: the commit that made results of older code
-SPEEDS = "speed.csv"  # of `sepablate cost --save`; belongs to no report
 
 
 def run_folder(key: str) -> Path:
@@ -29,14 +32,19 @@ def run_folder(key: str) -> Path:
     return RUN_FOLDERS / key
 
 
+def scale_folder(scale: str) -> Path:
+    """Return the folder of a scale's results."""
+    return RESULTS / scale
+
+
 def variant_runs(scale: str, variant: str) -> Path:
     """Return the folder of a variant's collected runs: config.json and files for each seed."""
-    return RESULTS / scale / "runs" / variant
+    return scale_folder(scale) / RUNS / variant
 
 
 def variant_measurements(scale: str, variant: str) -> Path:
     """Return the folder of what was measured while a variant trained."""
-    return RESULTS / scale / "measured" / variant
+    return scale_folder(scale) / MEASUREMENTS / variant
 
 
 def seed_rows(scale: str, variant: str, seed: int | str) -> Path:
@@ -59,9 +67,21 @@ def variant_config(scale: str, variant: str) -> Path:
     return variant_runs(scale, variant) / "config.json"
 
 
+def trained_variants(scale: str) -> list[str]:
+    """Return the variants that have collected runs with a config."""
+    runs = scale_folder(scale) / RUNS
+    return sorted(path.parent.name for path in runs.glob("*/config.json"))
+
+
+def collected_seeds(scale: str, variant: str) -> list[str]:
+    """Return the seeds of a variant's collected runs."""
+    files = sorted(variant_runs(scale, variant).glob("seed-*.csv"))
+    return [path.stem.removeprefix("seed-") for path in files]
+
+
 def study_folder(scale: str, study: str) -> Path:
     """Return the folder of a study's table, figure, curves and claims."""
-    return RESULTS / scale / study
+    return scale_folder(scale) / study
 
 
 def figure(folder: Path, kind: str) -> Path:
@@ -69,19 +89,51 @@ def figure(folder: Path, kind: str) -> Path:
     return folder / f"figure.{kind}"
 
 
+def figures(folder: Path) -> list[Path]:
+    """Return the figures that a study's folder has."""
+    return sorted(folder.glob("figure.*"))
+
+
 def report_prefix(report: str) -> str:
-    """Return what the names of a report's files begin with: none for REPORT, its own for others."""
-    return "" if report == "REPORT" else f"{report.lower()}_"
+    """Return the prefix of the names of a report's files, which is empty for REPORT."""
+    return "" if report == REPORT else f"{report.lower()}_"
 
 
-def report_files(report: str, scorecard: bool = True) -> list[str]:
-    """Return the names of a report's files but its manifest, which lists them."""
-    prefix = report_prefix(report)
-    names = [f"{report}.md", f"{report.lower()}.html"]
-    names += [f"{prefix}metrics.json", f"{prefix}verdicts.json"]
-    return names + [f"{prefix}scorecard.{kind}" for kind in FIGURE_KINDS if scorecard]
+def report_text(report: str) -> str:
+    """Return the name of a report's Markdown file."""
+    return f"{report}.md"
+
+
+def report_page(report: str) -> str:
+    """Return the name of a report's HTML file."""
+    return f"{report.lower()}.html"
+
+
+def verdicts_name(report: str) -> str:
+    """Return the name of the file with a report's verdicts."""
+    return f"{report_prefix(report)}verdicts.json"
+
+
+def metrics_name(report: str) -> str:
+    """Return the name of the file with a report's numbers for DVC."""
+    return f"{report_prefix(report)}metrics.json"
+
+
+def scorecard_name(report: str, kind: str) -> str:
+    """Return the name of a report's forest plot; kind: "png" or "svg"."""
+    return f"{report_prefix(report)}scorecard.{kind}"
 
 
 def manifest_name(report: str) -> str:
     """Return the name of a report's manifest, the SHA-256 of all its files."""
     return f"{report_prefix(report)}digests.json"
+
+
+def manifests(scale: str) -> list[Path]:
+    """Return the manifests of a scale's reports."""
+    return sorted(scale_folder(scale).glob("*digests.json"))
+
+
+def verdict_files(scale: str) -> list[Path]:
+    """Return the files with the verdicts of a scale's reports."""
+    return sorted(scale_folder(scale).glob("*verdicts.json"))

@@ -7,14 +7,28 @@ import csv
 import io
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from sepablate.errors import UserError
 
-COLUMNS = ("run_key", "variant", "seed", "step", "metric", "value")
 LEARNING_RATE, TRAIN_LOSS = "learning_rate", "train/loss"
 DIVERGED = "final/diverged_at_step"  # in place of a run's final scores
 
 Row = tuple[int, str, float]  # step, metric, value
+
+
+class RunRow(NamedTuple):
+    """A line of a run's CSV file, as its columns are."""
+
+    run_key: str
+    variant: str
+    seed: int
+    step: int
+    metric: str
+    value: float
+
+
+COLUMNS = RunRow._fields
 
 
 def validation_metric(score: str, averaged: bool = False) -> str:
@@ -42,27 +56,27 @@ def format_rows(rows: Iterable[Row], run_key: str, variant: str, seed: int) -> s
     return text.getvalue()
 
 
+def read_run(path: Path) -> list[RunRow]:
+    """Return the lines of a run's CSV file; UserError if it is not one."""
+    try:
+        with path.open(newline="") as file:
+            header, *lines = list(csv.reader(file)) or [[]]
+        if tuple(header) != COLUMNS:
+            raise ValueError(f"columns must be {','.join(COLUMNS)}")
+        return [
+            RunRow(run_key, variant, int(seed), int(step), metric, float(value))
+            for run_key, variant, seed, step, metric, value in lines
+        ]
+    except (csv.Error, ValueError) as error:
+        raise UserError(f"{path}: not the rows of a run: {error}") from None
+
+
 def read_rows(path: Path) -> list[Row]:
     """Return the rows of a run's CSV file; none if there is no file.
 
     Raises UserError for a file that is not one of a run.
     """
-    if not path.exists():
-        return []
-    try:
-        with path.open(newline="") as file:
-            return [
-                (int(row["step"]), row["metric"], float(row["value"]))
-                for row in csv.DictReader(file)
-            ]
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: not the rows of a run ({error!r})") from None
-
-
-def read_keys(path: Path) -> set[str]:
-    """Return the run keys that a run's CSV file names: one, unless it was damaged."""
-    with path.open(newline="") as file:
-        return {row.get("run_key") or "" for row in csv.DictReader(file)}
+    return [row[3:] for row in read_run(path)] if path.exists() else []
 
 
 def last_value(rows: Iterable[Row], metric: str) -> float | None:

@@ -1,23 +1,27 @@
-"""A study that trains nothing: what single layers cost."""
+"""A study that trains nothing: the cost of single layers."""
 
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, ClassVar
 
 from sepablate.errors import UserError
-from sepablate.study.study import Claim
-from sepablate.study.variant import Variant
 
 
 @dataclass(frozen=True)
 class LayerStudy:
-    """Standard against separable convolutions: what a layer costs on paper and in time, untrained.
+    """The cost of standard and separable convolutions: counted, and timed without training.
 
-    kernels: sizes in pixels; widths: channels in and out; map_size: pixels; batch: images;
-    repeats: timings of each layer; seconds: no further round of timings begins after so long.
-    smaller: the fields that are other at a scale, by its name.
+    Args:
+        title: of its section in the report.
+        source: the paper and the section.
+        kernels: sizes in pixels.
+        widths: channels in and out.
+        map_size: pixels.
+        batch: images.
+        repeats: timings of each layer.
+        seconds: no further round of timings begins after this time.
+        smaller: the fields that differ at a scale, by its name.
     """
 
     title: str
@@ -28,14 +32,7 @@ class LayerStudy:
     batch: int
     repeats: int
     seconds: float
-    smaller: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-
-    # It trains nothing: whoever walks over the studies finds no variants and no claims here.
-    all_variants: ClassVar[tuple[Variant, ...]] = ()
-    variants: ClassVar[tuple[Variant, ...]] = ()
-    claims: ClassVar[tuple[Claim, ...]] = ()
-    factors: ClassVar[tuple[str, ...]] = ()
-    confounds: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    smaller: Mapping[str, Mapping[str, tuple[int, ...] | float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("kernels", "widths"):
@@ -55,9 +52,6 @@ class LayerStudy:
         object.__setattr__(self, "smaller", MappingProxyType(dict(self.smaller)))
 
     def at(self, scale: str) -> "LayerStudy":
-        """The study as it is run at that scale."""
-        return dataclasses.replace(self, smaller={}, **self.smaller.get(scale, {}))
-
-    def pairs_with(self, _: str) -> set[tuple[str, str]]:
-        """None: no variants are compared."""
-        return set()
+        """Return the study as it is run at a scale."""
+        changes = self.smaller.get(scale, {})
+        return dataclasses.replace(self, smaller={}, **changes)  # type: ignore[arg-type]

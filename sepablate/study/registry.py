@@ -1,7 +1,11 @@
-"""The studies that `experiments/` declares, one in each file."""
+"""The studies that `experiments/` declares, one in each file.
+
+Most are comparisons (Study), which train networks; some time single layers (LayerStudy).
+"""
 
 import importlib.util
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 from sepablate.errors import UserError
@@ -10,19 +14,78 @@ from sepablate.study.study import Study
 from sepablate.study.variant import INCEPTION_V3_2016, Variant, check_name
 
 FOLDER = Path("experiments")
-AnyStudy = Study | LayerStudy
 
 
 def names(folder: Path = FOLDER) -> list[str]:
-    """The declared studies: the file names of `folder`."""
+    """Return the names of the comparisons in `folder`, which are the names of their files."""
+    return [name for name in _stems(folder) if isinstance(_declared(name, folder), Study)]
+
+
+def layer_names(folder: Path = FOLDER) -> list[str]:
+    """Return the names of the studies in `folder` that time layers."""
+    return [name for name in _stems(folder) if isinstance(_declared(name, folder), LayerStudy)]
+
+
+def load(name: str, folder: Path = FOLDER) -> Study:
+    """Return the comparison that `experiments/<name>.py` declares; UserError if there is none."""
+    _check(name, names, folder)
+    declared = _declared(name, folder)
+    if isinstance(declared, LayerStudy):
+        raise UserError(f"study {name!r} times layers: run `sepablate layers {name}`")
+    return declared
+
+
+def load_layers(name: str, folder: Path = FOLDER) -> LayerStudy:
+    """Return the layer study that `experiments/<name>.py` declares; UserError if there is none."""
+    _check(name, layer_names, folder)
+    declared = _declared(name, folder)
+    if isinstance(declared, Study):
+        raise UserError(f"study {name!r} compares trained networks: run `sepablate study {name}`")
+    return declared
+
+
+def variants(folder: Path = FOLDER) -> dict[str, Variant]:
+    """Return every variant of every study by name; UserError if two differ under one name."""
+    by_name: dict[str, Variant] = {}
+    for name in names(folder):
+        for variant in load(name, folder).all_variants:
+            if by_name.setdefault(variant.name, variant) != variant:
+                raise UserError(
+                    f"variant {variant.name!r} in {folder}/{name}.py: the name is taken"
+                )
+    return by_name
+
+
+def variant(name: str, folder: Path = FOLDER) -> Variant:
+    """Return the variant of that name, of a study or only counted; UserError if there is none."""
+    declared = {**variants(folder), INCEPTION_V3_2016.name: INCEPTION_V3_2016}
+    if name not in declared:
+        raise UserError(f"variant {name!r} in {folder}/: choose {', '.join(declared)}")
+    return declared[name]
+
+
+def studies_with(variant_name: str, folder: Path = FOLDER) -> list[str]:
+    """Return the studies that compare the variant of that name."""
+    return [
+        name
+        for name in names(folder)
+        if any(variant.name == variant_name for variant in load(name, folder).all_variants)
+    ]
+
+
+def _stems(folder: Path) -> list[str]:
     return sorted(path.stem for path in folder.glob("[!_]*.py"))
 
 
-def load(name: str, folder: Path = FOLDER) -> "AnyStudy":
-    """The study that `experiments/<name>.py` declares as STUDY; UserError if there is none."""
+def _check(name: str, choices: Callable[[Path], list[str]], folder: Path) -> None:
+    """Raise UserError, with the valid names, unless `folder` has a file of that name."""
     check_name(name, "study")
-    if name not in names(folder):
-        raise UserError(f"study {name!r} in {folder}/: choose {', '.join(names(folder))}")
+    if name not in _stems(folder):
+        raise UserError(f"study {name!r} in {folder}/: choose {', '.join(choices(folder))}")
+
+
+def _declared(name: str, folder: Path) -> Study | LayerStudy:
+    """Return what `experiments/<name>.py` declares as STUDY."""
     path = folder / f"{name}.py"
     spec = importlib.util.spec_from_file_location(f"experiments.{name}", path)
     assert spec is not None
@@ -39,38 +102,9 @@ def load(name: str, folder: Path = FOLDER) -> "AnyStudy":
 
 
 def _located(error: Exception, path: Path) -> str:
-    """What is wrong in a study file, and in which line, in one line."""
+    """Return the error of a study file and its line, in one line."""
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == str(path.absolute())]
     line = getattr(error, "lineno", None) or [1, *lines][-1]
-    said = error.msg if isinstance(error, SyntaxError) else error
-    return " ".join(f"{path}:{line}: {type(error).__name__}: {said}".split())
-
-
-def variants(folder: Path = FOLDER) -> dict[str, Variant]:
-    """Every variant of every study by name, each once; UserError if two differ under one name."""
-    found: dict[str, Variant] = {}
-    for name in names(folder):
-        for variant in load(name, folder).all_variants:
-            if found.setdefault(variant.name, variant) != variant:
-                raise UserError(
-                    f"variant {variant.name!r} in {folder}/{name}.py: the name is taken"
-                )
-    return found
-
-
-def variant(name: str, folder: Path = FOLDER) -> Variant:
-    """The variant of that name, of a study or only counted; UserError with the valid names."""
-    declared = {**variants(folder), INCEPTION_V3_2016.name: INCEPTION_V3_2016}
-    if name not in declared:
-        raise UserError(f"variant {name!r} in {folder}/: choose {', '.join(declared)}")
-    return declared[name]
-
-
-def studies_with(variant_name: str, folder: Path = FOLDER) -> list[str]:
-    """The studies that compare the variant of that name."""
-    return [
-        name
-        for name in names(folder)
-        if variant_name in [each.name for each in load(name, folder).all_variants]
-    ]
+    message = error.msg if isinstance(error, SyntaxError) else error
+    return " ".join(f"{path}:{line}: {type(error).__name__}: {message}".split())

@@ -1,23 +1,29 @@
-"""A study: variants beside a baseline, and the claims that a paper makes about them."""
+"""A study: a baseline, variants of it, and the claims that a paper makes about them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from sepablate.errors import UserError
-from sepablate.study.variant import Variant
+from sepablate.study.variant import TASK_SCORES, Variant
 
 COMPARISONS = (">", "<", "=")
-METRICS = ("accuracy", "map_100", "speed")
+SPEED = "speed"
+METRICS = (*TASK_SCORES.values(), SPEED)
 
 
 @dataclass(frozen=True)
 class Claim:
     """A statement of the paper that runs can contradict: `left` compares to `right` on `metric`.
 
-    metric: "accuracy" or "map_100" (final, test images, averaged weights), or "speed" (mean of that
-    metric over the validation curve, raw weights: the higher, the sooner the network learnt).
-    margin: the smallest difference of interest, declared before the runs, as a fraction.
-    statement: what the paper says, in one line of ours; section: where it says so.
+    Args:
+        left: the name of a variant.
+        comparison: ">", "<" or "=".
+        right: the name of another variant.
+        metric: "accuracy" or "map_100" (final, test images, averaged weights), or "speed" (mean of
+            that metric over the validation curve, raw weights: higher means faster learning).
+        margin: the smallest difference of interest, declared before the runs, as a fraction.
+        section: of the paper.
+        statement: of the paper, in one line of ours.
     """
 
     left: str
@@ -41,11 +47,17 @@ class Claim:
 
 @dataclass(frozen=True)
 class Study:
-    """One comparison made by a paper: a baseline, the variants beside it, and the claims.
+    """One comparison made by a paper: a baseline, variants of it, and the claims.
 
-    factors: the fields of the resolved config that the question is about.
-    confounds: the other fields that may differ between variants, each with its reason.
-    against: the field of the resolved config against which the figure draws the final scores.
+    Args:
+        title: of its section in the report.
+        source: the paper and the section.
+        baseline: the variant that the others are compared to.
+        variants: the others.
+        claims: of the paper, on two variants each.
+        factors: the fields of the resolved config that the question is about.
+        confounds: the other fields that may differ between variants, each with its reason.
+        against: the field of the resolved config against which the figure draws the final scores.
     """
 
     title: str
@@ -69,12 +81,12 @@ class Study:
                     )
 
     def pairs_with(self, name: str) -> set[tuple[str, str]]:
-        """What is compared to the variant of that name: by a claim, or as baseline and variant."""
+        """Return the pairs with that variant which a claim, or the baseline, compares."""
         pairs = {(claim.left, claim.right) for claim in self.claims}
         pairs |= {(self.baseline.name, variant.name) for variant in self.variants}
         return {pair for pair in pairs if name in pair}
 
     @property
     def all_variants(self) -> tuple[Variant, ...]:
-        """The baseline and the variants beside it, in the order of tables and legends."""
+        """The baseline and the other variants, in the order of tables and legends."""
         return (self.baseline, *self.variants)

@@ -17,15 +17,21 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")  # safe in a path and on a co
 class Variant:
     """One network with one training recipe.
 
-    model: a name that `sepablate.models.build` knows; options: its constructor arguments, beside
-    those that the scale decides (classes, image size, width).
-    weight_decay: coupled L2, applied to convolution and dense kernels.
-    same_parameters_as: the variant whose parameter count this one matches; its width is solved for,
-    unless the two are different networks at width 1: those are compared as they were published.
-    learning_rates: none for the recipe's; or a grid, of which validation accuracy chooses one.
-    recipe: a recipe of params.yaml. task: "single_label" or "multi_label"; the scale names a data
-    set for each. image_size: pixels, 0 for the scale's. relative_width: factor on the scale's.
-    decay_depthwise: whether weight decay acts on depthwise kernels too.
+    Args:
+        name: safe in a path and on a command line.
+        label: in tables and figures.
+        model: a name that `sepablate.models.build` knows.
+        weight_decay: coupled L2, applied to convolution and dense kernels.
+        options: the model's constructor arguments, except those that the scale decides (classes,
+            image size, width).
+        same_parameters_as: the variant whose parameter count this one matches. Its width is solved
+            for, unless the two are different networks at width 1, which are compared as published.
+        learning_rates: none for the recipe's; or a grid, of which validation accuracy chooses one.
+        recipe: a recipe of params.yaml.
+        task: "single_label" or "multi_label"; the scale names a data set for each.
+        image_size: pixels, 0 for the scale's.
+        relative_width: factor on the scale's width.
+        decay_depthwise: whether weight decay acts on depthwise kernels too.
     """
 
     name: str
@@ -55,16 +61,16 @@ class Variant:
         object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
 
     def but(self, name: str, label: str, **changes: object) -> "Variant":
-        """The same variant but for `changes`: fields of a variant or options of its model."""
-        own = {f.name for f in dataclasses.fields(self)}
-        fields = {key: value for key, value in changes.items() if key in own}
-        options = {key: value for key, value in changes.items() if key not in own}
+        """Return the same variant with `changes`: fields of a variant or options of its model."""
+        names = {field.name for field in dataclasses.fields(self)}
+        fields = {key: value for key, value in changes.items() if key in names}
+        options = {key: value for key, value in changes.items() if key not in names}
         fields.setdefault("options", {**self.options, **options})
         return dataclasses.replace(self, name=name, label=label, **fields)  # type: ignore[arg-type]
 
 
 def check_name(name: str, kind: str) -> None:
-    """UserError unless the name is safe in a path and on a command line."""
+    """Raise UserError unless the name is safe in a path and on a command line."""
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise UserError(f"{kind} {name!r}: choose letters, digits, _ . + -; no dot or sign first")
 

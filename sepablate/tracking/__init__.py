@@ -1,4 +1,4 @@
-"""MLflow as a view of the files: followed live, rebuilt at any time, never the only copy.
+"""MLflow as a view of the files: updated live, rebuilt at any time, never the only copy.
 
 An experiment per study and scale; in it one run per variant and seed, below a parent run that
 carries the study's table and figure. Logging twice stores once. Nothing else imports mlflow.

@@ -1,4 +1,4 @@
-"""Where MLflow keeps its view: a database here, or the server that MLFLOW_TRACKING_URI names."""
+"""The connection to MLflow: a database here, or the server that MLFLOW_TRACKING_URI names."""
 
 import contextlib
 import logging
@@ -11,23 +11,24 @@ from pathlib import Path
 from mlflow import MlflowClient
 
 from sepablate.errors import UserError
+from sepablate.store import layout
 
 for name in ("mlflow", "urllib3.connectionpool"):  # their failures reach us as exceptions
     logging.getLogger(name).setLevel(logging.CRITICAL)
 
 DATABASE = Path("mlflow.db")
 ARTIFACTS = Path("mlartifacts")
-GIVEN_UP = Path(".sepablate/mlflow-given-up")
+GIVEN_UP = layout.STATE / "mlflow-given-up"
 RESPITE = 600  # seconds in which no other command of a pipeline waits for MLflow again
 
 
 def address() -> str:
-    """MLFLOW_TRACKING_URI, or mlflow.db in the current folder."""
+    """Return MLFLOW_TRACKING_URI, or mlflow.db in the current folder."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{DATABASE.resolve()}"
 
 
 def connect() -> MlflowClient:
-    """A client of `address`. A new database appears whole: half of one would never open."""
+    """Return a client of `address`. A new database appears whole: half of one never opens."""
     if not os.environ.get("MLFLOW_TRACKING_URI") and not DATABASE.exists():
         temporary = DATABASE.with_name(f"{DATABASE}.{os.getpid()}.tmp").resolve()
         try:
@@ -40,38 +41,38 @@ def connect() -> MlflowClient:
 
 
 def give_up() -> None:
-    """Spare the commands that follow the wait for an MLflow that does not answer."""
+    """Let the commands that follow not wait for an MLflow that does not answer."""
     with contextlib.suppress(OSError):
         GIVEN_UP.parent.mkdir(exist_ok=True)
         GIVEN_UP.touch()
 
 
 def given_up() -> bool:
-    """Whether another command gave up on MLflow lately, and none has reached it since."""
+    """Return whether another command gave up on MLflow lately, and none has reached it since."""
     with contextlib.suppress(OSError):
         return time.time() - GIVEN_UP.stat().st_mtime < RESPITE
     return False
 
 
 def reached() -> None:
-    """MLflow answers again."""
+    """Note that MLflow answers again."""
     GIVEN_UP.unlink(missing_ok=True)
 
 
 def artifact_location(study: str, scale: str) -> str | None:
-    """A folder here, or None: a server has its own."""
+    """Return a folder here, or None: a server has its own."""
     if address().startswith("http"):
         return None
     return (ARTIFACTS / study / scale).resolve().as_uri()
 
 
 def one_line(error: object) -> str:
-    """The beginning of what an error says."""
+    """Return the beginning of an error's message, in one line."""
     return " ".join(str(error).split())[:200]
 
 
 def ui(port: int = 5000) -> None:
-    """Become the MLflow UI, on this machine only. UserError for a port that cannot be had."""
+    """Become the MLflow UI, on this machine only; UserError for a port that is not free."""
     if address().startswith("http"):
         print(f"MLflow runs at {address()}")
         return
@@ -91,7 +92,7 @@ def ui(port: int = 5000) -> None:
 
 
 def ui_command(port: int) -> tuple[list[str], dict[str, str]]:
-    """Command line and environment: loopback only, one worker, no jobs, no telemetry."""
+    """Return command line and environment: loopback only, one worker, no jobs or telemetry."""
     options = {
         "--backend-store-uri": address(),
         "--artifacts-destination": str(ARTIFACTS.resolve()),

@@ -1,4 +1,4 @@
-"""One MLflow experiment per study and scale, brought up to the files."""
+"""One MLflow experiment per study and scale, updated from the files."""
 
 import hashlib
 import json
@@ -9,7 +9,8 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from sepablate.errors import UserError
-from sepablate.study import AnyStudy, load
+from sepablate.store import layout
+from sepablate.study import Study, load
 from sepablate.tracking import verdicts
 from sepablate.tracking.connection import (
     address,
@@ -19,21 +20,21 @@ from sepablate.tracking.connection import (
     one_line,
     reached,
 )
-from sepablate.tracking.records import RESULTS, Record, finished
+from sepablate.tracking.records import Record, finished
 
-SHOWN = ("table.md", "table.csv", "figure.png", "figure.svg", "claims.json")
 KEY, DIGEST, PARENT = "sepablate.run_key", "sepablate.digest", "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
 BATCH = 1000  # metrics that MLflow takes at once
 
 
 def publish(scale: str, studies: list[str]) -> int:
-    """Bring MLflow up to the files of these studies; how many runs that changed.
+    """Update MLflow from the files of these studies, and return how many runs changed.
 
     Raises UserError for an unknown study or scale, OSError if MLflow cannot be written.
     """
-    if not (RESULTS / scale / "runs").is_dir():
-        raise UserError(f"scale {scale!r}: no folder {RESULTS / scale / 'runs'}/")
+    folder = layout.scale_folder(scale) / layout.RUNS
+    if not folder.is_dir():
+        raise UserError(f"scale {scale!r}: no folder {folder}/")
     declared = {name: load(name) for name in studies}
     try:
         client = connect()
@@ -48,7 +49,11 @@ def publish(scale: str, studies: list[str]) -> int:
 
 
 class Experiment:
-    """One study at one scale. runs: by variant and seed; parent: carries what the study found."""
+    """The MLflow experiment of a study at a scale.
+
+    Its runs are kept by variant and seed; their parent run carries the study's table, figure and
+    verdicts.
+    """
 
     def __init__(self, client: MlflowClient, study: str, scale: str) -> None:
         self.client, self.study, self.scale = client, study, scale
@@ -56,49 +61,49 @@ class Experiment:
         self.tags = {"study": study, "scale": scale, "mlflow.user": "sepablate"}
         self.runs: dict[tuple[str | None, str | None], Run] = {}
         for run in client.search_runs([self.id], max_results=50_000, order_by=["start_time ASC"]):
-            place = run.data.tags.get("variant"), run.data.tags.get("seed")
-            if KEY in run.data.tags and self.runs.setdefault(place, run) is not run:
+            slot = run.data.tags.get("variant"), run.data.tags.get("seed")
+            if KEY in run.data.tags and self.runs.setdefault(slot, run) is not run:
                 client.delete_run(run.info.run_id)
         if (None, None) not in self.runs:
             self.runs[None, None] = self._create_parent()
         self.parent = self.runs.pop((None, None))
 
     def _open(self, name: str) -> str:
-        found = self.client.get_experiment_by_name(name)
-        if found is None:
+        experiment = self.client.get_experiment_by_name(name)
+        if experiment is None:
             tags = {"mlflow.experimentKind": "custom_model_development"}
             location = artifact_location(self.study, self.scale)
             return self.client.create_experiment(name, location, tags)
-        if found.lifecycle_stage == "deleted":
-            self.client.restore_experiment(found.experiment_id)
-        return found.experiment_id
+        if experiment.lifecycle_stage == "deleted":
+            self.client.restore_experiment(experiment.experiment_id)
+        return experiment.experiment_id
 
     def _create_parent(self) -> Run:
-        """A run that holds the others: nothing will ever end it, so it begins ended."""
+        """Create the run that holds the others. Nothing would end it, so it is ended at once."""
         tags = self.tags | {KEY: self.study}
         parent = self.client.create_run(self.id, tags=tags, run_name=self.study)
         self.client.set_terminated(parent.info.run_id)
         return parent
 
-    def publish(self, study: AnyStudy) -> int:
-        """Log every finished run, archive those that left the files; how many changed."""
-        found = verdicts.shown(self.study, self.scale)
-        self._archive_other_verdicts(*found)
-        stored = [run for each in study.all_variants for run in finished(self.scale, each.name)]
-        gone = self.runs.keys() - {record.place for record in stored}
+    def publish(self, study: Study) -> int:
+        """Log every finished run, archive those that left the files; return how many changed."""
+        decided = verdicts.tags_and_metrics(self.study, self.scale)
+        self._archive_other_verdicts(*decided)
+        stored = [run for v in study.all_variants for run in finished(self.scale, v.name)]
+        gone = self.runs.keys() - {record.slot for record in stored}
         # A run that trains, or was interrupted, is not among the results.
-        gone = {at for at in gone if self.runs[at].info.status in ("FINISHED", "FAILED")}
-        for place in gone:
-            self.client.delete_run(self.runs.pop(place).info.run_id)
+        gone = {slot for slot in gone if self.runs[slot].info.status in ("FINISHED", "FAILED")}
+        for slot in gone:
+            self.client.delete_run(self.runs.pop(slot).info.run_id)
         changed = sum([self.log(record) for record in stored])
-        self._describe(study, *found)
+        self._describe(study, *decided)
         return len(gone) + changed
 
     def log(self, record: Record) -> bool:
-        """Add what the record's run lacks; False if nothing. A run that differs is archived."""
+        """Add the missing parts of a run; return False if none. Archive a run that differs."""
         tags = record.tags | self.tags | {PARENT: self.parent.info.run_id, KEY: record.key}
         tags[DIGEST] = record.digest
-        run = self.runs.get(record.place)
+        run = self.runs.get(record.slot)
         if run and run.info.status == record.status and tags.items() <= run.data.tags.items():
             return False
         logged = self._points(run) if run else {}
@@ -107,22 +112,22 @@ class Experiment:
             run, logged = None, {}
         if run is None:
             name = f"{record.variant} seed {record.seed}"
-            begun = {key: value for key, value in tags.items() if key != DIGEST}
-            run = self.client.create_run(self.id, record.started, begun, name)
+            first_tags = {key: value for key, value in tags.items() if key != DIGEST}
+            run = self.client.create_run(self.id, record.started, first_tags, name)
         new = [point for point in record.points if point not in logged]
         self._write(run.info.run_id, record, new, tags)
-        self.runs[record.place] = self.client.get_run(run.info.run_id)
+        self.runs[record.slot] = self.client.get_run(run.info.run_id)
         return True
 
     def stop(self, record: Record, status: str) -> None:
         """Mark a run that ended without a result."""
-        self.client.set_terminated(self.runs[record.place].info.run_id, status)
+        self.client.set_terminated(self.runs[record.slot].info.run_id, status)
 
     def _points(self, run: Run) -> dict[tuple[str, int], float]:
         histories = [
             self.client.get_metric_history(run.info.run_id, key) for key in run.data.metrics
         ]
-        return {(point.key, point.step): point.value for each in histories for point in each}
+        return {(p.key, p.step): p.value for history in histories for p in history}
 
     @staticmethod
     def _agrees(run: Run, logged: dict[tuple[str, int], float], record: Record) -> bool:
@@ -135,7 +140,7 @@ class Experiment:
     def _write(
         self, run_id: str, record: Record, new: list[tuple[str, int]], tags: dict[str, str]
     ) -> None:
-        """Log the `new` points, and the digest last: with it, everything is there."""
+        """Log the `new` points, and the digest last: a run that has it is complete."""
         metrics = [Metric(at[0], record.points[at], record.time(at[1]), at[1]) for at in new]
         for start in range(0, len(metrics), BATCH):
             self.client.log_batch(run_id, metrics[start : start + BATCH])
@@ -148,19 +153,21 @@ class Experiment:
             self.client.set_terminated(run_id, record.status, record.ended)
 
     def _archive_other_verdicts(self, tags: dict[str, str], metrics: dict[str, float]) -> None:
-        """Begin a new parent run if the old one says what is no longer so."""
-        told = self.parent.data
-        words = {key: word for key, word in told.tags.items() if key.startswith(verdicts.TAG)}
-        if not (words.items() <= tags.items() and told.metrics.items() <= metrics.items()):
+        """Create a new parent run if the old one has verdicts that are no longer valid."""
+        old = self.parent.data
+        outcomes = {key: word for key, word in old.tags.items() if key.startswith(verdicts.TAG)}
+        if not (outcomes.items() <= tags.items() and old.metrics.items() <= metrics.items()):
             self.client.delete_run(self.parent.info.run_id)
             self.parent = self._create_parent()
 
-    def _describe(self, study: AnyStudy, tags: dict[str, str], metrics: dict[str, float]) -> None:
-        """Table, figure, claims and verdicts on the parent run, unless they are there."""
-        folder = RESULTS / self.scale / self.study
-        files = [path for name in SHOWN if (path := folder / name).is_file()]
-        files += verdicts.files(self.study, self.scale)
-        table = folder / "table.md"
+    def _describe(self, study: Study, tags: dict[str, str], metrics: dict[str, float]) -> None:
+        """Log table, figure, claims and verdicts on the parent run, unless they are there."""
+        folder = layout.study_folder(self.scale, self.study)
+        table = folder / layout.TABLE_MARKDOWN
+        files = [table, folder / layout.TABLE]
+        files += [layout.figure(folder, kind) for kind in layout.FIGURE_KINDS]
+        files = [path for path in [*files, folder / layout.CLAIMS] if path.is_file()]
+        files += verdicts.verdict_files(self.study, self.scale)
         note = f"{study.title}. {study.source}\n\n"
         content = [note.encode(), *(path.read_bytes() for path in files)]
         digest = hashlib.sha256(b"\0".join(content)).hexdigest()[:16]
@@ -171,15 +178,15 @@ class Experiment:
             self.client.log_artifact(run_id, str(path))
         self.client.set_experiment_tag(self.id, NOTE, note)
         self.client.set_tag(run_id, NOTE, note + (table.read_text() if table.exists() else ""))
-        at = self.parent.info.start_time  # the same however often it is logged
-        points = [Metric(key, value, at, 0) for key, value in metrics.items()]
+        start = self.parent.info.start_time  # the same however often it is logged
+        points = [Metric(key, value, start, 0) for key, value in metrics.items()]
         self.client.log_batch(run_id, points, (), [RunTag(*tag) for tag in tags.items()])
         self.client.set_tag(run_id, DIGEST, digest)
         self.client.set_terminated(run_id, "FINISHED")
 
 
 def _dataset(record: Record) -> DatasetInput:
-    """By name and digest; the source is the module that fetches and verifies it."""
+    """Return the data set by name and digest; its source is the module that fetches it."""
     name = str(record.config.get("dataset"))
     sizes = {key: value for key, value in record.config.items() if key.endswith("images")}
     source = json.dumps({"module": f"sepablate.data.{name}"})

@@ -14,7 +14,7 @@ PATIENCE = 5.0  # seconds that training waits for MLflow: at its end, and never 
 class Live:
     """Shows runs while they train, from a thread of its own: training never waits for MLflow.
 
-    A failure is told once on stderr and tried again; `publish` completes what stays missing. If
+    A failure is printed once on stderr and tried again; `publish` completes what stays missing. If
     another command has just given up on MLflow, this one neither asks it nor warns again.
     Start worker processes by spawn or forkserver: a fork would copy a thread's locks.
     """
@@ -62,7 +62,7 @@ class Live:
             self._closing.wait(self._period)
             closing = self._closing.is_set()
             try:
-                self._look(closing)
+                self._update(closing)
                 if not self._abandoned:
                     reached()
             except Exception as error:  # whatever MLflow does, training goes on
@@ -70,13 +70,13 @@ class Live:
                 if not self._abandoned:
                     self._warn(error)
 
-    def _look(self, closing: bool) -> None:
-        """Log what is new. Nothing is asked of MLflow before a run has begun."""
-        begun = [record for key in sorted(self._pending) if (record := records.training(key))]
-        if begun and not self._experiments:
+    def _update(self, closing: bool) -> None:
+        """Log what is new. MLflow is not asked before a run has started."""
+        started = [record for key in sorted(self._pending) if (record := records.training(key))]
+        if started and not self._experiments:
             client = connect()
             self._experiments = [Experiment(client, name, self._scale) for name in self._studies]
-        for record in begun:
+        for record in started:
             for experiment in self._experiments:
                 experiment.log(record)
                 if closing and record.status == "RUNNING":

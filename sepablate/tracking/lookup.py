@@ -1,4 +1,4 @@
-"""Which MLflow run shows a run of the files."""
+"""Look up the MLflow run of a run key."""
 
 import os
 
@@ -10,9 +10,9 @@ from sepablate.tracking.experiment import KEY
 
 
 def run_ids(study: str, scale: str) -> dict[str, str]:
-    """Run key -> MLflow run id in the experiment of that study and scale; OSError without answer.
+    """Return run key -> MLflow run id for a study at a scale; OSError without an answer.
 
-    Nothing is created: where nothing was published there are no ids.
+    Nothing is created: if nothing was published, there are no ids.
     """
     if not os.environ.get("MLFLOW_TRACKING_URI") and not DATABASE.exists():
         return {}

@@ -1,6 +1,5 @@
-"""What the files say of each run, finished or still training: read by whatever shows runs."""
+"""The record of each run, finished or in training, read from the files."""
 
-import csv
 import hashlib
 import json
 from collections.abc import Iterator
@@ -9,20 +8,30 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path("results")
-TRAINING = Path(".sepablate/runs")
+from sepablate.store import layout, run_files
+from sepablate.store.files import read_json
+from sepablate.store.run_files import Row
+
 NOT_PARAMETERS = ("label", "run_key", "run_keys", "seeds")  # may change where the run key does not
 MEASURED = ("seconds", "images_per_second", "peak_memory_mib")
 
 
 @dataclass(frozen=True)
 class Record:
-    """One run. config: resolved, flat; rows: step, metric, value; measured: times and machine."""
+    """One run.
+
+    Args:
+        key: the run key.
+        seed: of the run.
+        config: resolved, flat.
+        rows: step, metric, value.
+        measured: times and hardware.
+    """
 
     key: str
     seed: int
     config: dict[str, Any]
-    rows: list[tuple[int, str, float]]
+    rows: list[Row]
     measured: dict[str, Any]
 
     @property
@@ -31,26 +40,26 @@ class Record:
         return str(self.config["variant"])
 
     @property
-    def place(self) -> tuple[str, str]:
+    def slot(self) -> tuple[str, str]:
         """Variant and seed: a study has one run of each."""
         return self.variant, str(self.seed)
 
     @cached_property
     def status(self) -> str:
         """RUNNING, FINISHED, or FAILED if the run diverged."""
-        final = {metric for _, metric, _ in self.rows if metric.startswith("final/")}
+        final = {metric for _, metric, _ in self.rows if run_files.is_final(metric)}
         if not final:
             return "RUNNING"
-        return "FAILED" if "final/diverged_at_step" in final else "FINISHED"
+        return "FAILED" if run_files.DIVERGED in final else "FINISHED"
 
     @cached_property
     def points(self) -> dict[tuple[str, int], float]:
-        """(metric, step) -> value: the curve, and at the end the final metrics and the cost.
+        """(metric, step) -> value: the curve, and after it the final metrics and the cost.
 
-        These two are one number a run, of which MLflow draws bars if they come at step 0.
+        The last two are one number per run, which MLflow draws as bars if logged at step 0.
         """
         points = {
-            (metric, 0 if metric.startswith("final/") else step): value
+            (metric, 0 if run_files.is_final(metric) else step): value
             for step, metric, value in self.rows
         }
         if self.status != "RUNNING":
@@ -59,7 +68,7 @@ class Record:
         return points
 
     def time(self, step: int) -> int:
-        """Unix time in milliseconds of the last evaluation up to `step`; unmeasured, 1 s a step."""
+        """Return the Unix time in ms of the last evaluation up to `step`, or else 1 s a step."""
         step = step or self.rows[-1][0]
         times = [time for at, time in self.measured.get("evaluations", []) if at <= step]
         return int(max(times, default=self.measured.get("started", 1000 * step)))
@@ -85,14 +94,14 @@ class Record:
 
     @cached_property
     def tags(self) -> dict[str, str]:
-        """What to group and filter by."""
+        """Tags to group and filter by."""
         tags = {key: str(self.config.get(key)) for key in ("variant", "label", "scale")}
         tags |= {"seed": str(self.seed), "data_digest": str(self.config.get("data_digest"))}
         if "commit" in self.measured:
             tags["commit"] = str(self.measured["commit"])
         if "hardware" in self.measured:
-            machine = self.measured["hardware"]
-            tags["hardware"] = ", ".join(f"{key} {value}" for key, value in machine.items())
+            hardware = self.measured["hardware"]
+            tags["hardware"] = ", ".join(f"{key} {value}" for key, value in hardware.items())
         if self.status == "FAILED":
             tags["diverged"] = "true"
         return tags
@@ -105,36 +114,26 @@ class Record:
 
 
 def finished(scale: str, variant: str) -> Iterator[Record]:
-    """The runs of that variant in results/<scale>/, by seed; none if it was not trained."""
-    folder = RESULTS / scale / "runs" / variant
-    for path in sorted(folder.glob("seed-*.csv")):
-        config = json.loads((folder / "config.json").read_text())
-        seed = path.stem.removeprefix("seed-")
-        measured = _json(RESULTS / scale / "measured" / variant / f"seed-{seed}.json")
-        yield Record(config["run_keys"][seed], int(seed), config, _rows(path), measured)
+    """Yield the collected runs of a variant, by seed; none if it was not trained."""
+    for seed in layout.collected_seeds(scale, variant):
+        config = read_json(layout.variant_config(scale, variant), dict)
+        rows = run_files.read_rows(layout.seed_rows(scale, variant, seed))
+        measured = _read(layout.seed_measurements(scale, variant, seed))
+        yield Record(config["run_keys"][seed], int(seed), config, rows, measured)
 
 
 def training(run_key: str) -> Record | None:
-    """The run that trains, or has trained, under that key; None before it starts.
+    """Return the run that trains, or has trained, under that key; None before it starts.
 
-    The curve is read before its times: the trainer writes the times first.
+    The curve is read before its times, because the trainer writes the times first.
     """
-    folder = TRAINING / run_key
-    config = _json(folder / "run.json")
+    folder = layout.run_folder(run_key)
+    config = _read(folder / layout.RUN_CONFIG)
     if not config:
         return None
-    rows = _rows(folder / "result.csv") or _rows(folder / "curve.csv")
-    return Record(run_key, int(config["seed"]), config, rows, _json(folder / "measured.json"))
+    rows = run_files.read_rows(folder / layout.RESULT) or run_files.read_rows(folder / layout.CURVE)
+    return Record(run_key, int(config["seed"]), config, rows, _read(folder / layout.MEASURED))
 
 
-def _rows(path: Path) -> list[tuple[int, str, float]]:
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return [
-            (int(row["step"]), row["metric"], float(row["value"])) for row in csv.DictReader(file)
-        ]
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.exists() else {}
+def _read(path: Path) -> dict[str, Any]:
+    return read_json(path, dict) if path.exists() else {}

@@ -184,8 +184,8 @@ def test_what_dvc_lost_is_repaired_without_training(whole: Path, finished: Path)
     cached = flip_in_cache(whole, whole / RUN / "seed-1.csv")
     sick = sepablate(whole, "doctor")
     assert sick.returncode == 1
-    assert "dvc.lock: not whole" in sick.stdout
-    assert ".precision.json.999999999.tmp: left behind" in sick.stdout
+    assert "dvc.lock: corrupt" in sick.stdout
+    assert ".precision.json.999999999.tmp: not needed any more" in sick.stdout
     assert f"{cached.relative_to(whole)}: damaged in DVC's cache" in sick.stdout
     repaired = sepablate(whole, "doctor", "--repair")
     assert repaired.returncode == 0, repaired.stdout

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from sepablate import study
-from sepablate.analysis import load_runs, metrics
+from sepablate.analysis import metrics
+from sepablate.store import layout, run_files
 
 FINAL = {"xception": 0.87, "no_residual": 0.80, "relu_between": 0.869}
 STEPS = (3, 6, 9)
@@ -41,7 +42,7 @@ def make_runs(name, seeds=range(6), diverged=()):
         steps = STEPS[:1] if seed in diverged else STEPS
         rows = [(step, measure.curve, draw.uniform(0.6, 0.9)) for step in steps]
         if seed in diverged:
-            rows.append((5, "final/diverged_at_step", 5.0))
+            rows.append((5, run_files.DIVERGED, 5.0))
         else:
             correct = draw.random(IMAGES) < FINAL.get(name, 0.85)
             content = np.packbits(correct).tobytes()
@@ -50,6 +51,6 @@ def make_runs(name, seeds=range(6), diverged=()):
                 content = correct.tobytes()
             rows.append((9, measure.raw_final, correct.mean() - 0.01))
             rows.append((9, measure.final, correct.mean()))
-            (folder / f"seed-{seed}.{measure.images}").write_bytes(content)
+            layout.seed_scores("tiny", name, seed, declared.task).write_bytes(content)
         text = "".join(f"{keys[str(seed)]},{name},{seed},{s},{m},{v}\n" for s, m, v in rows)
-        (folder / f"seed-{seed}.csv").write_text(",".join(load_runs.COLUMNS) + "\n" + text)
+        (folder / f"seed-{seed}.csv").write_text(",".join(run_files.COLUMNS) + "\n" + text)

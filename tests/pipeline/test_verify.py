@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from sepablate.cli.app import app
 from sepablate.provenance import embedded_keys
 from sepablate.provenance.verify import verify
-from sepablate.report import outputs
+from sepablate.report import manifest
 
 __all__ = ["current", "made"]
 pytestmark = pytest.mark.usefixtures("current")
@@ -26,11 +26,11 @@ def test_results_that_follow_from_their_runs_are_found_right() -> None:
     before = contents(TINY)
     found = verify("tiny")
     assert found.wrong == []
-    assert "REPORT: made again from the runs of 3 variants" in found.said
+    assert "REPORT: made again from the runs of 3 variants" in found.checked
     without_runs()
     found = verify("tiny")
     assert found.wrong == []
-    assert any(line.startswith("CONTROLS: no runs on disk") for line in found.said)
+    assert any(line.startswith("CONTROLS: no runs on disk") for line in found.checked)
     assert contents(TINY) == {name: before[name] for name in FILES if name in before}
 
 
@@ -84,7 +84,7 @@ def test_a_consistent_lie_is_found_in_what_does_not_follow() -> None:
     listing = json.loads((TINY / "digests.json").read_text())
     names = ["REPORT.md", "report.html", "verdicts.json", "metrics.json"]
     own = [*names, "scorecard.png", "scorecard.svg"]
-    outputs.manifest.write(TINY / "digests.json", "REPORT", listing["studies"], own)
+    manifest.write("tiny", "REPORT", listing["studies"], own)
     wrong = verify("tiny").wrong
     assert named(wrong, TINY / "residual_connections/table.md")
     assert any(
@@ -130,7 +130,7 @@ def test_committed_numbers_are_reproduced_or_not() -> None:
     git("init", "-q")
     git("add", "results")
     git("commit", "-qm", "Results")
-    said = verify("tiny").said[-1]
+    said = verify("tiny").checked[-1]
     assert (
         said
         == "40 committed numbers: 40 bit for bit, 0 within the committed 95 % interval, "
@@ -143,10 +143,10 @@ def test_committed_numbers_are_reproduced_or_not() -> None:
     changed = first.replace(values["accuracy"], near).replace(f",{values['parameters']},", ",999,")
     path.write_text("\n".join([head, changed, *rest]) + "\n")
     found = verify("tiny")
-    assert "38 bit for bit, 1 within the committed 95 % interval, 1 not rep" in found.said[-1]
+    assert "38 bit for bit, 1 within the committed 95 % interval, 1 not rep" in found.checked[-1]
     line = f"{path}, xception parameters: 999 for the committed 1000: not reproduced"
     assert line in found.wrong
-    assert any(line.startswith(f"{path}, xception accuracy: {near} for") for line in found.said)
+    assert any(line.startswith(f"{path}, xception accuracy: {near} for") for line in found.checked)
 
 
 def test_exit_status() -> None:

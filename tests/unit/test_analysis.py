@@ -16,13 +16,19 @@ from matplotlib.transforms import Bbox
 from scipy import stats
 
 from sepablate import study
-from sepablate.analysis import effects, learning_curves, load_runs, metrics, summary_table
+from sepablate.analysis import (
+    effects,
+    formatting,
+    learning_curves,
+    load_runs,
+    metrics,
+)
 from sepablate.analysis.effects import Divergence
 from sepablate.paper import xception as paper
 from sepablate.plots import point_labels, scores_against, style
 from sepablate.report import outputs
 
-STUDIES = [name for name in study.names() if study.load(name).all_variants]
+STUDIES = study.names()
 MAIN = ["xception_vs_inception", "residual_connections", "pointwise_activation"]
 MANY = "xception_vs_inception_multilabel"
 
@@ -66,7 +72,7 @@ def test_claims_against_the_files(project):
     make_runs("no_residual", diverged=[2])
     outputs.study_outputs("residual_connections", "tiny")
     text = Path("results/tiny/residual_connections/claims.json").read_text()
-    accuracy, speed = effects.from_json(text)
+    accuracy, speed = effects.from_json(text, "claims")
     assert effects.to_json([accuracy, speed]) == text
     expected = (final("xception") - final("no_residual")).dropna()
     assert accuracy.seeds == speed.seeds == (0, 1, 3, 4, 5)
@@ -97,7 +103,7 @@ def test_many_labels_are_scored_by_their_precision(project):
     curve = pd.read_csv(f"results/tiny/{MANY}/curves.csv")
     assert list(curve.columns) == learning_curves.columns(metrics.TASK_METRICS["multi_label"])
     assert curve.validation_map_100.between(0.6, 0.9).all()
-    first, *_ = effects.from_json(Path(f"results/tiny/{MANY}/claims.json").read_text())
+    first, *_ = effects.read(Path(f"results/tiny/{MANY}/claims.json"))
     assert first.differences == pytest.approx((own - theirs).dropna().tolist())
     runs, seeds = Path("results/tiny/runs"), (0, 1, 3, 4, 5)
     left, right = (
@@ -231,9 +237,7 @@ def test_final_scores_against_a_field_of_the_config(project, name):
     runs = load_runs.load_runs(each.all_variants, "tiny")
     places = scores_against.positions(runs.configs, each.against)
     axis = Figure(figsize=(3, 3.6)).subplots()
-    assert (
-        scores_against.scores_against(runs.frame, runs.measure, each.against, places, axis) is axis
-    )
+    assert scores_against.scores_against(runs, each.against, places, axis) is axis
     assert axis.get_xscale() == "log"
     strokes, intervals, means = axis.lines[::3], axis.lines[1::3], axis.lines[2::3]
     for variant, *drawn in zip(each.all_variants, strokes, intervals, means, strict=True):
@@ -253,7 +257,7 @@ def test_no_segments_stand_beyond_the_most_and_are_named(project):
     assert [places[f"segments_{count}"] for count in (1, 2, 32)] == [1, 2, 32]
     assert places["pointwise_first"] > 2 * 32
     axis = Figure().subplots()
-    scores_against.scores_against(runs.frame, runs.measure, each.against, places, axis)
+    scores_against.scores_against(runs, each.against, places, axis)
     axis.get_figure().draw_without_rendering()
     ticks = [label.get_text().replace("\n", " ") for label in axis.get_xticklabels()]
     assert ticks == ["1", "2", "4", "8", "16", "32", "one per channel"]
@@ -299,7 +303,7 @@ def test_networks_of_both_tasks_share_their_colour():
 
 
 def test_markdown_and_published_numbers():
-    assert summary_table.markdown(["a|b"], [["c"]]) == "| a\\|b |\n| --- |\n| c |\n"
-    assert summary_table.percent(-0.01234) == "−1.23"
+    assert formatting.markdown_table(["a|b"], [["c"]]) == "| a\\|b |\n| --- |\n| c |\n"
+    assert formatting.percent(-0.01234) == "−1.23"
     gap = paper.TABLE_3["Inception V3"].parameters / paper.TABLE_3["Xception"].parameters - 1
     assert 0.03 < gap < 0.035  # "within 3.5 %", section 4.5.2

@@ -104,8 +104,7 @@ def test_study_files_are_data(path: Path) -> None:
     assert {name.rpartition(".")[0] for name in imports(path)} == {"sepablate.study"}
     text = ast.get_docstring(ast.parse(path.read_text())) or ""
     assert re.match(rf".+\. ({SOURCE})\.\n", text)
-    declared = study.load(path.stem, FOLDER)
-    assert declared.factors or isinstance(declared, study.LayerStudy)
+    assert path.stem in study.layer_names(FOLDER) or study.load(path.stem, FOLDER).factors
     assert all(f"\n{head} " in text for head in ("Question", "Paper", "Deviates"))
 
 
@@ -209,13 +208,20 @@ def test_pipelines_list_the_declared_studies() -> None:
         assert needed <= set(found[0][report]["deps"])
 
 
+def test_pipelines_list_the_layer_studies() -> None:
+    commands = [s.get("cmd") for stages in PIPELINES.values() for s in stages.values()]
+    for name in study.layer_names(FOLDER):
+        command = f"python -m sepablate layers {name} --scale ${{scale}}"
+        assert commands.count(command) == 1, f"add to dvc.yaml:\n{name}: {command}"
+
+
 @pytest.mark.parametrize("path", PIPELINES)
 def test_stages_depend_on_the_folders_that_they_import(path: str) -> None:
     deps = {dep for dep in PIPELINES[path]["train"]["do"]["deps"] if dep.startswith("sepablate/")}
     assert deps == TRAIN_DEPENDENCIES
     rooms = {f"sepablate/{room}" for room in REPORTS - {"errors"}}
     for name, stage in PIPELINES[path].items():
-        if stage.get("cmd", "").split()[3:4] in (["study"], ["report"]):
+        if stage.get("cmd", "").split()[3:4] in (["study"], ["report"], ["layers"]):
             assert rooms <= {*stage["deps"]}, name
 
 

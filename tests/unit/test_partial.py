@@ -26,7 +26,7 @@ def test_the_report_names_what_is_missing_and_agrees_with_itself() -> None:
     for path in [*TINY.glob("controls*"), TINY / "CONTROLS.md"]:
         path.unlink()
     shutil.rmtree(TINY / "residual_learning_rate")
-    outputs.study_outputs(NAME, "tiny", partial.trained(NAME, "tiny"))
+    outputs.study_outputs(NAME, "tiny", partial.trained_part(NAME, "tiny"))
     outputs.report_outputs([NAME], "tiny")
     report = (TINY / "REPORT.md").read_text()
     assert f"**Not trained at this scale: {label}.**" in report
@@ -40,11 +40,11 @@ def test_the_report_names_what_is_missing_and_agrees_with_itself() -> None:
 
 def test_claims_on_what_is_missing_are_counted() -> None:
     shutil.rmtree(TINY / "runs" / "no_residual")
-    part = partial.trained(NAME, "tiny")
+    part = partial.trained_part(NAME, "tiny")
     assert part.claims == ()
     assert [each.name for each in part.all_variants] == ["xception", "no_residual_wide"]
-    assert "; of 2 claims 2 are left out.**" in partial.sentence(NAME, part)
-    assert partial.sentence(NAME, study.load(NAME)) == ""
+    assert "; of 2 claims 2 are left out.**" in partial.missing_sentence(NAME, part)
+    assert partial.missing_sentence(NAME, study.load(NAME)) == ""
 
 
 def test_a_row_that_was_taken_out_is_found() -> None:
@@ -62,13 +62,13 @@ def test_without_a_pair_there_is_no_study(lost: list[str]) -> None:
     for name in lost:
         shutil.rmtree(TINY / "runs" / name)
     with pytest.raises(ValueError, match=r"no runs: train xception and one of no_residual, no_re"):
-        partial.trained(NAME, "tiny")
+        partial.trained_part(NAME, "tiny")
 
 
 def test_a_variant_that_was_trained_since_is_not_said_to_be_missing(tmp_path: Path) -> None:
     away = tmp_path / "away"
     (TINY / "runs" / "no_residual_wide").rename(away)
-    outputs.study_outputs(NAME, "tiny", partial.trained(NAME, "tiny"))
+    outputs.study_outputs(NAME, "tiny", partial.trained_part(NAME, "tiny"))
     outputs.report_outputs([NAME], "tiny")
     away.rename(TINY / "runs" / "no_residual_wide")
     assert any("leaves out variants that have runs" in line for line in verify("tiny").wrong)

@@ -162,7 +162,7 @@ def test_a_report_on_several_tasks_says_what_each_was_trained_on(folder):
 
 
 def test_a_report_prints_what_the_paper_leaves_open_for_each_recipe(folder):
-    settings = (folder / "FURTHER.md").read_text().partition("## What was run")[2]
+    settings = (folder / "FURTHER.md").read_text().partition("## Setup")[2]
     recipes = dict(re.findall(r"Recipe `(\w+)`:\n\n(.*?)(?=\nRecipe|\Z)", settings, re.DOTALL))
     assert list(recipes) == ["imagenet", "example", "jft"]
     assert "| `batch_size` | 64 | not given |" in recipes["imagenet"]
@@ -211,11 +211,7 @@ def test_page_escapes_what_is_not_markup(tmp_path):
 
 
 def test_forest_plot_draws_rows_in_order_at_their_numbers(folder):
-    measured = [
-        each
-        for name in PAPER
-        for each in effects.from_json((folder / name / "claims.json").read_text())
-    ]
+    measured = [each for name in PAPER for each in effects.read(folder / name / "claims.json")]
     decided = verdicts.decide(measured)
     axis = Figure().subplots()
     assert forest.forest(decided, axis) is axis
@@ -243,13 +239,13 @@ def test_forest_plot_draws_rows_in_order_at_their_numbers(folder):
 
 
 def test_the_four_verdicts_differ_in_shape_and_colour():
-    assert len({look.marker for look in forest.OUTCOME_STYLES.values()}) == 4
-    assert len({look.colour for look in forest.OUTCOME_STYLES.values()}) == 4
+    assert len({style.marker for style in forest.OUTCOME_STYLES.values()}) == 4
+    assert len({style.colour for style in forest.OUTCOME_STYLES.values()}) == 4
 
 
 @pytest.mark.filterwarnings("error")
 def test_forest_plot_of_nothing_and_of_claims_without_numbers(folder):
-    first = effects.from_json((folder / PAPER[0] / "claims.json").read_text())[0]
+    first = effects.read(folder / PAPER[0] / "claims.json")[0]
     unknown = dict.fromkeys(("mean", "low", "high", "deviation", "p", "p_equivalence"), np.nan)
     empty = dataclasses.replace(first, seeds=(), differences=(), **unknown)
     for decided in ([], verdicts.decide([empty]), verdicts.decide([empty, first])):
@@ -317,7 +313,8 @@ def test_pipelines_declare_what_a_report_writes(folder, path, name, studies):
     assert wanted <= files
     assert {f"results/${{scale}}/{file}" for file in wanted} == set(declared)
     # The titles of the other reports' studies stand in this one.
-    missing = {f"experiments/{each}.py" for each in study.names()} - set(stage["deps"])
+    others = study.names() + study.layer_names()
+    missing = {f"experiments/{each}.py" for each in others} - set(stage["deps"])
     assert not missing, f"add to {path}, report: deps: {sorted(missing)}"
 
 

@@ -12,36 +12,37 @@ from helpers.project import ROOT
 from helpers.torch_count import count
 from typer.testing import CliRunner
 
-from sepablate import study, tracking
+from sepablate import study
 from sepablate.analysis import layer_costs
 from sepablate.cli.app import app
+from sepablate.errors import UserError
 from sepablate.planning.forecast import mark_dependents
 from sepablate.planning.pipeline import Stage
 from sepablate.plots import layer_figure
 from sepablate.profiling import layer_timing
 from sepablate.provenance import trace, verify
-from sepablate.report import outputs
+from sepablate.report import manifest, outputs
 
 NAME = "separable_cost"
-STUDY = study.load(NAME, ROOT / "experiments")
+STUDY = study.load_layers(NAME, ROOT / "experiments")
 FILES = {"table.csv", "table.md", "measured.csv", "figure.png", "figure.svg"}
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project in which the study was run at smoke scale, and a report written on it."""
+    """A project in which the layers were timed at smoke scale, with a report on a comparison."""
     folder = tmp_path_factory.mktemp("layers")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         shutil.copytree(ROOT / "experiments", "experiments")
         shutil.copy(ROOT / "params.yaml", "params.yaml")
-        done = CliRunner().invoke(app, ["study", NAME, "--scale", "smoke"])
+        done = CliRunner().invoke(app, ["layers", NAME, "--scale", "smoke"])
         assert done.exit_code == 0, done.output
         for variant in study.load("residual_connections").all_variants:
             make_runs(variant.name)
         shutil.copytree("results/tiny/runs", "results/smoke/runs")
         outputs.study_outputs("residual_connections", "smoke")
-        outputs.report_outputs(["residual_connections", NAME], "smoke")
+        outputs.report_outputs(["residual_connections"], "smoke")
     return folder
 
 
@@ -122,7 +123,7 @@ def test_made_again_from_kept_times_are_the_same_bytes(project: Path) -> None:
     folder = project / "results/smoke" / NAME
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     shutil.rmtree(folder)
-    done = CliRunner().invoke(app, ["study", NAME, "--scale", "smoke"])
+    done = CliRunner().invoke(app, ["layers", NAME, "--scale", "smoke"])
     assert "measured before" in done.output
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
@@ -172,24 +173,31 @@ def test_figure_draws_every_ratio_at_its_place() -> None:
 
 
 def test_report_shows_table_figure_and_sentences(project: Path) -> None:
-    report = (project / "results/smoke/REPORT.md").read_text()
+    report = (project / "results/smoke/COSTS.md").read_text()
+    assert report.startswith("# Cost of layers, scale `smoke`\n")
     section = report.partition(f"## {STUDY.title}")[2].partition("\n## ")[0]
     assert f"]({NAME}/figure.png)" in section
     assert (project / "results/smoke" / NAME / "table.md").read_text() in section
-    times = layer_costs.read(project / "results/smoke" / NAME, NAME)
+    times = layer_costs.read("smoke", NAME)
     assert layer_costs.sentences(times) in section
     assert "n = 3" in section
-    metrics = json.loads((project / "results/smoke/metrics.json").read_text())
-    assert list(metrics) == ["residual_connections"]
 
 
-def test_report_without_training_has_no_scorecard(project: Path) -> None:
+def test_the_report_lists_its_files_and_has_no_verdicts(project: Path) -> None:
     results = project / "results/smoke"
-    outputs.report_outputs([NAME], "smoke", "COSTS")
-    assert f"]({NAME}/figure.png)" in (results / "COSTS.md").read_text()
-    listed = json.loads((results / "costs_digests.json").read_text())["files"]
-    assert {f"{NAME}/table.csv", "COSTS.md", "costs.html"} <= set(listed)
-    assert not list(results.glob("costs_scorecard*"))
+    listing = json.loads((results / "costs_digests.json").read_text())
+    assert listing["kind"] == "layers"
+    assert set(listing["files"]) == {f"{NAME}/{name}" for name in FILES} | {
+        "COSTS.md",
+        "costs.html",
+    }
+    assert sorted(path.name for path in results.glob("*[Cc][Oo][Ss][Tt][Ss]*")) == [
+        "COSTS.md",
+        "costs.html",
+        "costs_digests.json",
+    ]
+    assert "kind" not in json.loads((results / "digests.json").read_text())
+    assert f"*{STUDY.title}*" in (results / "REPORT.md").read_text()
 
 
 def wrong() -> list[str]:
@@ -208,6 +216,7 @@ def test_verify_agrees_and_finds_what_was_changed(project: Path, runs: bool) -> 
         path.write_bytes(path.read_bytes().replace(b"3", b"4", 1))
     found = wrong()
     for name in FILES:
+        # A digit may be one that nothing follows from: then the manifest has another digest.
         assert any(line.startswith(str(results / NAME / name)) for line in found), name
 
 
@@ -217,36 +226,49 @@ def test_other_times_under_new_digests_do_not_pass(project: Path) -> None:
     path = results / NAME / "measured.csv"
     lines = path.read_text().splitlines()
     path.write_text("\n".join([*lines[:2], *lines[3:]]) + "\n")
-    own = [path.name for path in results.iterdir() if path.is_file()]
-    own.remove("digests.json")
-    outputs.manifest.write(results / "digests.json", "REPORT", ["residual_connections", NAME], own)
-    assert any("not of the times in" in line for line in wrong())
+    manifest.write("smoke", "COSTS", [NAME], ["COSTS.md", "costs.html"], manifest.LAYERS)
+    for name in (f"{NAME}/figure.svg", "COSTS.md"):
+        assert any(line.startswith(str(results / name)) for line in wrong())
 
 
 def test_trace_names_the_machine_and_the_command(project: Path) -> None:
-    times = layer_costs.read(Path("results/smoke") / NAME, NAME)
-    for path in (NAME, f"{NAME}/figure.png", "REPORT.md"):
+    times = layer_costs.read("smoke", NAME)
+    for path in (NAME, f"{NAME}/figure.png", "COSTS.md", "costs.html"):
         text = trace.trace(Path("results/smoke") / path)
         assert layer_costs.measured_on(times) in text
-        assert f"sepablate study {NAME} --scale smoke" in text
+        assert f"sepablate layers {NAME} --scale smoke" in text
 
 
 def test_other_commands_are_not_disturbed(project: Path) -> None:
     shown = CliRunner().invoke(app, ["list"]).output
     assert f"{NAME}: {STUDY.title}\n" in shown
-    assert tracking.publish("smoke", [NAME]) == 0
     stage = Stage(NAME, "runs")
-    assert stage.compares
+    assert not stage.compares
     assert not stage.compared_variants
     assert stage.layer_timing_seconds("smoke") == STUDY.at("smoke").seconds > 0
     assert Stage("report", "runs").layer_timing_seconds("smoke") == 0
-    assert [each.state for each in mark_dependents([stage, Stage("report", "unchanged")], set())][
-        1
-    ] == "runs"
+    after = mark_dependents([stage, Stage("report", "unchanged")], set())
+    assert [each.state for each in after] == ["runs", "unchanged"]  # it has a report of its own
     assert study.studies_with("xception")
     assert NAME not in study.studies_with("xception")
-    with pytest.raises(ValueError, match="trains networks"):
-        layer_timing.study_times("residual_connections", "smoke")
+    assert NAME not in study.names()
+    assert study.layer_names() == [NAME]
+
+
+@pytest.mark.parametrize(
+    ("command", "hint"),
+    [
+        (["study", NAME], f"run `sepablate layers {NAME}`"),
+        (["report", NAME], f"run `sepablate layers {NAME}`"),
+        (["layers", "residual_connections"], "run `sepablate study residual_connections`"),
+    ],
+)
+def test_a_study_of_the_other_kind_is_refused_with_its_command(
+    project: Path, command: list[str], hint: str
+) -> None:
+    error = CliRunner().invoke(app, [*command, "--scale", "smoke"]).exception
+    assert isinstance(error, UserError)
+    assert hint in str(error)
 
 
 @pytest.mark.parametrize(
@@ -273,5 +295,5 @@ def test_bad_studies_of_layers_are_refused(changes: dict, message: str) -> None:
 
 def test_times_that_are_missing_are_asked_for_by_the_command(project: Path) -> None:
     (Path("results/smoke") / NAME / "measured.csv").unlink()
-    with pytest.raises(ValueError, match=r"measured.csv: missing; run `sepablate study separable"):
-        outputs.study_outputs(NAME, "smoke")
+    with pytest.raises(ValueError, match=r"measured.csv: missing; run `sepablate layers separable"):
+        outputs.layer_outputs([NAME], "smoke")

@@ -1,0 +1,41 @@
+"""Numbers and tables as the reports print them."""
+
+import math
+from collections.abc import Iterable, Sequence
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table in GitHub's Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    cells = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+    return "".join(f"| {' | '.join(line)} |\n" for line in cells)
+
+
+def percent(fraction: float, sign: str = "-") -> str:
+    """Return a fraction in percent, or a difference of fractions in points.
+
+    Args:
+        fraction: the number; – stands for nan.
+        sign: "+" to show the sign of a positive number too.
+    """
+    return "–" if math.isnan(fraction) else f"{100 * fraction:{sign}.2f}".replace("-", "−")
+
+
+def with_interval(mean: float, low: float, high: float, sign: str = "-") -> str:
+    """Return a mean and its interval, in percent or points; sign: as in `percent`."""
+    return f"{percent(mean, sign)} [{percent(low, sign)}, {percent(high, sign)}]"
+
+
+def probability(p: float) -> str:
+    """Return a p-value to three decimals; – for nan."""
+    return "–" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def scientific(number: float) -> str:
+    """Return a number in short form, such as 1e-5 for 0.00001."""
+    return f"{number:g}".replace("e-0", "e-")
+
+
+def capitalize(text: str) -> str:
+    """Return the text with a capital at its start, the rest unchanged."""
+    return text[0].upper() + text[1:]

@@ -1,0 +1,83 @@
+"""Results of older code are named as such, and checked in all but the hash of their configs."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from helpers.project import ROOT
+from helpers.published import TINY, current, made, without_runs
+
+from sepablate.errors import UserError
+from sepablate.provenance.verify import verify
+from sepablate.report import outputs
+from sepablate.store.made_by import MadeBy, read_made_by
+
+__all__ = ["current", "made"]
+pytestmark = pytest.mark.usefixtures("current")
+LINE = (
+    "These results were made by commit 8f12b1a (on one GPU). The code has changed since, so that "
+    "it cannot recompute their run keys."
+)
+
+
+def made_by_older_code() -> None:
+    """Change what the keys are made of, as other code would, and say so."""
+    path = TINY / "runs/no_residual/config.json"
+    path.write_text(path.read_text().replace("0.045", "0.046"))
+    content = {"commit": "8f12b1a", "note": "on one GPU"}
+    (TINY / "made_by.json").write_text(json.dumps(content))
+    for name, report in (
+        ("residual_connections", "REPORT"),
+        ("residual_learning_rate", "CONTROLS"),
+    ):
+        outputs.study_outputs(name, "tiny")
+        outputs.report_outputs([name], "tiny", report)
+
+
+def test_the_report_and_verify_name_the_commit() -> None:
+    made_by_older_code()
+    assert LINE in (TINY / "REPORT.md").read_text().partition("## Setup\n")[2].splitlines()
+    findings = verify("tiny")
+    assert findings.wrong == []
+    assert findings.checked[0] == LINE
+    without_runs()
+    assert verify("tiny").wrong == []
+
+
+def test_without_the_file_the_keys_are_recomputed() -> None:
+    made_by_older_code()
+    (TINY / "made_by.json").unlink()
+    wrong = verify("tiny").wrong
+    assert any("no_residual/config.json, seed 3: the hash is" in line for line in wrong)
+
+
+def test_keys_are_still_compared_between_files() -> None:
+    made_by_older_code()
+    path = TINY / "measured/xception/seed-1.json"
+    path.write_text(path.read_text().replace('"run_key": "', '"run_key": "0'))
+    assert any(line.startswith(f"{path}: not of the run") for line in verify("tiny").wrong)
+
+
+def test_a_report_that_does_not_name_the_commit_is_found() -> None:
+    without_runs()
+    (TINY / "made_by.json").write_text('{"commit": "8f12b1a"}')
+    wrong = verify("tiny").wrong
+    assert any(
+        "REPORT.md: does not say 'These results were made by commit 8f12" in w for w in wrong
+    )
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"note": ""}', '{"commit": "a", "by": "me"}'])
+def test_another_file_of_that_name_is_refused(text: str) -> None:
+    (TINY / "made_by.json").write_text(text)
+    with pytest.raises(UserError, match=r"results/tiny/made_by\.json: "):
+        read_made_by("tiny")
+
+
+def test_the_workstation_results_are_of_the_commit_that_trained_them() -> None:
+    shutil.copytree(ROOT / "results/workstation", "results/workstation")
+    made_by = read_made_by("workstation")
+    assert isinstance(made_by, MadeBy)
+    assert made_by.commit == "8f12b1a"
+    assert str(made_by) in Path("results/workstation/REPORT.md").read_text()
