@@ -1,4 +1,4 @@
-"""The suite as a contender: its engine, as a worker runs it."""
+"""sepablate as a contender: its engine, as a worker runs it."""
 
 import tempfile
 from collections.abc import Callable
@@ -9,8 +9,8 @@ from torch import Tensor
 
 from sepablate.bench.cases import Case
 from sepablate.execution import backend, worker
-from sepablate.execution.job import FOLDER
 from sepablate.models.timm_weights import from_timm
+from sepablate.store import layout
 from sepablate.training import engine
 from sepablate.training.evaluation import forward
 
@@ -19,7 +19,7 @@ class Suite:
     """`engine.fit` on the case's run."""
 
     def __init__(self, case: Case) -> None:
-        self.case, self.run = case, backend.settle(case.run(), FOLDER.parent)
+        self.case, self.run = case, backend.settle(case.run(), layout.STATE)
 
     def outputs(self, weights: dict[str, Tensor], images: Tensor) -> Tensor:
         device = self.case.device
