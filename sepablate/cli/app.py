@@ -1,4 +1,4 @@
-"""The command line: parse, call one function, say what happened. Imports torch only to train."""
+"""The command line. A command imports what it needs when it runs: torch only where it computes."""
 
 import sys
 from typing import Annotated
@@ -13,6 +13,7 @@ from sepablate.cli.evaluate import evaluate
 from sepablate.cli.options import positive
 from sepablate.cli.train import train
 from sepablate.errors import UserError
+from sepablate.store import layout
 
 app = typer.Typer(
     help="Re-run the ablations of the Xception paper and say whether its claims hold.",
@@ -29,13 +30,13 @@ MlflowOption = Annotated[bool, typer.Option(help="Show the runs in MLflow as wel
 
 
 def command_names() -> list[str]:
-    """The commands, in alphabetical order."""
-    found = [command.name or command.callback.__name__ for command in app.registered_commands]  # type: ignore[union-attr]
-    return sorted(found)
+    """Return the names of the commands, in alphabetical order."""
+    commands = app.registered_commands
+    return sorted(command.name or command.callback.__name__ for command in commands)  # type: ignore[union-attr]
 
 
 def _scale(name: str | None) -> str:
-    """The scale asked for, or the one that params.yaml selects; UserError if it is unknown."""
+    """Return `name`, or the scale that params.yaml selects; UserError if it is unknown."""
     name = name or scales.current()
     scales.load(name)
     return name
@@ -43,12 +44,12 @@ def _scale(name: str | None) -> str:
 
 @app.command()
 def fetch(scale: ScaleOption = None) -> None:
-    """Get the data set, from whichever source is in reach, and verify it."""
+    """Download the data set from the first source that has it, and verify it."""
     from sepablate import data
 
-    chosen, _ = scales.load(_scale(scale))
-    for name in dict.fromkeys(("fashion_mnist", chosen.dataset)):  # the pipeline tracks the first
-        data.dataset(name).fetch(data.FOLDER)
+    loaded, _ = scales.load(_scale(scale))
+    for name in dict.fromkeys(("fashion_mnist", loaded.dataset)):  # the pipeline tracks the first
+        data.dataset(name).fetch(layout.DATA)
 
 
 app.command()(train)
@@ -57,12 +58,12 @@ app.command()(train)
 @app.command()
 def plan(
     scale: ScaleOption = None,
-    controls: Annotated[bool, typer.Option("--all", help="As `make repro-all`.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="As `make repro-all`.")] = False,
 ) -> None:
-    """Tell what `dvc repro` would run now, and the time, memory and disk it would take here."""
+    """Show the stages that `dvc repro` would run now, and their time, memory and disk here."""
     from sepablate import planning
 
-    planning.show(_scale(scale), controls)
+    planning.show(_scale(scale), everything)
 
 
 @app.command("study")
@@ -74,9 +75,9 @@ def study_(
         bool, typer.Option("--partial", help="Leave out, and name, variants without runs.")
     ] = False,
 ) -> None:
-    """Make the table, the figure and the numbers on each claim of a study from its runs."""
+    """Write the table, the figure and the numbers on each claim of a study from its runs."""
     declared, scale_name = study.load(name), _scale(scale)
-    if not declared.all_variants:  # a study of layers has no runs; their times are taken first
+    if not declared.all_variants:  # a study of layers has no runs but times, measured first
         from sepablate.profiling import layer_timing
 
         layer_timing.study_times(name, scale_name)
@@ -85,7 +86,7 @@ def study_(
 
     part = trained(name, scale_name) if partial else None
     outputs.study_outputs(name, scale_name, part)
-    if mlflow and declared.all_variants:  # without runs there may be nothing yet to show it beside
+    if mlflow and declared.all_variants:  # a study without runs has no experiment in MLflow
         _publish(scale_name, [name])
 
 
@@ -99,32 +100,38 @@ def report(
     """Decide the verdict on every claim and write the report."""
     if not name.isidentifier():
         raise UserError(f"report name {name!r}: choose letters, digits and underscores")
-    for each in names:
-        study.load(each)
+    for study_name in names:
+        study.load(study_name)
     scale_name = _scale(scale)
     from sepablate.report import outputs
 
     outputs.report_outputs(names, scale_name, name)
     if mlflow:
         _publish(scale_name, names)
-    print(f"report: results/{scale_name}/{name}.md")
+    print(f"report: {layout.RESULTS / scale_name / name}.md")
 
 
 @app.command()
 def publish(scale: ScaleOption = None) -> None:
-    """Bring MLflow up to the results on disk; nothing is ever doubled."""
-    if not _publish(_scale(scale), study.names(), asked=True):
+    """Update MLflow to the results on disk; a run that it already has is not added again."""
+    if not _publish(_scale(scale), study.names(), retry=True):
         raise typer.Exit(1)
 
 
-def _publish(scale: str, names: list[str], asked: bool = False) -> bool:
-    """Show these studies in MLflow; one warning if it cannot be reached.
+def _publish(scale: str, names: list[str], retry: bool = False) -> bool:
+    """Show studies in MLflow, or print one warning if it cannot be reached.
 
-    Unless `asked` for it, not if an earlier command has just given up on MLflow.
+    Args:
+        scale: the scale's name.
+        names: the studies.
+        retry: try even if an earlier command has just given up on MLflow.
+
+    Returns:
+        Whether MLflow was updated.
     """
     from sepablate import tracking
 
-    if tracking.given_up() and not asked:
+    if tracking.given_up() and not retry:
         return False
     try:
         changed = tracking.publish(scale, names)
@@ -145,9 +152,11 @@ def ui(port: Annotated[int, typer.Option(parser=positive, help="On 127.0.0.1.")]
 
 @app.command()
 def doctor(
-    repair: Annotated[bool, typer.Option("--repair", help="Repair what is safe to.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Repair what can be repaired without a loss.")
+    ] = False,
 ) -> None:
-    """Look for what a crash or a failing disk has left: one line each, exit status 1 if any."""
+    """Find the damage of a crash or a failing disk: a line each, exit status 1 if there is any."""
     from sepablate.provenance.doctor import examine
 
     findings = examine(repair)

@@ -25,7 +25,7 @@ def cost(
         int, typer.Option(parser=positive, help="Measured steps of each variant, in turns.")
     ] = 5,
     save: Annotated[
-        bool, typer.Option("--save", help="Write what was measured to results/<scale>/speed.csv.")
+        bool, typer.Option("--save", help="Write the times to results/<scale>/speed.csv.")
     ] = False,
 ) -> None:
     """Count parameters, multiply-adds and activations of variants, by kind of layer.
@@ -37,15 +37,16 @@ def cost(
     for variant in variants:
         study.variant(variant)
     if save and not measure:
-        raise UserError("--save keeps what was measured: choose it together with --measure")
+        raise UserError("--save writes measured times: choose it together with --measure")
     from sepablate.profiling import complexity_table
 
-    runs = [complexity_table.resolved(variant, name) for variant in dict.fromkeys(variants)]
+    names = dict.fromkeys(variants)
+    runs = [complexity_table.resolve_variant(variant, name) for variant in names]
     complexity_table.show(runs)
     if measure:
         from sepablate.profiling import speed
 
-        found = speed.measure(runs, batch, rounds)
-        speed.show(found)
+        speeds = speed.measure(runs, batch, rounds)
+        speed.show(speeds)
         if save:
-            print(f"written: {speed.save(found, name)}")
+            print(f"written: {speed.save(speeds, name)}")

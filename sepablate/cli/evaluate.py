@@ -18,7 +18,7 @@ def evaluate(
     ),
     batch: Annotated[int, typer.Option(parser=positive, help="Images at a time.")] = 64,
     mean_std: Annotated[
-        str, typer.Option(help="half, imagenet, or timm: what timm says of these weights.")
+        str, typer.Option(help="half, imagenet, or timm: those of timm's config.")
     ] = "timm",
 ) -> None:
     """Measure the top-1 and top-5 accuracy of published weights in our network."""

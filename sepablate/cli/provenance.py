@@ -12,7 +12,7 @@ from sepablate import scales
 def trace(
     path: Annotated[Path, typer.Argument(help="results/<scale>/<study>, a file in it, a report.")],
 ) -> None:
-    """Name the runs behind a table, a figure or a report, and what makes them again."""
+    """List the runs that a table, a figure or a report comes from, and how to make them again."""
     from sepablate.provenance import trace
 
     print(trace.trace(path), end="")
@@ -23,16 +23,16 @@ def verify(
         str | None, typer.Option(help="A scale of params.yaml; default: the selected one.")
     ] = None,
 ) -> None:
-    """Check that the results follow from the runs, and say what a fresh run reproduced."""
+    """Check that the results follow from the runs, and whether fresh runs reproduced them."""
     name = scale or scales.current()
     scales.load(name)
     from sepablate.provenance import verify
 
-    found = verify.verify(name)
-    for line in found.said:
+    result = verify.verify(name)
+    for line in result.said:
         print(line)
-    for line in found.wrong:
+    for line in result.wrong:
         print(f"sepablate: {line}", file=sys.stderr)
-    if found.wrong:
+    if result.wrong:
         raise typer.Exit(1)
     print(f"results/{name}: all agrees")

@@ -21,7 +21,7 @@ def train(
         int | None,
         typer.Option(
             parser=positive,
-            help="Runs at a time; default: one a core or GPU, or six small ones a GPU.",
+            help="Runs at a time; default: one per core or GPU, or six small ones per GPU.",
         ),
     ] = None,
     mlflow: Annotated[bool, typer.Option(help="Show the runs in MLflow as well.")] = True,
@@ -34,18 +34,18 @@ def train(
     ] = False,
     only: Annotated[
         str | None,
-        typer.Option(metavar="KEY", help="Train this run, and leave results/ as it is."),
+        typer.Option(metavar="KEY", help="Train only this run, and do not write results/."),
     ] = None,
 ) -> None:
     """Train all seeds of a variant that are not trained yet.
 
-    Each run gets a core or a GPU; small networks share a GPU. To spread one run over many GPUs, at
+    Each run gets a core or a GPU; small networks share a GPU. To train one run on several GPUs, at
     a scale with a micro_batch:
 
     torchrun --nproc-per-node 8 -m sepablate train VARIANT --scale paper
 
-    With Slurm, or another scheduler: a job with --only for each of --keys. The same command without
-    them then finds all runs trained, and writes results/.
+    With Slurm or another scheduler: submit a job with --only for each key that --keys prints. The
+    command without these options then finds all runs trained, and writes results/.
     """
     study.variant(variant)
     scale = scale or scales.current()
@@ -58,7 +58,7 @@ def train(
         failures = launch.train(
             variant, scale, processes=processes, mlflow=mlflow, only=only, cluster=cluster
         )
-    except KeyboardInterrupt:  # parallel.Stopped is one
+    except KeyboardInterrupt:  # pool.Stopped is one
         print("sepablate: stopped; the same command goes on from here", file=sys.stderr)
         raise typer.Exit(os.EX_TEMPFAIL) from None
     for line in failures:
