@@ -10,7 +10,7 @@ from sepablate.cli import provenance
 from sepablate.cli.bench import bench
 from sepablate.cli.cost import cost
 from sepablate.cli.evaluate import evaluate
-from sepablate.cli.options import positive
+from sepablate.cli.options import MlflowOption, ScaleOption, positive, resolve_scale
 from sepablate.cli.train import train
 from sepablate.errors import UserError
 from sepablate.store import layout
@@ -22,11 +22,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-ScaleOption = Annotated[
-    str | None, typer.Option("--scale", help="A scale of params.yaml; default: the selected one.")
-]
-
-MlflowOption = Annotated[bool, typer.Option(help="Show the runs in MLflow as well.")]
 
 
 def command_names() -> list[str]:
@@ -35,19 +30,12 @@ def command_names() -> list[str]:
     return sorted(command.name or command.callback.__name__ for command in commands)  # type: ignore[union-attr]
 
 
-def _scale(name: str | None) -> str:
-    """Return `name`, or the scale that params.yaml selects; UserError if it is unknown."""
-    name = name or scales.current()
-    scales.load(name)
-    return name
-
-
 @app.command()
 def fetch(scale: ScaleOption = None) -> None:
     """Download the data set from the first source that has it, and verify it."""
     from sepablate import data
 
-    loaded, _ = scales.load(_scale(scale))
+    loaded, _ = scales.load(resolve_scale(scale))
     for name in dict.fromkeys(("fashion_mnist", loaded.dataset)):  # the pipeline tracks the first
         data.dataset(name).fetch(layout.DATA)
 
@@ -63,7 +51,7 @@ def plan(
     """Show the stages that `dvc repro` would run now, and their time, memory and disk here."""
     from sepablate import planning
 
-    planning.show(_scale(scale), everything)
+    planning.show(resolve_scale(scale), everything)
 
 
 @app.command("study")
@@ -76,7 +64,7 @@ def study_(
     ] = False,
 ) -> None:
     """Write the table, the figure and the numbers on each claim of a study from its runs."""
-    declared, scale_name = study.load(name), _scale(scale)
+    declared, scale_name = study.load(name), resolve_scale(scale)
     if not declared.all_variants:  # a study of layers has no runs but times, measured first
         from sepablate.profiling import layer_timing
 
@@ -102,7 +90,7 @@ def report(
         raise UserError(f"report name {name!r}: choose letters, digits and underscores")
     for study_name in names:
         study.load(study_name)
-    scale_name = _scale(scale)
+    scale_name = resolve_scale(scale)
     from sepablate.report import outputs
 
     outputs.report_outputs(names, scale_name, name)
@@ -114,7 +102,7 @@ def report(
 @app.command()
 def publish(scale: ScaleOption = None) -> None:
     """Update MLflow to the results on disk; a run that it already has is not added again."""
-    if not _publish(_scale(scale), study.names(), retry=True):
+    if not _publish(resolve_scale(scale), study.names(), retry=True):
         raise typer.Exit(1)
 
 

@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from sepablate import scales, study
-from sepablate.cli.options import positive
+from sepablate import study
+from sepablate.cli.options import ScaleOption, positive, resolve_scale
 from sepablate.errors import UserError
 
 
@@ -14,9 +14,7 @@ def cost(
         list[str],
         typer.Argument(metavar="VARIANT...", help="Variants; `sepablate list` names them."),
     ],
-    scale: Annotated[
-        str | None, typer.Option(help="A scale of params.yaml; default: the selected one.")
-    ] = None,
+    scale: ScaleOption = None,
     measure: Annotated[
         bool, typer.Option("--measure", help="Time gradient steps on random images as well.")
     ] = False,
@@ -32,8 +30,7 @@ def cost(
 
     Neither data nor training is needed.
     """
-    name = scale or scales.current()
-    scales.load(name)
+    scale_name = resolve_scale(scale)
     for variant in variants:
         study.variant(variant)
     if save and not measure:
@@ -41,7 +38,7 @@ def cost(
     from sepablate.profiling import complexity_table
 
     names = dict.fromkeys(variants)
-    runs = [complexity_table.resolve_variant(variant, name) for variant in names]
+    runs = [complexity_table.resolve_variant(variant, scale_name) for variant in names]
     complexity_table.show(runs)
     if measure:
         from sepablate.profiling import speed
@@ -49,4 +46,4 @@ def cost(
         speeds = speed.measure(runs, batch, rounds)
         speed.show(speeds)
         if save:
-            print(f"written: {speed.save(speeds, name)}")
+            print(f"written: {speed.save(speeds, scale_name)}")

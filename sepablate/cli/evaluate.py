@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from sepablate.cli.options import positive
+from sepablate.store import layout
 
 
 def evaluate(
@@ -13,8 +14,8 @@ def evaluate(
     weights: Annotated[
         Path | None, typer.Option(help="timm's weights for it: .safetensors, .pth or .pt.")
     ] = None,
-    data: Annotated[Path, typer.Option(help="A folder with validation/, as ImageNet's.")] = Path(
-        "data/imagenet"
+    data: Annotated[Path, typer.Option(help="A folder with validation/, as ImageNet's.")] = (
+        layout.DATA / "imagenet"
     ),
     batch: Annotated[int, typer.Option(parser=positive, help="Images at a time.")] = 64,
     mean_std: Annotated[

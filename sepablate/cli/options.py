@@ -1,6 +1,22 @@
 """Options that several commands share."""
 
+from typing import Annotated
+
 import typer
+
+from sepablate import scales
+
+ScaleOption = Annotated[
+    str | None, typer.Option("--scale", help="A scale of params.yaml; default: the selected one.")
+]
+MlflowOption = Annotated[bool, typer.Option(help="Show the runs in MLflow as well.")]
+
+
+def resolve_scale(option: str | None) -> str:
+    """Return the scale of the option, or the selected one; UserError if it is unknown or bad."""
+    name = option or scales.current()
+    scales.load(name)
+    return name
 
 
 def positive(text: str) -> int:

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from sepablate import scales
+from sepablate.cli.options import ScaleOption, resolve_scale
+from sepablate.store import layout
 
 
 def trace(
@@ -19,20 +20,17 @@ def trace(
 
 
 def verify(
-    scale: Annotated[
-        str | None, typer.Option(help="A scale of params.yaml; default: the selected one.")
-    ] = None,
+    scale: ScaleOption = None,
 ) -> None:
     """Check that the results follow from the runs, and whether fresh runs reproduced them."""
-    name = scale or scales.current()
-    scales.load(name)
+    scale_name = resolve_scale(scale)
     from sepablate.provenance import verify
 
-    result = verify.verify(name)
+    result = verify.verify(scale_name)
     for line in result.said:
         print(line)
     for line in result.wrong:
         print(f"sepablate: {line}", file=sys.stderr)
     if result.wrong:
         raise typer.Exit(1)
-    print(f"results/{name}: all agrees")
+    print(f"{layout.RESULTS / scale_name}: all agrees")

@@ -7,16 +7,14 @@ from typing import Annotated
 
 import typer
 
-from sepablate import scales, study
-from sepablate.cli.options import positive
+from sepablate import study
+from sepablate.cli.options import MlflowOption, ScaleOption, positive, resolve_scale
 from sepablate.execution import launch
 
 
 def train(
     variant: Annotated[str, typer.Argument(help="A variant; `sepablate list` names them.")],
-    scale: Annotated[
-        str | None, typer.Option(help="A scale of params.yaml; default: the selected one.")
-    ] = None,
+    scale: ScaleOption = None,
     processes: Annotated[
         int | None,
         typer.Option(
@@ -24,7 +22,7 @@ def train(
             help="Runs at a time; default: one per core or GPU, or six small ones per GPU.",
         ),
     ] = None,
-    mlflow: Annotated[bool, typer.Option(help="Show the runs in MLflow as well.")] = True,
+    mlflow: MlflowOption = True,
     cluster: Annotated[
         str | None,
         typer.Option(metavar="tcp://HOST:8786", help="Train on the workers of a dask cluster."),
@@ -48,15 +46,14 @@ def train(
     command without these options then finds all runs trained, and writes results/.
     """
     study.variant(variant)
-    scale = scale or scales.current()
-    scales.load(scale)
+    scale_name = resolve_scale(scale)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if keys:
-            print(*launch.untrained(variant, scale), sep="\n")
+            print(*launch.untrained(variant, scale_name), sep="\n")
             return
         failures = launch.train(
-            variant, scale, processes=processes, mlflow=mlflow, only=only, cluster=cluster
+            variant, scale_name, processes=processes, mlflow=mlflow, only=only, cluster=cluster
         )
     except KeyboardInterrupt:  # pool.Stopped is one
         print("sepablate: stopped; the same command goes on from here", file=sys.stderr)
