@@ -64,7 +64,7 @@ def test_smoke_pipeline_from_nothing_to_report(project: Path) -> None:
     for room in ("execution", "plots", "report", "cli"):
         for path in (project / "sepablate" / room).glob("*.py"):
             path.write_text(path.read_text() + "\n# an edit\n")
-    changed = json.loads(dvc(project, "status", "--json").splitlines()[-1])
+    changed = json.loads(dvc(project, "status", "--json", "dvc.yaml").splitlines()[-1])
     assert {*changed} == {*REDRAWN}
     would = stages_run(dvc(project, "repro", "--dry"))
     assert sorted(would) == sorted(REDRAWN)

@@ -40,7 +40,7 @@ def test_a_finished_run_is_not_trained_twice_and_a_new_seed_alone_is_trained(who
 def test_a_crashed_run_does_not_take_the_others_with_it(project: Path) -> None:
     edit_params(project, **TINY, seeds=[0, 1, 2])
     engine = project / "sepablate/training/engine.py"
-    line = "    state = start(run, device, ranks)\n"
+    line = "    curve_steps, began = eval_steps(run), time.monotonic() - state.seconds\n"
     assert line in engine.read_text()
     broken = f"{line}    if run.seed == 1:\n        raise RuntimeError\n"
     engine.write_text(engine.read_text().replace(line, broken))
