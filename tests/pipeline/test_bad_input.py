@@ -81,7 +81,7 @@ for line in sys.stdin:
     sys.argv = ["sepablate", *json.loads(line)]
     errors, status = io.StringIO(), 0
     with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
-        with mock.patch("sepablate.execution.launch.train", return_value=[]):
+        with mock.patch("sepablate.cli.train._train", return_value=[]):
             try:
                 __main__.main()
             except SystemExit as error:
