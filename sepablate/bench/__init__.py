@@ -1,1 +1,1 @@
-"""The suite beside what a user could pick instead, timed in turns: `make bench`."""
+"""Benchmarks against the tools that a user could choose instead, timed in turns: `make bench`."""

@@ -1,22 +1,22 @@
-"""What every contender trains alike: networks, batches, and how often it is timed."""
+"""The benchmark's cases: networks, batches, contenders and how often they are timed."""
 
 import dataclasses
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from sepablate import scales, study
 from sepablate.data import fashion_mnist
 from sepablate.data.split import Batches, TensorSplit
 from sepablate.execution import hardware
+from sepablate.profiling.fixed_batch import FixedBatch
 from sepablate.runs.run import Run, resolve
 from sepablate.store import layout
 from sepablate.training.batches import make_batches, scale_images
 from sepablate.training.process_group import SINGLE
 
 TUNED = "timm, channels_last, bf16"
-BEST = f"{TUNED}, from memory"  # what a peer is at its best, without a minute of compiling
+BEST = f"{TUNED}, from memory"  # the fastest peer that does not compile for a minute
 SMALL = (
     "sepablate",
     "timm",
@@ -31,7 +31,7 @@ SMALL = (
 LARGE = ("sepablate", "timm", "timm, channels_last", TUNED, "Keras on torch", "Keras on JAX")
 TINY = ("sepablate", "bare loop", "Lightning", "Keras on torch", "Keras on JAX")
 
-# On a GPU. The JAX that is installed here is for CPUs.
+# On a GPU. The JAX of requirements-bench.lock is for CPUs.
 SMALL_GPU = ("sepablate", "timm", TUNED, BEST, f"{BEST}, compiled", "Keras on torch")
 LARGE_GPU = ("sepablate", "timm", TUNED, f"{TUNED}, compiled", "Keras on torch")
 TINY_GPU = ("sepablate", "bare loop", "Lightning", "Keras on torch")
@@ -41,10 +41,17 @@ TINY_GPU = ("sepablate", "bare loop", "Lightning", "Keras on torch")
 class Case:
     """One network on one budget.
 
-    batch, image_size: images a step, and their pixels; 0 for the scale's. turn: steps before the
-    next contender's turn; rounds: turns of each. starts: how often the time to the first step is
-    taken. noise: one batch of random images, whose loading is no part of the time. device: where
-    all contenders train.
+    Args:
+        name, title: in the CSV file, and in the table.
+        variant, scale: whose network and recipe all contenders train.
+        contenders: their names.
+        turn: steps before the next contender's turn.
+        rounds: turns of each contender.
+        batch: images a step; 0 for the scale's.
+        starts: how often the time to the first step is measured.
+        noise: train on one batch of random images, so that their loading is not timed.
+        image_size: pixels; 0 for the scale's.
+        device: where all contenders train.
     """
 
     name: str
@@ -61,10 +68,10 @@ class Case:
     device: str = "cpu"
 
     def run(self) -> Run:
-        """The suite's run, long enough never to end; all cores for a large network."""
+        """Return the suite's run, too long to end; on all cores for a large network."""
         scale, recipes = scales.load(self.scale)
         size = self.batch or scale.batch_size
-        precision = "auto" if self.device == "cpu" else scale.precision  # of large ones: bf16
+        precision = "auto" if self.device == "cpu" else scale.precision  # bf16 for large networks
         tiny = self.name == "tiny"
         scale = dataclasses.replace(
             scale,
@@ -76,16 +83,16 @@ class Case:
             kernels="torch" if tiny else scale.kernels,
         )
         variant = study.variant(self.variant)
-        found = resolve(variant, self.scale, scale, recipes, 0, scale.precision)
+        run = resolve(variant, self.scale, scale, recipes, 0, scale.precision)
         cores = torch.get_num_threads()
         return dataclasses.replace(
-            found,
+            run,
             threads=cores if self.noise else 1,
-            image_size=self.image_size or found.image_size,
+            image_size=self.image_size or run.image_size,
         )
 
     def split(self) -> TensorSplit:
-        """Training images (N, H, W) of Fashion-MNIST, or one batch of noise."""
+        """Return training images (N, H, W) of Fashion-MNIST, or one batch of noise."""
         run = self.run()
         if not self.noise:
             return fashion_mnist.load(layout.DATA)["train"].first(run.scale.images)
@@ -94,24 +101,13 @@ class Case:
         images = torch.randint(256, (size, pixels, pixels), generator=draw, dtype=torch.uint8)
         return TensorSplit(images, torch.randint(10, (size,), generator=draw))
 
-    def feed(self) -> Batches:
-        """The suite's batches, or the same one each time, on the case's device."""
+    def batches(self) -> Batches:
+        """Return the suite's batches, or one batch of noise for all steps, on the device."""
         run, split = self.run(), self.split()
         if self.noise:
-            return Same(split, run, self.device)
+            images = scale_images(split.images.to(self.device), run).contiguous()
+            return FixedBatch(images, split.labels.to(self.device))
         return make_batches(split, run, SINGLE, self.device)
-
-
-class Same:
-    """One batch for all steps: images (N, C, H, W) in [-1, 1] and labels."""
-
-    def __init__(self, split: TensorSplit, run: Run, device: str) -> None:
-        images = scale_images(split.images.to(device), run).contiguous()
-        self.fixed = images, split.labels.to(device)
-
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """The batch."""
-        return self.fixed
 
 
 CASES = (
@@ -144,7 +140,7 @@ CASES = (
         image_size=224,
     ),
 )
-GPU = (
+GPU_CASES = (
     Case("small", "Xception, 28 px, 5.3 M", "xception", "workstation", SMALL_GPU, 30, 5),
     dataclasses.replace(CASES[1], contenders=TINY_GPU),
     *(
@@ -154,18 +150,18 @@ GPU = (
 )
 
 
-def on(device: str) -> tuple[Case, ...]:
-    """The cases of the CPU, or those of a GPU on that one."""
+def cases_for(device: str) -> tuple[Case, ...]:
+    """Return the cases for a CPU, or those for a GPU."""
     if device == "cpu":
         return CASES
-    return tuple(dataclasses.replace(case, device=device) for case in GPU)
+    return tuple(dataclasses.replace(case, device=device) for case in GPU_CASES)
 
 
-def here() -> tuple[Case, ...]:
-    """The cases of this machine."""
-    return on(hardware.devices()[0])
+def local_cases() -> tuple[Case, ...]:
+    """Return the cases for this machine."""
+    return cases_for(hardware.devices()[0])
 
 
-def named(name: str) -> Case:
-    """This machine's case of that name."""
-    return next(case for case in here() if case.name == name)
+def local_case(name: str) -> Case:
+    """Return this machine's case of that name."""
+    return next(case for case in local_cases() if case.name == name)

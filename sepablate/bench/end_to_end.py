@@ -1,4 +1,4 @@
-"""Whole commands: the seeds of a variant side by side, and what their precision costs."""
+"""Time a whole command, all seeds of a variant; and compare test accuracy to a plain fp32 loop."""
 
 import contextlib
 import dataclasses
@@ -19,15 +19,15 @@ from typing import Any
 import pandas as pd
 import torch
 import yaml
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import SGD
 from torch.optim.swa_utils import AveragedModel
 
 from sepablate import scales
 from sepablate.bench import cases, loops, timm_networks
-from sepablate.bench.contender import Over
-from sepablate.bench.measure import Failed, reason
+from sepablate.bench.contender import StopTraining
+from sepablate.bench.measure import ContenderError, reason
 from sepablate.data import fashion_mnist
 from sepablate.data.split import TensorSplit
 from sepablate.execution import backend, hardware
@@ -38,10 +38,10 @@ from sepablate.store import layout
 from sepablate.training import batches, engine, optim
 from sepablate.training.process_group import SINGLE
 
-SEEDS, TEST_IMAGES = 4, 2000  # of the suite's wall clock
+SEEDS, TEST_IMAGES = 4, 2000  # of `wall_clock`
 IMAGES = {"laptop": 6400, "workstation": 50_000}
-# What `accuracy` makes of a scale. After one epoch at laptop scale the difference of two runs has a
-# deviation of 1.4 points from seed to seed: six pairs cannot show one within a point.
+# The scale's changes in `accuracies`. After one epoch at laptop scale the difference of two runs
+# has a standard deviation of 1.4 points over seeds: six pairs cannot show one within a point.
 LENGTH: dict[str, dict[str, Any]] = {
     "laptop": {"epochs": 3.0, "evaluations": 1},
     "workstation": {"epochs": 1.0, "evaluations": 1, "seeds": (0, 1, 2, 3, 4, 5)},
@@ -49,44 +49,49 @@ LENGTH: dict[str, dict[str, Any]] = {
 METRIC = "final/test_accuracy_averaged"
 
 
-def wall_clock(tell: Callable[[str], None]) -> dict[str, list[float]]:
-    """Seconds that the same runs take: as a stage of the suite, and in one loop after another.
+def wall_clock(say: Callable[[str], None]) -> dict[str, list[float]]:
+    """Return the seconds of the same runs by contender: a training stage, and sequential loops.
 
-    A first turn fills caches. A GPU's time is dear: there is one turn, in which we are first.
+    On a CPU a first turn fills caches and is not counted. On a GPU, whose time is expensive, there
+    is one turn, in which sepablate is first.
     """
-    small = cases.named("small")
-    warm, rounds = (1, 2) if small.device == "cpu" else (0, 1)
-    taken: dict[str, list[float]] = {"sepablate": [], cases.BEST: []}
-    change = {"images": IMAGES[small.scale], "test_images": TEST_IMAGES, "epochs": 1}
-    change |= {"evaluations": 1, "validation_images": 1}  # the peer follows no curve
-    with project(small, {**change, "seeds": list(range(SEEDS))}) as folder:
-        for number in range(1 - warm, rounds + 1):
-            tell(f"suite: turn {number} of {rounds}, sepablate")
-            for name in ("runs", "results"):
-                shutil.rmtree(folder / ".sepablate" / name, ignore_errors=True)
-            taken["sepablate"].append(_train(small, folder))
-            tell(f"suite: turn {number} of {rounds}, {cases.BEST}")
-            taken[cases.BEST].append(_seconds("sepablate.bench.end_to_end"))
-    return {name: seconds[warm:] for name, seconds in taken.items()}
+    small = cases.local_case("small")
+    warm_up, rounds = (1, 2) if small.device == "cpu" else (0, 1)
+    seconds: dict[str, list[float]] = {"sepablate": [], cases.BEST: []}
+    changes = {"images": IMAGES[small.scale], "test_images": TEST_IMAGES, "epochs": 1}
+    changes |= {"evaluations": 1, "validation_images": 1}  # the peer evaluates no curve
+    with project(small, {**changes, "seeds": list(range(SEEDS))}) as folder:
+        for number in range(1 - warm_up, rounds + 1):
+            say(f"suite: turn {number} of {rounds}, sepablate")
+            for trained in (layout.RUN_FOLDERS, layout.RESULTS):
+                shutil.rmtree(folder / trained, ignore_errors=True)
+            seconds["sepablate"].append(_time_training(small, folder))
+            say(f"suite: turn {number} of {rounds}, {cases.BEST}")
+            seconds[cases.BEST].append(_time_module("sepablate.bench.end_to_end"))
+    return {name: turns[warm_up:] for name, turns in seconds.items()}
 
 
-def _train(case: cases.Case, folder: Path) -> float:
-    return _seconds(
-        "sepablate", "train", case.variant, "--scale", case.scale, "--no-mlflow", folder=folder
-    )
+def _time_training(case: cases.Case, folder: Path) -> float:
+    command = ("sepablate", "train", case.variant, "--scale", case.scale, "--no-mlflow")
+    return _time_module(*command, folder=folder)
 
 
 @contextmanager
-def project(case: cases.Case, change: Mapping[str, Any]) -> Iterator[Path]:
-    """A folder with the studies, the data and params.yaml, in which nothing is trained yet."""
+def project(case: cases.Case, changes: Mapping[str, Any]) -> Iterator[Path]:
+    """Make a temporary project in which nothing is trained.
+
+    Args:
+        case: names the scale and the device.
+        changes: fields of the scale in its params.yaml.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        params = yaml.safe_load(scales.PARAMS.read_text())
-        params["scales"][case.scale] |= change
-        (folder / scales.PARAMS).write_text(yaml.safe_dump(params))
+        params = yaml.safe_load(layout.PARAMS.read_text())
+        params["scales"][case.scale] |= changes
+        (folder / layout.PARAMS).write_text(yaml.safe_dump(params))
         shutil.copytree("experiments", folder / "experiments")
         (folder / layout.DATA).symlink_to(layout.DATA.absolute())
-        if case.device != "cpu":  # what "auto" means there is known: no other check
+        if case.device != "cpu":  # the choice of precision and kernels is not timed
             backend.select_backend(case.run(), layout.STATE)
             (folder / layout.STATE).mkdir()
             for path in layout.STATE.glob("*.json"):
@@ -94,111 +99,122 @@ def project(case: cases.Case, change: Mapping[str, Any]) -> Iterator[Path]:
         yield folder
 
 
-def _seconds(module: str, *arguments: str, folder: Path = Path()) -> float:
+def _time_module(module: str, *arguments: str, folder: Path = Path()) -> float:
+    """Return the seconds of `python -m module arguments`; ContenderError if it fails."""
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}
     command = [sys.executable, "-m", module, *arguments]
-    with tempfile.TemporaryFile("w+") as told:
+    with tempfile.TemporaryFile("w+") as output:
         began = time.monotonic()
-        done = subprocess.run(command, cwd=folder, env=environment, stdout=told, stderr=told)
+        done = subprocess.run(command, cwd=folder, env=environment, stdout=output, stderr=output)
         seconds = time.monotonic() - began
-        told.seek(0)
+        output.seek(0)
         if done.returncode:
-            raise Failed(f"{module}: {reason(told.read())}")
+            raise ContenderError(f"{module}: {reason(output.read())}")
     return seconds
 
 
-def one_after_another() -> None:
-    """The best peer's loop for each seed: train, evaluate raw and averaged weights."""
-    small = cases.named("small")
+def train_sequentially() -> None:
+    """Run the best peer's loop for each seed: train, evaluate raw and averaged weights."""
+    small = cases.local_case("small")
     run = small.run()
     steps = IMAGES[small.scale] // run.scale.batch_size
     test = fashion_mnist.load(layout.DATA)["test"].first(TEST_IMAGES)
     for _ in range(SEEDS):
-        loop, left = loops.Timm(small, cases.BEST), iter(range(steps - 1))
+        loop, left = loops.TimmLoop(small, cases.BEST), iter(range(steps - 1))
 
         def count(left: Iterator[int] = left) -> None:
             if next(left, None) is None:
-                raise Over
+                raise StopTraining
 
-        with contextlib.suppress(Over):
+        with contextlib.suppress(StopTraining):
             loop.train(count)
         for network in (loop.network, loop.average.module):
             accuracy(test, run, functools.partial(loop.forward, network.eval()))
 
 
 def accuracy(split: TensorSplit, run: Run, forward: Callable[[Tensor], Tensor]) -> float:
-    """The share of the images whose likeliest class is the label."""
+    """Return the share of the images whose likeliest class is the label."""
     device = hardware.devices()[0]
     with torch.inference_mode():
-        right = [
+        correct = [
             (forward(images.to(device)).argmax(1).cpu() == labels).double()
             for images, labels in batches.eval_batches(split, run)
         ]
-    return torch.cat(right).mean().item()
+    return torch.cat(correct).mean().item()
 
 
-def accuracies(tell: Callable[[str], None]) -> pd.DataFrame:
-    """Test accuracy of each seed of the small case: the suite's, and a plain loop's in fp32.
+def accuracies(say: Callable[[str], None]) -> pd.DataFrame:
+    """Return the small case's test accuracy for each seed, by sepablate and by a plain fp32 loop.
 
     Both start from the same weights and see the same batches. Columns seed, sepablate, plain.
     """
-    small = cases.named("small")
+    small = cases.local_case("small")
     with project(small, LENGTH[small.scale]) as folder:
-        tell("accuracy: sepablate, all seeds")
-        _train(small, folder)
-        found = folder / "results" / small.scale / "runs" / small.variant
+        say("accuracy: sepablate, all seeds")
+        _time_training(small, folder)
+        runs = folder / layout.variant_runs(small.scale, small.variant)
         ours = {}
-        for path in sorted(found.glob("seed-*.csv")):
+        for path in sorted(runs.glob("seed-*.csv")):
             rows = pd.read_csv(path)
             ours[int(path.stem.removeprefix("seed-"))] = rows[rows.metric == METRIC].value.item()
-    tell("accuracy: plain fp32 loop, all seeds")
+    say("accuracy: plain fp32 loop, all seeds")
     context = get_context("spawn")
     with ProcessPoolExecutor(os.cpu_count(), context) as pool:
-        plain = list(pool.map(plain_fp32, ours))
+        plain = list(pool.map(train_plain_fp32, ours))
     return pd.DataFrame({"seed": list(ours), "sepablate": list(ours.values()), "plain": plain})
 
 
-def plain_fp32(seed: int) -> float:
-    """Test accuracy of timm's blocks in fp32 and NCHW, by the recipe, in torch's own parts."""
+def train_plain_fp32(seed: int) -> float:
+    """Train timm's network in fp32 and NCHW, by the recipe but with torch's optimizer and average.
+
+    Returns the test accuracy of the averaged weights.
+    """
     torch.backends.cudnn.allow_tf32 = False
-    small = cases.named("small")
+    small = cases.local_case("small")
     scale = dataclasses.replace(scales.load(small.scale)[0], **LENGTH[small.scale])
     run = dataclasses.replace(small.run(), scale=scale, seed=seed)
     splits = fashion_mnist.load(layout.DATA)
     network = timm_networks.build(run)
     network.load_state_dict(to_timm(run.model, engine.start(run).model.state_dict()))
     network.to(small.device)
-    decayed = [weight for weight in network.parameters() if weight.ndim > 1]
-    spared = [weight for weight in network.parameters() if weight.ndim == 1]
-    optimiser = SGD(
-        [  # as in TensorFlow-slim
-            {"params": decayed, "weight_decay": run.weight_decay},
-            {"params": spared, "weight_decay": 0.0},
-        ],
-        lr=run.recipe.learning_rate,
-        momentum=run.recipe.momentum,
-    )
-    horizon = run.recipe.averaging_horizon * scale.steps
-
-    def averaged(old: Tensor, new: Tensor, updates: Tensor | int) -> Tensor:
-        before = int(updates) - 1
-        decay = min(max(0.0, 1 - 1 / horizon), (1 + before) / (10 + before))
-        return decay * old + (1 - decay) * new
-
-    average = AveragedModel(network, avg_fn=averaged, use_buffers=True)
-    average.n_averaged += 1  # else the first update is a copy
-    feed = batches.make_batches(splits["train"].first(scale.images), run, SINGLE, small.device)
+    optimizer, average = _plain_optimizer(network, run), _plain_average(network, run)
+    training = batches.make_batches(splits["train"].first(scale.images), run, SINGLE, small.device)
     for step in range(scale.steps):
-        images, labels = feed.batch(step)
-        for group in optimiser.param_groups:
+        images, labels = training.batch(step)
+        for group in optimizer.param_groups:
             group["lr"] = optim.learning_rate(step, run)
         torch.manual_seed(stream_seed(seed, "dropout", step))
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         cross_entropy(network.train()(images), labels).backward()
-        optimiser.step()
+        optimizer.step()
         average.update_parameters(network)
     return accuracy(splits["test"].first(scale.test_images), run, average.eval())
 
 
+def _plain_optimizer(network: nn.Module, run: Run) -> SGD:
+    """Return torch's SGD, with weight decay on kernels only, as in TensorFlow-slim."""
+    kernels = [weight for weight in network.parameters() if weight.ndim > 1]
+    others = [weight for weight in network.parameters() if weight.ndim == 1]
+    groups = [
+        {"params": kernels, "weight_decay": run.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return SGD(groups, lr=run.recipe.learning_rate, momentum=run.recipe.momentum)
+
+
+def _plain_average(network: nn.Module, run: Run) -> AveragedModel:
+    """Return torch's average of weights and statistics, with TensorFlow's warm-up of the decay."""
+    horizon = run.recipe.averaging_horizon * run.scale.steps
+
+    def average_tensor(old: Tensor, new: Tensor, updates: Tensor | int) -> Tensor:
+        before = int(updates) - 1
+        decay = min(max(0.0, 1 - 1 / horizon), (1 + before) / (10 + before))
+        return decay * old + (1 - decay) * new
+
+    average = AveragedModel(network, avg_fn=average_tensor, use_buffers=True)
+    average.n_averaged += 1  # otherwise the first update is a copy
+    return average
+
+
 if __name__ == "__main__":
-    one_after_another()
+    train_sequentially()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from sepablate import models
 from sepablate.bench import timm_networks
 from sepablate.bench.cases import Case
-from sepablate.bench.keras_model import arrays, converted
+from sepablate.bench.keras_model import keras_weights, to_keras
 
 
 class Keras:
@@ -34,7 +34,7 @@ class Keras:
         else:
             self.network = timm_networks.build(run)
         shape = (run.image_size, run.image_size, run.options["in_channels"])
-        self.model, self.filled = converted(self.network, shape)
+        self.model, self.sources = to_keras(self.network, shape)
 
     def outputs(self, weights: dict[str, Tensor], images: Tensor) -> Tensor:
         if self.case.name == "tiny":
@@ -43,10 +43,10 @@ class Keras:
                 for key, value in weights.items()
             }
         self.network.load_state_dict(weights)
-        for layer, module in self.filled:
-            layer.set_weights(arrays(module))
-        found = self.model.predict(images.permute(0, 2, 3, 1).numpy(), verbose=0)
-        return torch.from_numpy(np.array(found))
+        for layer, module in self.sources:
+            layer.set_weights(keras_weights(module))
+        logits = self.model.predict(images.permute(0, 2, 3, 1).numpy(), verbose=0)
+        return torch.from_numpy(np.array(logits))
 
     def train(self, after_step: Callable[[], None]) -> None:
         recipe = self.run.recipe
@@ -61,17 +61,16 @@ class Keras:
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         )
 
-        def waited(batch: int, logs: dict[str, Any]) -> None:
-            float(logs["loss"])
+        def on_train_batch_end(batch: int, logs: dict[str, Any]) -> None:
+            float(logs["loss"])  # waits for the step
             after_step()
 
-        told = keras.callbacks.LambdaCallback(on_train_batch_end=waited)
-        settings: dict[str, Any] = {"epochs": 10**6, "verbose": 0, "callbacks": [told]}
+        callback = keras.callbacks.LambdaCallback(on_train_batch_end=on_train_batch_end)
+        settings: dict[str, Any] = {"epochs": 10**6, "verbose": 0, "callbacks": [callback]}
         if self.case.noise:
-            self.model.fit(self._same(), steps_per_epoch=10**9, **settings)
+            self.model.fit(self._same_batch(), steps_per_epoch=10**9, **settings)
         split = self.case.split()
-        feed = self.case.feed()
-        first, _ = feed.batch(0)
+        first, _ = self.case.batches().batch(0)
         images = split.images.unsqueeze(-1).numpy().astype(np.float32) / 127.5 - 1
         if images.shape[1] != first.shape[-1]:
             images = np.resize(images, (len(images), *first.shape[2:], 1))
@@ -79,8 +78,8 @@ class Keras:
         size = self.run.scale.batch_size
         self.model.fit(images, split.labels.numpy(), batch_size=size, **settings)
 
-    def _same(self) -> Iterator[tuple[Any, Any]]:
-        images, labels = self.case.feed().batch(0)
+    def _same_batch(self) -> Iterator[tuple[Any, Any]]:
+        images, labels = self.case.batches().batch(0)
         batch = images.permute(0, 2, 3, 1).contiguous().cpu().numpy(), labels.cpu().numpy()
         while True:
             yield batch

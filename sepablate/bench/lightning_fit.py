@@ -1,8 +1,8 @@
-"""Lightning's Trainer around the same network, batches, optimiser and average."""
+"""Lightning's Trainer with the same network, batches, optimizer and average."""
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import lightning
 import torch
@@ -15,8 +15,8 @@ from sepablate.bench.cases import Case
 from sepablate.training import engine
 
 
-class Lightning(loops.Bare):
-    """As quiet as its options make it: no logger, checkpoint, progress bar or summary."""
+class Lightning(loops.BareLoop):
+    """Lightning without logger, checkpoint, progress bar and summary."""
 
     def train(self, after_step: Callable[[], None]) -> None:
         warnings.simplefilter("ignore")
@@ -34,31 +34,31 @@ class Lightning(loops.Bare):
 
 
 class Module(lightning.LightningModule):
-    """What Lightning asks a user to write."""
+    """The training step and the optimizer, as Lightning needs them from a user."""
 
-    def __init__(self, bare: loops.Bare, after_step: Callable[[], None]) -> None:
+    def __init__(self, bare: loops.BareLoop, after_step: Callable[[], None]) -> None:
         super().__init__()
         state = engine.start(bare.run, bare.device)
         self.network, self.after_step = state.model, after_step
-        self.kept = state.optimizer, state.average
+        self.optimizer, self.average = state.optimizer, state.average
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         images = batch[0].to(memory_format=torch.channels_last)
         return cross_entropy(self.network(images), batch[1])
 
     def on_train_batch_end(self, outputs: object, batch: object, index: int) -> None:
-        self.kept[1].update(index)
+        self.average.update(index)
         self.after_step()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return self.kept[0]
+        return self.optimizer
 
 
 class Batches(IterableDataset[tuple[Tensor, Tensor]]):
-    """The suite's batches, for ever."""
+    """The suite's batches, without end."""
 
     def __init__(self, case: Case) -> None:
         self.case = case
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
-        return loops.endless(self.case)
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return loops.endless_batches(self.case)

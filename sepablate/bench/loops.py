@@ -1,4 +1,4 @@
-"""PyTorch loops as a user writes them, from the plainest to the best tuned."""
+"""PyTorch training loops as users write them, from the plainest to the best tuned."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -19,10 +19,11 @@ from sepablate.runs.run import Run
 from sepablate.training import engine
 
 
-class Timm:
-    """timm's model; `name` tells which of channels_last, bf16 and compiled, and what feeds it.
+class TimmLoop:
+    """A loop that trains timm's model.
 
-    Compiled for a GPU, it has CUDA graphs as well.
+    `name` selects: channels_last, bf16, compiled (for a GPU with CUDA graphs), and "from memory"
+    for the suite's batches instead of a DataLoader.
     """
 
     def __init__(self, case: Case, name: str) -> None:
@@ -41,28 +42,29 @@ class Timm:
     def train(self, after_step: Callable[[], None]) -> None:
         network = self.network.train()
         self.average = ModelEmaV3(network, decay=0.95)
-        optimiser = torch.optim.SGD(
+        optimizer = torch.optim.SGD(
             network.parameters(),
             lr=self.run.recipe.learning_rate,
             momentum=self.run.recipe.momentum,
             weight_decay=self.run.weight_decay,
         )
-        called: Any = network
+        compiled: Any = network
         if "compiled" in self.name:
-            graphs = "reduce-overhead" if self.device != "cpu" else None
-            called = torch.compile(network, mode=graphs)
+            mode = "reduce-overhead" if self.device != "cpu" else None
+            compiled = torch.compile(network, mode=mode)
         total = torch.zeros((), device=self.device)
         for images, labels in self._batches():
-            optimiser.zero_grad()
-            logits = self.forward(called, images)
+            optimizer.zero_grad()
+            logits = self.forward(compiled, images)
             loss = cross_entropy(logits, labels.to(self.device, non_blocking=True))
             loss.backward()
-            optimiser.step()
+            optimizer.step()
             self.average.update(network)
             total += loss.detach()  # without waiting for a GPU
             after_step()
 
     def forward(self, network: nn.Module, images: Tensor) -> Tensor:
+        """Return logits (N, classes) in float32."""
         images = images.to(self.device, non_blocking=True)
         if "channels_last" in self.name:
             images = images.to(memory_format=torch.channels_last)
@@ -76,7 +78,7 @@ class Timm:
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         if self.case.noise or "from memory" in self.name:
-            yield from endless(self.case)
+            yield from endless_batches(self.case)
         images = Augmented(self.case.split(), self.run)
         gpu = self.device != "cpu"
         loader = DataLoader(
@@ -93,7 +95,7 @@ class Timm:
 
 
 class Augmented(Dataset[tuple[Tensor, int]]):
-    """One image at a time: shifted, mirrored, to floats in [-1, 1]."""
+    """Images one at a time: shifted, mirrored, converted to floats in [-1, 1]."""
 
     def __init__(self, split: TensorSplit, run: Run) -> None:
         self.split = split
@@ -115,8 +117,8 @@ class Augmented(Dataset[tuple[Tensor, int]]):
         return image, int(self.split.labels[index])
 
 
-class Bare:
-    """The suite's network, batches, optimiser and average in the fewest lines that train them."""
+class BareLoop:
+    """The suite's network, batches, optimizer and average in the fewest lines that train them."""
 
     def __init__(self, case: Case) -> None:
         self.case, self.run, self.device = case, case.run(), case.device
@@ -129,18 +131,19 @@ class Bare:
 
     def train(self, after_step: Callable[[], None]) -> None:
         state = engine.start(self.run, self.device)
-        network, optimiser, average = state.model.train(), state.optimizer, state.average
-        for step, (images, labels) in enumerate(endless(self.case)):
-            optimiser.zero_grad()
+        network, optimizer, average = state.model.train(), state.optimizer, state.average
+        for step, (images, labels) in enumerate(endless_batches(self.case)):
+            optimizer.zero_grad()
             images = images.to(memory_format=torch.channels_last)
             cross_entropy(network(images), labels).backward()
-            optimiser.step()
+            optimizer.step()
             average.update(step)
             after_step()
 
 
-def endless(case: Case) -> Iterator[tuple[Tensor, Tensor]]:
-    feed, step = case.feed(), 0
+def endless_batches(case: Case) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the suite's batches, without end."""
+    batches, step = case.batches(), 0
     while True:
-        yield feed.batch(step)
+        yield batches.batch(step)
         step += 1

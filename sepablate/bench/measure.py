@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -31,11 +32,15 @@ OURS = "sepablate"
 
 
 @dataclass
-class Measured:
-    """What one contender took in one case.
+class Measurement:
+    """The numbers of one contender in one case.
 
-    difference: of its outputs to timm's in fp32, of the largest output. first_step: seconds from
-    the start of its process. seconds: of a step, one number a turn. memory: peak bytes.
+    Args:
+        contender: its name.
+        difference: of its outputs from timm's in fp32, relative to the largest output.
+        first_step: seconds from the start of its process to its first step, for each start.
+        seconds: of a step, the mean of each turn.
+        memory: peak bytes.
     """
 
     contender: str
@@ -45,61 +50,77 @@ class Measured:
     memory: int = 0
 
 
-class Failed(UserError):  # noqa: N818 (says what happened)
+class ContenderError(UserError):
     """A contender ended without an answer."""
 
 
-def measure(case: Case, tell: Callable[[str], None] = lambda what: None) -> list[Measured]:
-    """Check and time all contenders of a case; one that is not installed is left out.
+def measure(case: Case, say: Callable[[str], None] = lambda line: None) -> list[Measurement]:
+    """Check and time all contenders of a case, without those that are not installed.
 
-    On a GPU they start side by side, which takes a core each, and one that cannot start is left out
-    as well. Raises UserError if outputs differ for equal weights.
+    On a GPU they start in parallel, which takes a core each, and one that cannot start is left out
+    as well.
+
+    Args:
+        case: the case.
+        say: called with a line at each new step of the work.
+
+    Raises UserError if outputs differ for equal weights.
     """
     gpu = case.device != "cpu"
     if gpu:
         backend.select_backend(case.run(), layout.STATE)  # while nothing else runs
-
-    def lost(each: Measured, error: Failed) -> None:
-        if not gpu or each.contender == OURS:
-            raise error
-        tell(f"{case.name}: without {error}\n")
-
-    def begin(each: Measured) -> tuple[Measured, Process] | None:
-        tell(f"{case.name}: start of {each.contender}")
-        try:
-            process = Process(case, each.contender)
-            each.first_step.append(process.first_step)
-            # What later steps do not do again; the first step is done.
-            process.turn(max(hardware.warm_up_steps(case.device) - 1, case.turn // 5))
-        except Failed as error:
-            lost(each, error)
-            return None
-        return each, process
-
     with ThreadPoolExecutor(os.cpu_count() if gpu else 1) as pool:
-        found = _checked(case, tell, pool)
+        measurements = _check_outputs(case, say, pool)
         for _ in range(case.starts - 1):
-            for each in found:
-                tell(f"{case.name}: start of {each.contender}")
-                process = Process(case, each.contender)
-                each.first_step.append(process.first_step)
-                process.end()
-        begun = [pair for pair in pool.map(begin, found) if pair]
+            for measurement in measurements:
+                _start(case, measurement, say).end()
+        start = partial(_start_and_warm_up, case, say)
+        started = [pair for pair in pool.map(start, measurements) if pair]
     for number in range(case.rounds):
-        for each, process in [*begun]:
-            tell(f"{case.name}: turn {number + 1} of {case.rounds}, {each.contender}")
+        for measurement, process in [*started]:
+            say(f"{case.name}: turn {number + 1} of {case.rounds}, {measurement.contender}")
             try:
-                each.seconds.append(process.turn(case.turn) / case.turn)
-            except Failed as error:
-                lost(each, error)
-                begun.remove((each, process))
-    for each, process in begun:
-        each.memory = process.end()
-    return [each for each, _ in begun]
+                measurement.seconds.append(process.turn(case.turn) / case.turn)
+            except ContenderError as error:
+                _leave_out(case, measurement, say, error)
+                started.remove((measurement, process))
+    for measurement, process in started:
+        measurement.memory = process.end()
+    return [measurement for measurement, _ in started]
 
 
-class Process:
-    """A contender that trains in turns."""
+def _start(case: Case, measurement: Measurement, say: Callable[[str], None]) -> "ContenderProcess":
+    """Start a contender, and note the time to its first step."""
+    say(f"{case.name}: start of {measurement.contender}")
+    process = ContenderProcess(case, measurement.contender)
+    measurement.first_step.append(process.first_step)
+    return process
+
+
+def _start_and_warm_up(
+    case: Case, say: Callable[[str], None], measurement: Measurement
+) -> "tuple[Measurement, ContenderProcess] | None":
+    """Start a contender and train the steps that are slower than later ones; None: left out."""
+    try:
+        process = _start(case, measurement, say)
+        process.turn(max(hardware.warm_up_steps(case.device) - 1, case.turn // 5))
+    except ContenderError as error:
+        _leave_out(case, measurement, say, error)
+        return None
+    return measurement, process
+
+
+def _leave_out(
+    case: Case, measurement: Measurement, say: Callable[[str], None], error: ContenderError
+) -> None:
+    """Say that a peer on a GPU is left out; raise the error of any other contender."""
+    if case.device == "cpu" or measurement.contender == OURS:
+        raise error
+    say(f"{case.name}: without {error}\n")
+
+
+class ContenderProcess:
+    """A contender that trains in turns, in a process."""
 
     def __init__(self, case: Case, contender: str) -> None:
         self.contender = contender
@@ -115,20 +136,20 @@ class Process:
         self.first_step = self._answer("first_step") - began
 
     def turn(self, steps: int) -> float:
-        """The seconds that so many steps take."""
+        """Return the seconds that so many steps take."""
         self._ask(f"{steps}\n")
         return self._answer("seconds")
 
     def end(self) -> int:
-        """Its peak memory in bytes, as it ends."""
+        """End the process and return its peak memory in bytes."""
         self._ask("\n")
         memory = int(self._answer("memory"))
-        with self.process, self.errors:  # waits for it, but not for who loads its images
+        with self.process, self.errors:  # waits for the process, but not for its loader's workers
             return memory
 
     def _ask(self, line: str) -> None:
         assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # `_answer` tells why
+        with contextlib.suppress(BrokenPipeError):  # `_answer` raises the reason
             self.process.stdin.write(line)
             self.process.stdin.flush()
 
@@ -138,50 +159,59 @@ class Process:
         if not line:
             self.process.wait()
             self.errors.seek(0)
-            raise Failed(f"{self.contender}: {reason(self.errors.read())}")
+            raise ContenderError(f"{self.contender}: {reason(self.errors.read())}")
         return float(json.loads(line)[key])
 
 
-def _checked(case: Case, tell: Callable[[str], None], pool: ThreadPoolExecutor) -> list[Measured]:
+def _check_outputs(
+    case: Case, say: Callable[[str], None], pool: ThreadPoolExecutor
+) -> list[Measurement]:
+    """Compare the outputs of all contenders for equal weights; without those not installed."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         expected = _reference(case, folder)
 
-        def check(contender: str) -> Measured | None:
-            tell(f"{case.name}: outputs of {contender}")
+        def check(contender: str) -> Measurement | None:
+            say(f"{case.name}: outputs of {contender}")
             done = subprocess.run(
                 _command(case, contender, name), stderr=subprocess.PIPE, text=True
             )
             path = folder / f"{contender}.safetensors"
             if done.returncode or not path.exists():
                 if contender == OURS:
-                    raise Failed(f"{contender}: {reason(done.stderr)}")
-                tell(f"{case.name}: without {contender}: {reason(done.stderr)}\n")
+                    raise ContenderError(f"{contender}: {reason(done.stderr)}")
+                say(f"{case.name}: without {contender}: {reason(done.stderr)}\n")
                 return None
-            outputs = load_file(path)["outputs"]
-            difference = ((outputs - expected).abs().max() / expected.abs().max()).item()
-            precision = "bf16" if contender == OURS or "bf16" in contender else "fp32"
-            if not difference < TOLERANCE[precision]:
-                raise UserError(f"{case.name}: outputs of {contender} differ by {difference:.2g}")
-            return Measured(contender, difference)
+            return Measurement(contender, _difference(case, contender, path, expected))
 
-        return [each for each in pool.map(check, case.contenders) if each]
+        checked = pool.map(check, case.contenders)
+        return [measurement for measurement in checked if measurement]
+
+
+def _difference(case: Case, contender: str, path: Path, expected: Tensor) -> float:
+    """Return the relative difference of a contender's outputs; UserError if it is too large."""
+    outputs = load_file(path)["outputs"]
+    difference = ((outputs - expected).abs().max() / expected.abs().max()).item()
+    precision = "bf16" if contender == OURS or "bf16" in contender else "fp32"
+    if not difference < TOLERANCE[precision]:
+        raise UserError(f"{case.name}: outputs of {contender} differ by {difference:.2g}")
+    return difference
 
 
 def reason(errors: str) -> str:
-    """The last line of what a process wrote on stderr."""
+    """Return the last line that a process wrote on stderr."""
     return (errors.strip().splitlines() or ["no reason"])[-1]
 
 
 def _reference(case: Case, folder: Path) -> Tensor:
-    """Outputs of the plain network in fp32; its weights and images are left in the folder."""
+    """Return outputs of the plain network in fp32; write its weights and images to the folder."""
     run = case.run()
     known = run.model in timm_networks.NAMES
     network = timm_networks.build(run) if known else models.build(run.model, **run.options)
     init_weights(network, 1)
     network.eval()
-    feed = dataclasses.replace(case, device="cpu").feed()
-    images = feed.batch(0)[0][:CHECKED].contiguous()
+    batches = dataclasses.replace(case, device="cpu").batches()
+    images = batches.batch(0)[0][:CHECKED].contiguous()
     tensors = {key: value.clone() for key, value in network.state_dict().items()}
     save_file({**tensors, "images": images}, folder / "weights.safetensors")
     with torch.inference_mode():

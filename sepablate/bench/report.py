@@ -1,35 +1,43 @@
-"""The benchmark as a table and a figure, from its CSV file alone."""
+"""Write the benchmark's CSV file, and from it the figure and the README's tables."""
 
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from sepablate.analysis import statistics
-from sepablate.bench.cases import BEST, CASES, GPU
+from sepablate.bench.cases import BEST, CASES, GPU_CASES
 from sepablate.plots import bench_figure
 from sepablate.plots.bench_figure import OURS, latest, machine, on_accelerator, values
+from sepablate.store import layout
 from sepablate.store.files import write_atomically
 
-FOLDER = Path("results/bench")
+FOLDER = layout.RESULTS / "bench"
 README = Path("README.md")
 BEGIN, END = "<!-- benchmark -->\n", "<!-- /benchmark -->\n"
-MARGIN = 1.0  # percentage points: a difference in accuracy that a user would not mind
+MARGIN = 1.0  # percentage points of accuracy that count as equivalent
 TITLES = {case.name: case.title for case in CASES}
-ON_GPU = {case.name: case.title for case in GPU}
+GPU_TITLES = {case.name: case.title for case in GPU_CASES}
+VERSIONS = ("python", "torch", "timm", "keras", "jax", "lightning")
 
 
 def write(rows: pd.DataFrame, name: str) -> Path:
-    """Put cases into <name>.csv, in place of what it has of them; then its figure, and the README.
+    """Replace cases in results/bench/<name>.csv; then draw its figure, and update the README.
 
-    rows: case, contender, metric, turn, value, and what machine and versions it was.
+    Args:
+        rows: the columns case, contender, metric, turn and value, and the hardware and versions.
+        name: the machine's file name.
+
+    Returns:
+        The path of the CSV file.
     """
     path = FOLDER / f"{name}.csv"
-    known = [pd.read_csv(path)] if path.exists() else []
-    others = [old[~old.case.isin(rows.case)] for old in known]
-    order = {case: place for place, case in enumerate((*TITLES, "suite", "accuracy"))}
+    stored = [pd.read_csv(path)] if path.exists() else []
+    others = [old[~old.case.isin(rows.case)] for old in stored]
+    order = {case: index for index, case in enumerate((*TITLES, "suite", "accuracy"))}
     frame = pd.concat([*others, rows]).sort_values(
-        "case", key=lambda of: of.map(order), kind="stable"
+        "case", key=lambda names: names.map(order), kind="stable"
     )
     write_atomically(path, frame.to_csv(index=False))
     frame = pd.read_csv(path)
@@ -41,38 +49,35 @@ def write(rows: pd.DataFrame, name: str) -> Path:
 
 
 def sections() -> str:
-    """What the README says of each machine that has a CSV file, accelerators last."""
+    """Return the README's section on each machine that has a CSV file, accelerators last."""
     frames = [(path.stem, pd.read_csv(path)) for path in sorted(FOLDER.glob("*.csv"))]
-    frames.sort(key=lambda named: on_accelerator(named[1]))
+    frames.sort(key=lambda pair: on_accelerator(pair[1]))
     return "".join(section(frame, name) for name, frame in frames)
 
 
 def titles(frame: pd.DataFrame) -> dict[str, str]:
-    """The title of each case, as it is on the machine of the numbers."""
-    return ON_GPU if on_accelerator(frame) else TITLES
+    """Return the title of each case, which differs on an accelerator."""
+    return GPU_TITLES if on_accelerator(frame) else TITLES
 
 
 def section(frame: pd.DataFrame, name: str) -> str:
-    """The README's table, figure and sentence on the machine."""
+    """Return the README's sentences, table and figure of one machine."""
     first = latest(frame)
     versions = ", ".join(f"{key} {first[key]}" for key in VERSIONS if str(first[key]) != "nan")
-    told = (
+    text = (
         f"{machine(frame)}, {first.date}; {versions}. Medians [lowest, highest] over turns; a "
         f"ratio is of two neighbouring turns."
     )
     if on_accelerator(frame):
-        told += (
+        text += (
             " All started side by side, and their times to the first step have that in them. "
             "Memory is the GPU's."
         )
-    return f"{told}\n\n{table(frame)}\n![Step times]({FOLDER}/{name}.png)\n\n"
-
-
-VERSIONS = ("python", "torch", "timm", "keras", "jax", "lightning")
+    return f"{text}\n\n{table(frame)}\n![Step times]({FOLDER}/{name}.png)\n\n"
 
 
 def table(frame: pd.DataFrame) -> str:
-    """Seconds of a step, of the first step and of the suite, and memory, beside ours."""
+    """Return a Markdown table of step times, their ratios to ours, first steps and memory."""
     lines = [
         "| | ms a step | times ours | first step (s) | memory (GiB) |",
         "|---|---|---|---|---|",
@@ -94,45 +99,51 @@ def table(frame: pd.DataFrame) -> str:
 
 
 def sentences(frame: pd.DataFrame) -> list[str]:
-    """What the table has no column for."""
-    found = []
-    wall = frame[frame.case == "suite"]
-    if len(wall):
-        ours, theirs = (values(frame, "suite", name, "seconds") for name in (OURS, BEST))
-        found.append(
-            f"* Four seeds of a variant: {spread(ours)} s as a stage, {spread(theirs)} s in the "
-            f"best single loop ({BEST}), one after another: {spread(theirs / ours)} times."
-        )
-    if "tiny" in set(frame.case):
-        bare = values(frame, "tiny", "bare loop", "seconds")
-        over = {
-            name: spread(1e6 * (values(frame, "tiny", name, "seconds") - bare))
-            for name in frame[
-                (frame.case == "tiny") & (frame.metric == "seconds")
-            ].contender.unique()
-            if name != "bare loop"
-        }
-        told = ", ".join(f"{name} {each}" for name, each in over.items())
-        found.append(f"* Microseconds a step over a bare loop, on the smallest network: {told}.")
-    if "accuracy" in set(frame.case):
-        ours, plain = (
-            100 * values(frame, "accuracy", name, "accuracy") for name in (OURS, "plain fp32 loop")
-        )
-        mean, low, high = statistics.interval(ours - plain)
-        p = float(statistics.tost(ours - plain, MARGIN))
-        found.append(
-            f"* Test accuracy, ours less that of a plain fp32 loop on the same {len(ours)} seeds: "
-            f"{mean:+.2f} [{low:+.2f}, {high:+.2f}] points, 95 % interval; equivalence within "
-            f"±{MARGIN:g}: p = {p:.2g}."
-        )
-    return found
+    """Return a line on each of the whole stage, the overhead of a step, and the accuracy."""
+    writers = {"suite": _stage_sentence, "tiny": _overhead_sentence, "accuracy": _accuracy_sentence}
+    measured = set(frame.case)
+    return [write(frame) for case, write in writers.items() if case in measured]
 
 
-def spread(numbers: np.ndarray) -> str:
-    """Median [lowest, highest], to three digits."""
-    low, middle, high = (_three(each) for each in np.quantile(numbers, (0, 0.5, 1)))
+def _stage_sentence(frame: pd.DataFrame) -> str:
+    ours, theirs = (values(frame, "suite", name, "seconds") for name in (OURS, BEST))
+    return (
+        f"* Four seeds of a variant: {spread(ours)} s as a stage, {spread(theirs)} s in the "
+        f"best single loop ({BEST}), one after another: {spread(theirs / ours)} times."
+    )
+
+
+def _overhead_sentence(frame: pd.DataFrame) -> str:
+    steps = frame[(frame.case == "tiny") & (frame.metric == "seconds")]
+    bare = values(frame, "tiny", "bare loop", "seconds")
+    overheads = [
+        f"{name} {spread(1e6 * (values(frame, 'tiny', name, 'seconds') - bare))}"
+        for name in steps.contender.unique()
+        if name != "bare loop"
+    ]
+    return (
+        f"* Microseconds a step over a bare loop, on the smallest network: {', '.join(overheads)}."
+    )
+
+
+def _accuracy_sentence(frame: pd.DataFrame) -> str:
+    ours, plain = (
+        100 * values(frame, "accuracy", name, "accuracy") for name in (OURS, "plain fp32 loop")
+    )
+    mean, low, high = statistics.interval(ours - plain)
+    p = float(statistics.tost(ours - plain, MARGIN))
+    return (
+        f"* Test accuracy, ours less that of a plain fp32 loop on the same {len(ours)} seeds: "
+        f"{mean:+.2f} [{low:+.2f}, {high:+.2f}] points, 95 % interval; equivalence within "
+        f"±{MARGIN:g}: p = {p:.2g}."
+    )
+
+
+def spread(numbers: npt.NDArray[np.float64]) -> str:
+    """Format the median [lowest, highest], to three digits."""
+    low, middle, high = (_three_digits(value) for value in np.quantile(numbers, (0, 0.5, 1)))
     return f"{middle} [{low}, {high}]" if len(numbers) > 1 else middle
 
 
-def _three(number: float) -> str:
+def _three_digits(number: float) -> str:
     return f"{number:.0f}" if abs(number) >= 100 else f"{number:.3g}"

@@ -1,4 +1,4 @@
-"""The suite as a contender: its engine, as a worker runs it."""
+"""sepablate as a contender: its engine, as a worker runs it."""
 
 import tempfile
 from collections.abc import Callable

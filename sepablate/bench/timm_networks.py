@@ -1,4 +1,4 @@
-"""timm's networks at a case's size."""
+"""timm's networks, at the size of a case."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ EXTRA: dict[str, dict[str, Any]] = {
 
 
 def build(run: Run) -> nn.Module:
-    """timm's network with the run's width, stem, classes, dropout and batch norm constants."""
+    """Build timm's network with the run's width, stem, classes, dropout and BN constants."""
     options = run.options
     built: Any = timm.create_model(
         NAMES[run.model],

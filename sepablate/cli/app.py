@@ -1,4 +1,4 @@
-"""The command line: parse, call one function, say what happened. Imports torch only to train."""
+"""The command line. A command imports what it needs when it runs: torch only where it computes."""
 
 import sys
 from typing import Annotated
@@ -10,9 +10,10 @@ from sepablate.cli import provenance
 from sepablate.cli.bench import bench
 from sepablate.cli.cost import cost
 from sepablate.cli.evaluate import evaluate
-from sepablate.cli.options import positive, scale_name
+from sepablate.cli.options import MlflowOption, ScaleOption, positive, resolve_scale
 from sepablate.cli.train import train
 from sepablate.errors import UserError
+from sepablate.store import layout
 
 app = typer.Typer(
     help="Re-run the ablations of the Xception paper and say whether its claims hold.",
@@ -21,27 +22,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-ScaleOption = Annotated[
-    str | None, typer.Option("--scale", help="A scale of params.yaml; default: the selected one.")
-]
-
-MlflowOption = Annotated[bool, typer.Option(help="Show the runs in MLflow as well.")]
 
 
 def command_names() -> list[str]:
-    """The commands, in alphabetical order."""
-    found = [command.name or command.callback.__name__ for command in app.registered_commands]  # type: ignore[union-attr]
-    return sorted(found)
+    """Return the names of the commands, in alphabetical order."""
+    commands = app.registered_commands
+    return sorted(command.name or command.callback.__name__ for command in commands)  # type: ignore[union-attr]
 
 
 @app.command()
 def fetch(scale: ScaleOption = None) -> None:
-    """Get the data set, from whichever source is in reach, and verify it."""
+    """Download the data set from the first source that has it, and verify it."""
     from sepablate import data, scales
 
-    chosen, _ = scales.load(scale_name(scale))
-    for name in dict.fromkeys(("fashion_mnist", chosen.dataset)):  # the pipeline tracks the first
-        data.dataset(name).fetch(data.FOLDER)
+    loaded, _ = scales.load(resolve_scale(scale))
+    for name in dict.fromkeys(("fashion_mnist", loaded.dataset)):  # the pipeline tracks the first
+        data.dataset(name).fetch(layout.DATA)
 
 
 app.command()(train)
@@ -50,12 +46,12 @@ app.command()(train)
 @app.command()
 def plan(
     scale: ScaleOption = None,
-    controls: Annotated[bool, typer.Option("--all", help="As `make repro-all`.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="As `make repro-all`.")] = False,
 ) -> None:
-    """Tell what `dvc repro` would run now, and the time, memory and disk it would take here."""
+    """Show the stages that `dvc repro` would run now, and their time, memory and disk here."""
     from sepablate import planning
 
-    planning.show(scale_name(scale), controls)
+    planning.show(resolve_scale(scale), everything)
 
 
 @app.command("study")
@@ -67,12 +63,12 @@ def study_(
         bool, typer.Option("--partial", help="Leave out, and name, variants without runs.")
     ] = False,
 ) -> None:
-    """Make the table, the figure and the numbers on each claim of a study from its runs.
+    """Write the table, the figure and the numbers on each claim of a study from its runs.
 
     A study of layers has no runs: `sepablate layers` times it.
     """
     study.load(name)
-    chosen = scale_name(scale)
+    chosen = resolve_scale(scale)
     from sepablate.analysis.partial import trained_part
     from sepablate.report import outputs
 
@@ -89,14 +85,14 @@ def layers(
     """Time the layers of studies that train nothing, and write their report, COSTS."""
     for name in names:
         study.load_layers(name)
-    chosen = scale_name(scale)
+    chosen = resolve_scale(scale)
     from sepablate.profiling import layer_timing
     from sepablate.report import outputs
 
     for name in names:
         layer_timing.study_times(name, chosen)
     outputs.layer_outputs(names, chosen)
-    print(f"report: results/{chosen}/COSTS.md")
+    print(f"report: {layout.RESULTS / chosen}/COSTS.md")
 
 
 @app.command()
@@ -114,30 +110,36 @@ def report(
         raise UserError(f"report name {name!r}: choose letters, digits and underscores")
     for study_name in names:
         study.load(study_name)
-    chosen = scale_name(scale)
+    chosen = resolve_scale(scale)
     from sepablate.report import outputs
 
     outputs.report_outputs(names, chosen, name)
     if mlflow:
         _publish(chosen, names)
-    print(f"report: results/{chosen}/{name}.md")
+    print(f"report: {layout.RESULTS / chosen / name}.md")
 
 
 @app.command()
 def publish(scale: ScaleOption = None) -> None:
-    """Bring MLflow up to the results on disk; nothing is ever doubled."""
-    if not _publish(scale_name(scale), study.names(), asked=True):
+    """Update MLflow to the results on disk; a run that it already has is not added again."""
+    if not _publish(resolve_scale(scale), study.names(), retry=True):
         raise typer.Exit(1)
 
 
-def _publish(scale: str, names: list[str], asked: bool = False) -> bool:
-    """Show these studies in MLflow; one warning if it cannot be reached.
+def _publish(scale: str, names: list[str], retry: bool = False) -> bool:
+    """Show studies in MLflow, or print one warning if it cannot be reached.
 
-    Unless `asked` for it, not if an earlier command has just given up on MLflow.
+    Args:
+        scale: the scale's name.
+        names: the studies.
+        retry: try even if an earlier command has just given up on MLflow.
+
+    Returns:
+        Whether MLflow was updated.
     """
     from sepablate import tracking
 
-    if tracking.given_up() and not asked:
+    if tracking.given_up() and not retry:
         return False
     try:
         changed = tracking.publish(scale, names)
@@ -158,9 +160,11 @@ def ui(port: Annotated[int, typer.Option(parser=positive, help="On 127.0.0.1.")]
 
 @app.command()
 def doctor(
-    repair: Annotated[bool, typer.Option("--repair", help="Repair what is safe to.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Repair what can be repaired without a loss.")
+    ] = False,
 ) -> None:
-    """Look for what a crash or a failing disk has left: one line each, exit status 1 if any."""
+    """Find the damage of a crash or a failing disk: a line each, exit status 1 if there is any."""
     from sepablate.provenance.doctor import examine
 
     findings = examine(repair)

@@ -3,23 +3,25 @@
 import datetime
 import re
 import time
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
 from sepablate.errors import UserError
 
-WHOLE = ("suite", "accuracy")
-Rows = list[tuple[str, str, str, int, float]]  # case, contender, metric, turn, value
+END_TO_END = ("suite", "accuracy")
+COLUMNS = ("case", "contender", "metric", "turn", "value")
+Rows = list[tuple[str, str, str, int, float]]  # of COLUMNS
 
 
 def bench(
     only: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[CASE]...", help="Measure these alone again."),
+        typer.Argument(metavar="[CASE]...", help="Measure only these again."),
     ] = None,
 ) -> None:
-    """Time the suite beside its peers: `make bench` installs them.
+    """Time sepablate and its peers: `make bench` installs them.
 
     The cases are small, tiny, xception, inception_v3, mobilenet_v1, suite and accuracy: about 15
     minutes on two cores, on which nothing else should run. With a GPU, the first one trains.
@@ -31,59 +33,58 @@ def bench(
     from sepablate.bench.cases import CASES
     from sepablate.execution import hardware
 
-    choices = [*(case.name for case in CASES), *WHOLE]
+    choices = [*(case.name for case in CASES), *END_TO_END]
     for name in only or []:
         if name not in choices:
             raise UserError(f"case {name!r}: choose {', '.join(choices)}")
     console, began = Console(stderr=True, highlight=False), time.monotonic()
     with console.status("") as status:
 
-        def tell(what: str) -> None:
-            if what.endswith("\n"):
-                console.print(what.strip())
-            status.update(f"{time.monotonic() - began:5.0f} s  {what.strip()}")
+        def say(line: str) -> None:
+            if line.endswith("\n"):
+                console.print(line.strip())
+            status.update(f"{time.monotonic() - began:5.0f} s  {line.strip()}")
 
         for name in only or choices:
-            columns = ("case", "contender", "metric", "turn", "value")
-            frame = pd.DataFrame(_rows(name, tell), columns=columns)
-            written = report.write(frame.assign(**_machine()), file_name(hardware.describe()))
+            frame = pd.DataFrame(_measure(name, say), columns=COLUMNS)
+            path = report.write(frame.assign(**_conditions()), file_name(hardware.describe()))
             console.print(f"{name}: done after {time.monotonic() - began:.0f} s")
-    print(report.table(pd.read_csv(written)))
-    print(f"written: {written}, with a table and a figure, and README.md")
+    print(report.table(pd.read_csv(path)))
+    print(f"written: {path}, with a table and a figure, and README.md")
 
 
-def _rows(name: str, tell: Any) -> Rows:
+def _measure(name: str, say: Callable[[str], None]) -> Rows:
+    """Measure one case or end-to-end comparison."""
     from sepablate.bench import end_to_end, measure
-    from sepablate.bench.cases import named
+    from sepablate.bench.cases import local_case
 
     if name == "suite":
-        found = end_to_end.wall_clock(tell)
         return [
             (name, contender, "seconds", turn, seconds)
-            for contender, taken in found.items()
-            for turn, seconds in enumerate(taken)
+            for contender, turns in end_to_end.wall_clock(say).items()
+            for turn, seconds in enumerate(turns)
         ]
     if name == "accuracy":
-        frame = end_to_end.accuracies(tell)
+        frame = end_to_end.accuracies(say)
         return [
             (name, contender, "accuracy", int(seed), float(value))
             for contender, column in (("sepablate", "sepablate"), ("plain fp32 loop", "plain"))
             for seed, value in zip(frame.seed, frame[column], strict=True)
         ]
     rows: Rows = []
-    for each in measure.measure(named(name), tell):
-        several = {"first_step": each.first_step, "seconds": each.seconds}
-        several |= {"memory": [each.memory], "difference": [each.difference]}
+    for measurement in measure.measure(local_case(name), say):
+        metrics = {"first_step": measurement.first_step, "seconds": measurement.seconds}
+        metrics |= {"memory": [measurement.memory], "difference": [measurement.difference]}
         rows += [
-            (name, each.contender, metric, turn, value)
-            for metric, values in several.items()
+            (name, measurement.contender, metric, turn, value)
+            for metric, values in metrics.items()
             for turn, value in enumerate(values)
         ]
     return rows
 
 
-def _machine() -> dict[str, Any]:
-    """Hardware, versions and the date, as they stand beside every number."""
+def _conditions() -> dict[str, Any]:
+    """Return the hardware, the versions, the date and the commit, for columns of every row."""
     from importlib.metadata import PackageNotFoundError, version
 
     from sepablate.execution import hardware
@@ -105,7 +106,7 @@ def _machine() -> dict[str, Any]:
 
 
 def file_name(hardware: dict[str, Any]) -> str:
-    """The accelerator, or else the processor and its cores, as a file name."""
+    """Return the accelerator, or else the processor and its cores, as a file name."""
     gpu = hardware["accelerator"] != "none"
     text = hardware["accelerator"] if gpu else hardware["processor"]
     words = re.sub(r"\((?:R|TM)\)|CPU|Processor|@.*", " ", text).lower()

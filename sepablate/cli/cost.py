@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from sepablate import study
-from sepablate.cli.options import positive, scale_name
+from sepablate.cli.options import ScaleOption, positive, resolve_scale
 from sepablate.errors import UserError
 
 
@@ -14,9 +14,7 @@ def cost(
         list[str],
         typer.Argument(metavar="VARIANT...", help="Variants; `sepablate list` names them."),
     ],
-    scale: Annotated[
-        str | None, typer.Option(help="A scale of params.yaml; default: the selected one.")
-    ] = None,
+    scale: ScaleOption = None,
     measure: Annotated[
         bool, typer.Option("--measure", help="Time gradient steps on random images as well.")
     ] = False,
@@ -25,26 +23,27 @@ def cost(
         int, typer.Option(parser=positive, help="Measured steps of each variant, in turns.")
     ] = 5,
     save: Annotated[
-        bool, typer.Option("--save", help="Write what was measured to results/<scale>/speed.csv.")
+        bool, typer.Option("--save", help="Write the times to results/<scale>/speed.csv.")
     ] = False,
 ) -> None:
     """Count parameters, multiply-adds and activations of variants, by kind of layer.
 
     Neither data nor training is needed.
     """
-    name = scale_name(scale)
+    scale_name = resolve_scale(scale)
     for variant in variants:
         study.variant(variant)
     if save and not measure:
-        raise UserError("--save keeps what was measured: choose it together with --measure")
+        raise UserError("--save writes measured times: choose it together with --measure")
     from sepablate.profiling import complexity_table
 
-    runs = [complexity_table.resolved(variant, name) for variant in dict.fromkeys(variants)]
+    names = dict.fromkeys(variants)
+    runs = [complexity_table.resolve_variant(variant, scale_name) for variant in names]
     complexity_table.show(runs)
     if measure:
         from sepablate.profiling import speed
 
-        found = speed.measure(runs, batch, rounds)
-        speed.show(found)
+        speeds = speed.measure(runs, batch, rounds)
+        speed.show(speeds)
         if save:
-            print(f"written: {speed.save(found, name)}")
+            print(f"written: {speed.save(speeds, scale_name)}")

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from sepablate.cli.options import positive
+from sepablate.store import layout
 
 
 def evaluate(
@@ -13,12 +14,12 @@ def evaluate(
     weights: Annotated[
         Path | None, typer.Option(help="timm's weights for it: .safetensors, .pth or .pt.")
     ] = None,
-    data: Annotated[Path, typer.Option(help="A folder with validation/, as ImageNet's.")] = Path(
-        "data/imagenet"
+    data: Annotated[Path, typer.Option(help="A folder with validation/, as ImageNet's.")] = (
+        layout.DATA / "imagenet"
     ),
     batch: Annotated[int, typer.Option(parser=positive, help="Images at a time.")] = 64,
     mean_std: Annotated[
-        str, typer.Option(help="half, imagenet, or timm: what timm says of these weights.")
+        str, typer.Option(help="half, imagenet, or timm: those of timm's config.")
     ] = "timm",
 ) -> None:
     """Measure the top-1 and top-5 accuracy of published weights in our network."""

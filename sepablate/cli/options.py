@@ -1,23 +1,26 @@
-"""Options that several commands have."""
+"""Options that several commands share."""
+
+from typing import Annotated
 
 import typer
 
+ScaleOption = Annotated[
+    str | None, typer.Option("--scale", help="A scale of params.yaml; default: the selected one.")
+]
+MlflowOption = Annotated[bool, typer.Option(help="Show the runs in MLflow as well.")]
+
+
+def resolve_scale(option: str | None) -> str:
+    """Return the scale of the option, or the selected one; UserError if it is unknown or bad."""
+    from sepablate import scales  # with pydantic and YAML, which --help does without
+
+    name = option or scales.current()
+    scales.load(name)
+    return name
+
 
 def positive(text: str) -> int:
-    """A whole number of at least 1."""
+    """Parse a whole number of at least 1."""
     if not str(text).isdecimal() or int(text) < 1:
         raise typer.BadParameter(f"{text!r}: choose a whole number, at least 1")
     return int(text)
-
-
-def scale_name(name: str | None) -> str:
-    """Return the name of the given scale, or else of the one that params.yaml selects.
-
-    Raises:
-        UserError: There is no such scale, or it is invalid.
-    """
-    from sepablate import scales  # with pydantic and YAML, which --help does without
-
-    name = name or scales.current()
-    scales.load(name)
-    return name

@@ -8,23 +8,21 @@ from typing import Annotated, NoReturn
 import typer
 
 from sepablate import study
-from sepablate.cli.options import positive, scale_name
+from sepablate.cli.options import MlflowOption, ScaleOption, positive, resolve_scale
 from sepablate.execution import launch
 
 
 def train(
     variant: Annotated[str, typer.Argument(help="A variant; `sepablate list` names them.")],
-    scale: Annotated[
-        str | None, typer.Option(help="A scale of params.yaml; default: the selected one.")
-    ] = None,
+    scale: ScaleOption = None,
     processes: Annotated[
         int | None,
         typer.Option(
             parser=positive,
-            help="Runs at a time; default: one a core or GPU, or six small ones a GPU.",
+            help="Runs at a time; default: one per core or GPU, or six small ones per GPU.",
         ),
     ] = None,
-    mlflow: Annotated[bool, typer.Option(help="Show the runs in MLflow as well.")] = True,
+    mlflow: MlflowOption = True,
     cluster: Annotated[
         str | None,
         typer.Option(metavar="tcp://HOST:8786", help="Train on the workers of a dask cluster."),
@@ -34,27 +32,27 @@ def train(
     ] = False,
     only: Annotated[
         str | None,
-        typer.Option(metavar="KEY", help="Train this run, and leave results/ as it is."),
+        typer.Option(metavar="KEY", help="Train only this run, and do not write results/."),
     ] = None,
 ) -> None:
     """Train all seeds of a variant that are not trained yet.
 
-    Each run gets a core or a GPU; small networks share a GPU. To spread one run over many GPUs, at
+    Each run gets a core or a GPU; small networks share a GPU. To train one run on several GPUs, at
     a scale with a micro_batch:
 
     torchrun --nproc-per-node 8 -m sepablate train VARIANT --scale paper
 
-    With Slurm, or another scheduler: a job with --only for each of --keys. The same command without
-    them then finds all runs trained, and writes results/.
+    With Slurm or another scheduler: submit a job with --only for each key that --keys prints. The
+    command without these options then finds all runs trained, and writes results/.
     """
     study.variant(variant)
-    scale = scale_name(scale)
+    scale_name = resolve_scale(scale)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if keys:
-            print(*launch.untrained(variant, scale), sep="\n")
+            print(*launch.untrained(variant, scale_name), sep="\n")
             return
-        request = launch.TrainRequest(variant, scale, processes, mlflow, only, cluster)
+        request = launch.TrainRequest(variant, scale_name, processes, mlflow, only, cluster)
         failures = _train(request)
     except KeyboardInterrupt:  # also trainer.Stopped
         failures, status = ["stopped; the same command goes on from here"], os.EX_TEMPFAIL

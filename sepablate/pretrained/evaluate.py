@@ -1,9 +1,9 @@
 """Load timm's weights into our networks, and measure them on ImageNet's validation images.
 
-Crop, interpolation, mean and standard deviation are those that timm says of its weights. Mean and
-standard deviation are 0.5 for all networks here, that is x / 127.5 - 1; also for the `inception_v3`
-that torchvision trained, whose own code scales its input back to that. Of timm's weights only
-`inception_v3.gluon_in1k` wants ImageNet's mean and standard deviation.
+Crop, interpolation, mean and standard deviation come from timm's config of the weights. Mean and
+standard deviation are 0.5 for all three networks, that is x / 127.5 - 1; also for the
+`inception_v3` that torchvision trained, whose code scales its input back to that. Of timm's weights
+only `inception_v3.gluon_in1k` needs ImageNet's mean and standard deviation.
 """
 
 import math
@@ -25,7 +25,7 @@ from timm.data import (
     IMAGENET_INCEPTION_STD,
     create_transform,
 )
-from timm.models import load_state_dict
+from timm.models import PretrainedCfg, load_state_dict
 from torch import Tensor, nn
 
 from sepablate.data import imagenet
@@ -40,32 +40,36 @@ TOP = (1, 5)
 
 
 @dataclass(frozen=True)
-class Published:
-    """timm: its name there; options: of our constructor, that those weights need.
+class Pretrained:
+    """A network with published weights.
 
-    printed: a paper's top-1 and top-5, None where it says nothing; source: which paper.
+    Args:
+        timm: its name in timm.
+        published: a paper's top-1 and top-5; None where the paper gives no number.
+        source: the paper.
+        options: of our constructor, for those weights.
     """
 
     timm: str
-    printed: tuple[float | None, float | None]
+    published: tuple[float | None, float | None]
     source: str
     options: Mapping[str, Any]
 
 
 NETWORKS = {
-    "xception": Published(
+    "xception": Pretrained(
         "legacy_xception",
         xception.TABLE_1["Xception"],
         f"{xception.SOURCE}, table 1",
         {"norm_epsilon": 1e-5},
     ),
-    "inception_v3": Published(
+    "inception_v3": Pretrained(
         "inception_v3",
         xception.TABLE_1["Inception V3"],
         f"{xception.SOURCE}, table 1",
         {"norm_epsilon": 1e-3},
     ),
-    "mobilenet_v1": Published(
+    "mobilenet_v1": Pretrained(
         "mobilenetv1_100",
         (mobilenets.TABLE_4["MobileNet"].accuracy / 100, None),
         f"{mobilenets.SOURCE}, table 4",
@@ -79,16 +83,22 @@ MEAN_STD = {
 
 
 def evaluate(name: str, weights: Path | None, data: Path, batch: int, mean_std: str) -> list[str]:
-    """The lines of a report: accuracy with its interval, and what the paper prints.
+    """Return the lines of a report: accuracy with its interval, and the paper's numbers.
 
-    Raises UserError for an unknown name, or if weights or images are missing or not fit.
+    Args:
+        name: the network, of NETWORKS.
+        weights: a file of timm's weights; None raises the UserError that says where to get one.
+        data: a folder with the folder validation, as that of ImageNet.
+        batch: images at a time.
+        mean_std: "half", "imagenet", or "timm" for those of timm's config.
+
+    Raises UserError for an unknown name, or if weights or images are missing or do not fit.
     """
     if name not in NETWORKS:
         raise UserError(f"model {name!r}: choose {', '.join(NETWORKS)}")
     if mean_std not in ("timm", *MEAN_STD):
         raise UserError(f"mean-std {mean_std!r}: choose timm, {', '.join(MEAN_STD)}")
-    config = timm.get_pretrained_cfg(NETWORKS[name].timm)
-    assert config is not None, "timm knows its own networks"
+    config = _timm_config(name)
     mean, std = MEAN_STD.get(mean_std, (config.mean, config.std))
     model = load(name, weights)
     split = imagenet.images(data / "validation")
@@ -109,24 +119,29 @@ def evaluate(name: str, weights: Path | None, data: Path, batch: int, mean_std: 
     ]
 
 
+def _timm_config(name: str) -> PretrainedCfg:
+    config = timm.get_pretrained_cfg(NETWORKS[name].timm)
+    assert config is not None, "timm has the networks of NETWORKS"
+    return config
+
+
 def load(name: str, path: Path | None) -> nn.Module:
-    """Our network with the weights of timm's file, in evaluation mode.
+    """Return our network with the weights of timm's file, in evaluation mode.
 
     Raises UserError if there is no file, or if it holds anything but that network's weights.
     """
     if path is None or not path.is_file():
-        config = timm.get_pretrained_cfg(NETWORKS[name].timm)
-        assert config is not None, "timm knows its own networks"
-        place = config.url or f"https://huggingface.co/{config.hf_hub_id}"
-        given = "missing" if path is None else f"{path}: there is no such file"
-        raise UserError(f"--weights: {given}; download timm's weights, for example from {place}")
+        config = _timm_config(name)
+        url = config.url or f"https://huggingface.co/{config.hf_hub_id}"
+        problem = "missing" if path is None else f"{path}: there is no such file"
+        raise UserError(f"--weights: {problem}; download timm's weights, for example from {url}")
     try:
         state = load_state_dict(str(path), device="cpu", weights_only=True)
-    except Exception as error:  # of what is no checkpoint the readers raise nearly anything
+    except Exception as error:  # for a file that is no checkpoint the readers raise nearly anything
         raise UserError(
-            f"{path}: no file of weights alone, as .safetensors or .pth ({type(error).__name__})"
+            f"{path}: no file of only weights, as .safetensors or .pth ({type(error).__name__})"
         ) from None
-    # Files older than PyTorch 0.4.1 do not count batches, which evaluation does not need.
+    # Files older than PyTorch 0.4.1 have no count of batches, which evaluation does not need.
     counts = {_counter(key): torch.tensor(0) for key in state if key.endswith("running_var")}
     try:
         ours = from_timm(name, counts | state)
@@ -147,7 +162,7 @@ def _counter(key: str) -> str:
 def count_correct(
     model: nn.Module, split: ImageFiles, transform: Any, batch: int
 ) -> dict[int, int]:
-    """For each k of TOP, of how many images the label is among the k likeliest classes."""
+    """Count, for each k of TOP, the images whose label is among the k likeliest classes."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     correct = torch.zeros(max(TOP), dtype=torch.int64)
@@ -158,22 +173,22 @@ def count_correct(
         batches, "evaluate", total, console=Console(stderr=True), transient=True
     ):
         logits = model(images.to(device, memory_format=torch.channels_last)).cpu()
-        correct += _at_each_rank(logits, labels)
+        correct += _correct_at_rank(logits, labels)
     sums = correct.cumsum(0)
     return {top: int(sums[top - 1]) for top in TOP}
 
 
-def _at_each_rank(logits: Tensor, labels: Tensor) -> Tensor:
-    """(5,): of how many images the label is the class of that rank."""
+def _correct_at_rank(logits: Tensor, labels: Tensor) -> Tensor:
+    """Count the images whose label is the class of that rank: (5,)."""
     ranked = logits.topk(min(max(TOP), logits.shape[1])).indices  # (N, 5)
-    found = (ranked == labels[:, None]).sum(0)
-    return torch.nn.functional.pad(found, (0, max(TOP) - len(found)))
+    counts = (ranked == labels[:, None]).sum(0)
+    return torch.nn.functional.pad(counts, (0, max(TOP) - len(counts)))
 
 
-def _line(top: int, correct: int, count: int, network: Published) -> str:
+def _line(top: int, correct: int, count: int, network: Pretrained) -> str:
     interval = binomtest(correct, count).proportion_ci(method="wilson")
-    printed = network.printed[TOP.index(top)]
-    paper = "not given" if printed is None else f"{printed:.3f}"
+    published = network.published[TOP.index(top)]
+    paper = "not given" if published is None else f"{published:.3f}"
     return (
         f"top-{top}  {correct / count:.4f}  [{interval.low:.4f}, {interval.high:.4f}]  "
         f"the paper: {paper} ({network.source})"

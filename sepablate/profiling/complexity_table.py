@@ -1,4 +1,4 @@
-"""Costs as a person reads them, at 80 columns."""
+"""Print parameters, multiply-adds and activations as tables of 80 columns."""
 
 import torch
 from rich import box
@@ -10,33 +10,33 @@ from sepablate.models.complexity import KINDS, Breakdown, breakdown
 from sepablate.runs.run import Run, resolve
 
 
-def resolved(variant: str, scale: str) -> Run:
-    """The variant's run at that scale; UserError for anything unknown or out of range."""
-    chosen, recipes = scales.load(scale)
-    return resolve(study.variant(variant), scale, chosen, recipes, chosen.seeds[0], "fp32")
+def resolve_variant(variant: str, scale_name: str) -> Run:
+    """Return a variant's run at a scale; UserError for anything unknown or out of range."""
+    scale, recipes = scales.load(scale_name)
+    return resolve(study.variant(variant), scale_name, scale, recipes, scale.seeds[0], "fp32")
 
 
 def show(runs: list[Run]) -> None:
     """Print a line of totals for each run, then the share of each kind of layer."""
-    found = {run.variant: _broken_down(run) for run in runs}
-    totals = columns("variant", "pixels", "width", "parameters", "mult-adds", "activations")
+    breakdowns = {run.variant: _breakdown(run) for run in runs}
+    totals = empty_table("variant", "pixels", "width", "parameters", "mult-adds", "activations")
     for run in runs:
-        total = found[run.variant].total
+        total = breakdowns[run.variant].total
         totals.add_row(
             run.variant,
             str(run.image_size),
             f"{run.options['width']:g}",
             f"{total.parameters:,}",
-            thin(total.mult_adds),
-            thin(found[run.variant].activations),
+            abbreviate(total.mult_adds),
+            abbreviate(breakdowns[run.variant].activations),
         )
-    shares = columns("share (%) of", "", *KINDS)
-    for variant, each in found.items():
-        for what in ("parameters", "mult_adds"):
-            whole = getattr(each.total, what)
-            parts = [100 * getattr(kind, what) / whole for kind in each.kinds.values()]
-            label = what.replace("_", "-")
-            shares.add_row(variant, label, *(f"{part:.2f}" if part else "" for part in parts))
+    shares = empty_table("share (%) of", "", *KINDS)
+    for variant, costs in breakdowns.items():
+        for quantity in ("parameters", "mult_adds"):
+            total_count = getattr(costs.total, quantity)
+            percent = [100 * getattr(k, quantity) / total_count for k in costs.kinds.values()]
+            label = quantity.replace("_", "-")
+            shares.add_row(variant, label, *(f"{share:.2f}" if share else "" for share in percent))
             variant = ""
     console = Console(highlight=False)
     for table in (totals, shares):
@@ -44,8 +44,8 @@ def show(runs: list[Run]) -> None:
         console.print()
 
 
-def columns(first: str, *others: str) -> Table:
-    """An empty table: names on the left, numbers in the other columns."""
+def empty_table(first: str, *others: str) -> Table:
+    """Return a table without rows: names on the left, numbers in the other columns."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     table.add_column(first, overflow="fold")
     for name in others:
@@ -53,14 +53,14 @@ def columns(first: str, *others: str) -> Table:
     return table
 
 
-def thin(number: int) -> str:
-    """22855952 as "22.86 M"."""
+def abbreviate(number: int) -> str:
+    """Format 22855952 as "22.86 M"."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if number >= size:
             return f"{number / size:.2f} {unit}"
     return str(number)
 
 
-def _broken_down(run: Run) -> Breakdown:
+def _breakdown(run: Run) -> Breakdown:
     with torch.device("meta"):
         return breakdown(models.build(run.model, **run.options), run.image_size)

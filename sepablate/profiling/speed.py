@@ -9,11 +9,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 from rich.console import Console
-from torch import Tensor
 
 from sepablate.execution import backend, hardware
 from sepablate.paper import xception as paper
-from sepablate.profiling.complexity_table import columns
+from sepablate.profiling.complexity_table import empty_table
+from sepablate.profiling.fixed_batch import random_batch
 from sepablate.runs.run import Run
 from sepablate.store import layout
 from sepablate.store.files import write_atomically
@@ -21,7 +21,6 @@ from sepablate.training import engine
 from sepablate.training.objective import make_objective
 from sepablate.training.step import TrainContext
 
-RESULTS = Path("results")
 CONDITIONS = (
     "batch_size",
     "image_size",
@@ -36,7 +35,11 @@ CONDITIONS = (
 
 @dataclass(frozen=True)
 class Speed:
-    """seconds: of each measured step; those of one index were taken one after the other."""
+    """The measured steps of a variant, and their conditions.
+
+    Args:
+        seconds: of each step; steps of several variants with the same index are neighbours in time.
+    """
 
     variant: str
     seconds: tuple[float, ...]
@@ -65,118 +68,109 @@ class Speed:
         return 1 / min(self.seconds)
 
 
-class Noise:
-    """The same random images (N, C, H, W) in [-1, 1] and labels at every step."""
-
-    def __init__(self, run: Run, size: int) -> None:
-        draw = torch.Generator().manual_seed(run.seed)
-        shape = (size, run.options["in_channels"], run.image_size, run.image_size)
-        self.images = torch.rand(shape, generator=draw) * 2 - 1
-        classes = run.options["classes"]
-        if run.task == "single_label":
-            self.labels = torch.randint(classes, (size,), generator=draw)
-        else:
-            self.labels = torch.randint(2, (size, classes), generator=draw, dtype=torch.uint8)
-
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """The batch, whatever the step."""
-        return self.images, self.labels
-
-
-class Stepper:
-    """One network in training, of which single steps are timed."""
+class StepTimer:
+    """One network in training on random images, of which single steps are timed."""
 
     def __init__(self, run: Run, batch_size: int, device: str) -> None:
         scale = dataclasses.replace(run.scale, batch_size=batch_size, micro_batch=0)
         run = dataclasses.replace(run, scale=scale, precision=scale.precision)
         self.run = backend.select_backend(run, layout.STATE)
         self.device = device
-        self.noise = Noise(self.run, batch_size)
+        batches = random_batch(self.run, batch_size)
         self.state = engine.start(self.run, device)
-        setting = TrainContext(self.run, make_objective(run.task, self.noise.labels), device)
-        self.advance = engine.make_train_step(self.state, self.noise, setting)
+        setting = TrainContext(self.run, make_objective(run.task, batches.labels), device)
+        self.train_step = engine.make_train_step(self.state, batches, setting)
 
-    def step(self) -> float:
-        """The seconds of a gradient step, the moving average of the weights included."""
+    def time_step(self) -> float:
+        """Return the seconds of a gradient step with the moving average of the weights."""
         began = time.perf_counter()
-        self.advance()
+        self.train_step()
         if self.device != "cpu":
             torch.cuda.synchronize(self.device)
         return time.perf_counter() - began
 
 
 def measure(runs: list[Run], batch_size: int, rounds: int) -> list[Speed]:
-    """Time `rounds` steps of each run on the first accelerator or the CPU: one each, in turns."""
+    """Time steps of each run on the first accelerator or the CPU, in turns of one step.
+
+    Args:
+        runs: the networks.
+        batch_size: images a step.
+        rounds: measured steps of each run.
+    """
     device = hardware.devices()[0]
-    steppers = [Stepper(run, batch_size, device) for run in runs]
+    timers = [StepTimer(run, batch_size, device) for run in runs]
     for _ in range(hardware.warm_up_steps(device)):
-        for stepper in steppers:
-            stepper.step()
-    taken = [[stepper.step() for stepper in steppers] for _ in range(rounds)]
+        for timer in timers:
+            timer.time_step()
+    turns = [[timer.time_step() for timer in timers] for _ in range(rounds)]
     machine = hardware.describe()
     return [
         Speed(
-            variant=stepper.run.variant,
+            variant=timer.run.variant,
             seconds=seconds,
             batch_size=batch_size,
-            image_size=stepper.run.image_size,
-            precision=stepper.run.precision,
-            kernels=stepper.run.kernels,
-            threads=stepper.run.threads,
+            image_size=timer.run.image_size,
+            precision=timer.run.precision,
+            kernels=timer.run.kernels,
+            threads=timer.run.threads,
             processor=machine["processor"],
             accelerator=machine["accelerator"],
             torch=torch.__version__,
         )
-        for stepper, seconds in zip(steppers, zip(*taken, strict=True), strict=True)
+        for timer, seconds in zip(timers, zip(*turns, strict=True), strict=True)
     ]
 
 
 def ratio(left: Speed, right: Speed) -> float:
-    """Steps of `left` for each step of `right`: the median over the rounds."""
+    """Return the steps of `left` for each step of `right`: the median over the rounds."""
     pairs = zip(left.seconds, right.seconds, strict=True)
-    return statistics.median(other / own for own, other in pairs)
+    return statistics.median(theirs / ours for ours, theirs in pairs)
 
 
-def show(found: list[Speed]) -> None:
-    """Print steps per second, and how Xception's compare to Inception V3's."""
-    table = columns("variant", "steps/s", "lowest", "highest", "images/s")
-    for each in found:
-        numbers = (each.median, each.lowest, each.highest, each.median * each.batch_size)
-        table.add_row(each.variant, *(f"{number:.3g}" for number in numbers))
+def show(speeds: list[Speed]) -> None:
+    """Print steps per second, and the ratio of Xception's to Inception V3's."""
+    table = empty_table("variant", "steps/s", "lowest", "highest", "images/s")
+    for speed in speeds:
+        numbers = (speed.median, speed.lowest, speed.highest, speed.median * speed.batch_size)
+        table.add_row(speed.variant, *(f"{number:.3g}" for number in numbers))
     console = Console(highlight=False)
     console.print(table)
     console.print()
-    first = found[0]
+    first = speeds[0]
     device = first.accelerator if first.accelerator != "none" else first.processor
     print(
         f"{len(first.seconds)} steps of {first.batch_size} random images each, in turns; "
         f"{first.precision}, kernels: {first.kernels}, threads: {first.threads}; {device}; "
         f"torch {first.torch}"
     )
-    for xception in (each for each in found if each.variant.startswith("xception")):
-        for inception in (each for each in found if each.variant.startswith("inception_v3")):
-            said = f"{xception.variant} / {inception.variant}: {ratio(xception, inception):.2f}"
-            print(f"{said} (the paper's networks: {_in_the_paper()})")
+    for xception in (speed for speed in speeds if speed.variant.startswith("xception")):
+        for inception in (speed for speed in speeds if speed.variant.startswith("inception_v3")):
+            pair = f"{xception.variant} / {inception.variant}"
+            print(
+                f"{pair}: {ratio(xception, inception):.2f} (the paper's networks: {_published()})"
+            )
 
 
-def save(found: list[Speed], scale: str) -> Path:
+def save(speeds: list[Speed], scale: str) -> Path:
     """Write results/<scale>/speed.csv: a row per variant, speeds in gradient steps per second."""
     rows = [
         {
-            "variant": each.variant,
-            "steps_per_second": f"{each.median:.4g}",
-            "lowest": f"{each.lowest:.4g}",
-            "highest": f"{each.highest:.4g}",
-            "steps": len(each.seconds),
-            **{key: getattr(each, key) for key in CONDITIONS},
+            "variant": speed.variant,
+            "steps_per_second": f"{speed.median:.4g}",
+            "lowest": f"{speed.lowest:.4g}",
+            "highest": f"{speed.highest:.4g}",
+            "steps": len(speed.seconds),
+            **{key: getattr(speed, key) for key in CONDITIONS},
         }
-        for each in found
+        for speed in speeds
     ]
-    path = RESULTS / scale / "speed.csv"
+    path = layout.RESULTS / scale / layout.SPEEDS
     write_atomically(path, pd.DataFrame(rows).to_csv(index=False))
     return path
 
 
-def _in_the_paper() -> str:
+def _published() -> str:
+    """Return the ratio of the steps per second in the Xception paper's table 3."""
     ours, theirs = (paper.TABLE_3[name].steps_per_second for name in ("Xception", "Inception V3"))
     return f"{ours}/{theirs} = {ours / theirs:.2f}"

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class World:
-    """`size` processes, of which this one is number `rank`. One process alone sends nothing."""
+    """`size` processes, of which this one is number `rank`. A single process sends nothing."""
 
     rank: int = 0
     size: int = 1

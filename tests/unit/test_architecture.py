@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "plots": {"errors", "paper", "store", "study", "analysis"},
     "report": REPORTS,
     "provenance": REPORTS | {"data", "tracking"},
-    "bench": NUMBERS | {"execution", "analysis", "plots"},
+    "bench": NUMBERS | {"execution", "profiling", "analysis", "plots"},
     "__init__": set(),
     "cli": None,  # any
     "__main__": None,

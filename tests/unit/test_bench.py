@@ -10,8 +10,8 @@ import yaml
 
 from sepablate import models, scales
 from sepablate.bench import end_to_end, loops, measure, suite, timm_networks
-from sepablate.bench.cases import CASES, Case, on
-from sepablate.bench.contender import Over
+from sepablate.bench.cases import CASES, Case, cases_for
+from sepablate.bench.contender import StopTraining
 from sepablate.models.timm_weights import from_timm
 from sepablate.models.weight_init import init_weights
 from sepablate.training import batches, engine
@@ -38,10 +38,10 @@ def test_contenders_compute_the_same_function(small: Case, name: str) -> None:
         if isinstance(norm, torch.nn.BatchNorm2d):
             norm.running_mean.normal_()
             norm.running_var.uniform_(0.5, 2)
-    images, _ = small.feed().batch(0)
+    images, _ = small.batches().batch(0)
     with torch.inference_mode():
         expected = network.eval()(images[:4])
-    contender = suite.Suite(small) if name == "sepablate" else loops.Timm(small, name)
+    contender = suite.Suite(small) if name == "sepablate" else loops.TimmLoop(small, name)
     found = contender.outputs(network.state_dict(), images[:4])
     exact = "bf16" not in name and name != "sepablate"
     limit = (1e-5 if exact else 0.05) * expected.abs().max()
@@ -81,7 +81,7 @@ def test_contenders_of_a_gpu_start_side_by_side(project: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project)
         contenders = ("sepablate", "Lightning", "bare loop")
-        case = {case.name: case for case in on("cuda:0")}["tiny"]
+        case = {case.name: case for case in cases_for("cuda:0")}["tiny"]
         case = dataclasses.replace(case, turn=3, rounds=2, contenders=contenders)
         told: list[str] = []
         found = measure.measure(case, told.append)
@@ -93,7 +93,7 @@ def test_contenders_of_a_gpu_start_side_by_side(project: Path) -> None:
 
 @pytest.mark.parametrize("device", ["cpu", "cuda:0"])
 def test_titles_say_what_is_trained(small: Case, device: str) -> None:
-    cases = on(device)
+    cases = cases_for(device)
     assert [case.name for case in cases] == list(NAMED)
     for case in cases:
         run = case.run()
@@ -113,15 +113,15 @@ def test_titles_say_what_is_trained(small: Case, device: str) -> None:
 
 
 def test_the_larger_network_of_a_gpu_is_its_peers(small: Case) -> None:
-    case = dataclasses.replace(on("cuda:0")[0], device="cpu")
+    case = dataclasses.replace(cases_for("cuda:0")[0], device="cpu")
     network = timm_networks.build(case.run())
     init_weights(network, 3)
-    images, labels = case.feed().batch(0)
+    images, labels = case.batches().batch(0)
     assert images.shape == (128, 1, 28, 28)
     assert labels.shape == (128,)
     with torch.inference_mode():
         expected = network.eval()(images[:4])
-    for contender in (suite.Suite(case), loops.Timm(case, case.contenders[3])):
+    for contender in (suite.Suite(case), loops.TimmLoop(case, case.contenders[3])):
         found = contender.outputs(network.state_dict(), images[:4])
         assert (found - expected).abs().max() < 0.05 * expected.abs().max()
 
@@ -145,7 +145,7 @@ def test_the_bare_loop_trains_what_the_engine_trains(project: Path, monkeypatch)
     monkeypatch.chdir(project)
     case = NAMED["tiny"]
     ends = []
-    for contender in (suite.Suite(case), loops.Bare(case)):
+    for contender in (suite.Suite(case), loops.BareLoop(case)):
         states = []
         start = engine.start
 
@@ -158,9 +158,9 @@ def test_the_bare_loop_trains_what_the_engine_trains(project: Path, monkeypatch)
 
         def after_step(left=left) -> None:  # type: ignore[no-untyped-def]
             if next(left, None) is None:
-                raise Over
+                raise StopTraining
 
-        with pytest.raises(Over):
+        with pytest.raises(StopTraining):
             contender.train(after_step)
         monkeypatch.setattr(engine, "start", start)
         ends.append(torch.cat([each.flatten() for each in states[0].model.parameters()]))
@@ -184,7 +184,7 @@ def test_the_plain_loop_ends_in_our_weights(small: Case, monkeypatch: pytest.Mon
     monkeypatch.setattr(
         end_to_end, "accuracy", lambda split, run, forward: ends.append(forward) or 0.0
     )
-    end_to_end.plain_fp32(5)
+    end_to_end.train_plain_fp32(5)
     theirs = flat(from_timm("xception", ends[0].module.state_dict()))
     ours = flat(state.average.model.state_dict())
     moved = ours - flat(engine.start(run).model.state_dict())

@@ -8,7 +8,7 @@ import pytest
 from helpers.project import ROOT
 
 from sepablate.bench import report
-from sepablate.bench.cases import on
+from sepablate.bench.cases import cases_for
 from sepablate.cli.bench import file_name
 
 
@@ -80,7 +80,7 @@ def test_the_readme_says_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> N
     for path in measured:
         found = pd.read_csv(path)
         on_cpu = found.accelerator.iloc[-1] == "none"
-        for case in on("cpu" if on_cpu else "cuda:0"):
+        for case in cases_for("cpu" if on_cpu else "cuda:0"):
             turns = found[(found.case == case.name) & (found.metric == "seconds")]
             assert len(turns) >= case.rounds or not (on_cpu or len(turns))
         assert np.isfinite(found.value).all()

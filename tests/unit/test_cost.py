@@ -22,7 +22,7 @@ from sepablate.cli.cost import cost as command
 from sepablate.models import MODELS, build
 from sepablate.models.complexity import KINDS, Cost, breakdown
 from sepablate.profiling import speed
-from sepablate.profiling.complexity_table import resolved, thin
+from sepablate.profiling.complexity_table import abbreviate, resolve_variant
 from sepablate.profiling.speed import Speed
 
 TINY: list[dict[str, Any]] = [
@@ -148,7 +148,7 @@ def test_bad_arguments(folder: Path, arguments: dict[str, Any], message: str) ->
 
 
 def test_measured_speeds(folder: Path) -> None:
-    runs = [resolved(name, "smoke") for name in ("xception", "xception_multilabel")]
+    runs = [resolve_variant(name, "smoke") for name in ("xception", "xception_multilabel")]
     runs = [dataclasses.replace(run, scale=fp32(run.scale)) for run in runs]
     found = speed.measure(runs, batch_size=2, rounds=3)
     assert [each.variant for each in found] == ["xception", "xception_multilabel"]
@@ -169,10 +169,10 @@ def fp32(scale: Any) -> Any:
 
 
 def test_a_measured_step_trains(folder: Path) -> None:
-    run = resolved("xception", "smoke")
-    stepper = speed.Stepper(dataclasses.replace(run, scale=fp32(run.scale)), 2, "cpu")
+    run = resolve_variant("xception", "smoke")
+    stepper = speed.StepTimer(dataclasses.replace(run, scale=fp32(run.scale)), 2, "cpu")
     before = [each.clone() for each in stepper.state.model.parameters()]
-    assert stepper.step() > 0
+    assert stepper.time_step() > 0
     assert stepper.state.step == 1
     changed = zip(before, stepper.state.model.parameters(), strict=True)
     assert all(not torch.equal(*both) for both in changed)
@@ -192,4 +192,4 @@ def test_ratio_is_taken_round_by_round() -> None:
     [(22_855_952, "22.86 M"), (8_357_403_496, "8.36 G"), (1000, "1.00 k"), (999, "999")],
 )
 def test_thin_numbers(number: int, text: str) -> None:
-    assert thin(number) == text
+    assert abbreviate(number) == text
