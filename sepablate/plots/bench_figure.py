@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import matplotlib.style
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -25,37 +26,8 @@ def draw(frame: pd.DataFrame, titles: Mapping[str, str]) -> bytes:
             len(names), 1, sharex=True, squeeze=False, height_ratios=[n + 1 for n in counts]
         )[:, 0]
         for name, axis in zip(names, panels, strict=True):
-            ours = values(frame, name, OURS, "seconds")
-            contenders = list(steps[steps.case == name].contender.unique())
-            for row, contender in enumerate(contenders):
-                ratio = values(frame, name, contender, "seconds") / ours
-                low, middle, high = np.quantile(ratio, (0, 0.5, 1))
-                axis.errorbar(
-                    middle,
-                    row,
-                    xerr=[[middle - low], [high - middle]],
-                    marker="o" if contender == OURS else "D",
-                    markersize=4.5,
-                    color=COLOURS[0] if contender == OURS else COLOURS[1],
-                )
-                axis.annotate(
-                    f"{middle:.2f}",
-                    (high, row),
-                    (6, 0),
-                    textcoords="offset points",
-                    va="center",
-                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
-                    fontsize=7,
-                )
-            axis.set_yticks(range(len(contenders)), contenders, fontsize=8)
-            axis.set_ylim(len(contenders) - 0.4, -0.6)
-            axis.set_xscale("log")
-            axis.axvline(1, color="#666666", linewidth=0.8)
+            _draw_case(frame, name, list(steps[steps.case == name].contender.unique()), axis)
             axis.set_title(titles[name], fontsize=9, loc="left")
-            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axis.xaxis.set_minor_formatter(NullFormatter())
-            axis.margins(x=0.12)
         panels[-1].set_xlabel(
             "Time of a step, sepablate = 1 (more is slower)\nmedian and range over turns\n"
             f"{machine(frame)}, {latest(frame).date}",
@@ -63,6 +35,46 @@ def draw(frame: pd.DataFrame, titles: Mapping[str, str]) -> bytes:
         )
         commits = ", ".join(dict.fromkeys(frame.commit))
         return study_figure.render(figure, "png", f"benchmark, commit {commits}")
+
+
+def _draw_case(frame: pd.DataFrame, case: str, contenders: list[str], axis: Axes) -> None:
+    """Draw a row per contender: median and range of its step time, relative to ours.
+
+    Args:
+        frame: the measurements of all cases.
+        case: the name of the case.
+        contenders: from top to bottom.
+        axis: to draw on.
+    """
+    ours = values(frame, case, OURS, "seconds")
+    for row, contender in enumerate(contenders):
+        ratio = values(frame, case, contender, "seconds") / ours
+        low, middle, high = np.quantile(ratio, (0, 0.5, 1))
+        axis.errorbar(
+            middle,
+            row,
+            xerr=[[middle - low], [high - middle]],
+            marker="o" if contender == OURS else "D",
+            markersize=4.5,
+            color=COLOURS[0] if contender == OURS else COLOURS[1],
+        )
+        axis.annotate(
+            f"{middle:.2f}",
+            (high, row),
+            (6, 0),
+            textcoords="offset points",
+            va="center",
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
+            fontsize=7,
+        )
+    axis.set_yticks(range(len(contenders)), contenders, fontsize=8)
+    axis.set_ylim(len(contenders) - 0.4, -0.6)
+    axis.set_xscale("log")
+    axis.axvline(1, color="#666666", linewidth=0.8)
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.margins(x=0.12)
 
 
 def machine(frame: pd.DataFrame) -> str:

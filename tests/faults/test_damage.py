@@ -12,7 +12,7 @@ from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from helpers.processes import dvc
 from helpers.project import TRAIN, results, sepablate
 
-from sepablate.analysis import load_runs as analysed
+from sepablate.analysis.load_runs import load_config
 from sepablate.data import download, fashion_mnist
 from sepablate.provenance import doctor
 from sepablate.store import checkpoint, layout
@@ -113,9 +113,9 @@ def test_a_damaged_run_is_trained_again_and_damaged_results_are_refused(
         good = path.read_bytes()
         path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
         with pytest.raises(ValueError, match=rf"{name}: damaged; run .*train xception"):
-            analysed.config("smoke", "xception")
+            load_config("smoke", "xception")
         path.write_bytes(good)
-    assert analysed.config("smoke", "xception")["seeds"] == [0, 1, 2]
+    assert load_config("smoke", "xception")["seeds"] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("damage", ["magic", "count", "label", "empty"])
