@@ -34,10 +34,10 @@ test: lint ## Check and test everything (under 10 minutes on two cores)
 torture: $(STAMP) ## Kill and damage a smoke pipeline for 20 minutes; count what is lost
 	PYTHONPATH=tests python tests/faults/torture.py
 
-bench: $(BENCH_STAMP) ## Time the suite beside its peers, in at most 20 minutes
+bench: $(BENCH_STAMP) ## Time the suite and its peers, in at most 20 minutes
 	$(BENCH)/bin/python -m sepablate bench
 
-# The peers alone; all else is found in $(VENV), of which the bench lock holds the same versions.
+# Only the peers; all else is found in $(VENV), of which the bench lock holds the same versions.
 $(BENCH_STAMP): requirements-bench.lock $(STAMP)
 	@echo "Installing the benchmark's peers into $(BENCH): about a minute and 1 GB, once"
 	@rm -rf $(BENCH)

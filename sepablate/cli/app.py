@@ -143,7 +143,9 @@ def _publish(scale: str, names: list[str], retry: bool = False) -> bool:
         return False
     try:
         changed = tracking.publish(scale, names)
-    except OSError as error:
+    except (OSError, UserError) as error:  # UserError: a report of older code, or damaged
+        if retry and isinstance(error, UserError):
+            raise
         print(f"sepablate: {error}; `sepablate publish` fills the gap", file=sys.stderr)
         return False
     print(f"MLflow: {changed} runs brought up to date")

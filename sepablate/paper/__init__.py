@@ -1,1 +1,1 @@
-"""What the papers print, one module per paper and one table per table, each with its source."""
+"""Numbers that the papers print: a module for each paper, a table for each table, with sources."""

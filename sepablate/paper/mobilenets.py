@@ -1,4 +1,4 @@
-"""What the MobileNets paper prints: A. Howard et al., arXiv:1704.04861 v1, 17 April 2017.
+"""Numbers printed in the MobileNets paper: A. Howard et al., arXiv:1704.04861 v1, 17 April 2017.
 
 Tables 1 to 9 and 12 to 14, and the misprints among its numbers. Every number stands here as it is
 printed; MISPRINTS says which are wrong. Parameters are counted without batch norm and biases.
@@ -61,7 +61,7 @@ class Misprint(NamedTuple):
 
 
 def _separable(inputs: int, outputs: int, size: int, stride: int = 1) -> tuple[Layer, Layer]:
-    """Two rows: the depthwise convolution, and the 1x1 convolution behind it."""
+    """Two rows: the depthwise convolution, and the 1x1 convolution after it."""
     return (
         Layer("Conv dw", 3, stride, inputs, inputs, size),
         Layer("Conv", 1, 1, inputs, outputs, size // stride),

@@ -1,4 +1,4 @@
-"""What the Xception paper prints: F. Chollet, arXiv:1610.02357 v3, 4 April 2017.
+"""Numbers printed in the Xception paper: F. Chollet, arXiv:1610.02357 v3, 4 April 2017.
 
 One table per table of the paper. Figures 6 to 10 are curves without printed numbers; none is here.
 """
@@ -46,7 +46,7 @@ TABLE_3 = {
 }
 WITHIN = 0.035  # section 4.5.2: how near the two sizes are to each other
 
-# What the paper leaves open, by the same keys as RECIPES, for both data sets.
+# Settings that the paper leaves open, by the same keys as RECIPES, for both data sets.
 OPEN = (
     "batch_size",
     "epochs",

@@ -99,7 +99,7 @@ def test_interrupted_training_goes_on_to_the_same_bytes(
     process = start(half, "sepablate", *TRAIN, slow=True)
     wait_for(lambda: checkpoints(half))
     process.send_signal(number)
-    status, output = ended(process)  # and no process is left behind
+    status, output = ended(process)  # and no process is left
     if number != signal.SIGKILL:
         assert status == os.EX_TEMPFAIL, output
         assert output.strip().splitlines()[-1].endswith("the same command goes on from here")
@@ -170,7 +170,7 @@ def test_a_worker_that_is_killed_takes_no_other_with_it(half: Path, finished: Pa
 
     def seed_1() -> list[Path]:
         found = {path.parent: json.loads(path.read_text()) for path in runs.glob("*/run.json")}
-        return [folder for folder, told in found.items() if told["seed"] == 1]
+        return [folder for folder, config in found.items() if config["seed"] == 1]
 
     wait_for(lambda: seed_1() and list(seed_1()[0].glob("checkpoint-*.pt")))
     lock = (seed_1()[0] / "lock").resolve()

@@ -156,9 +156,9 @@ def test_two_people_get_the_same_bytes_and_none_of_the_other(
         assert not [each for each in yours if each.encode() in content], path
     command = [sys.executable, "-m", "sepablate", "publish"]
     subprocess.run(command, cwd=project, env=environments[0], capture_output=True)
-    told = in_mlflow(project / "mlflow.db")
-    assert "inception_v3" in told
-    assert not [each for each in yours if each in told]
+    messages = in_mlflow(project / "mlflow.db")
+    assert "inception_v3" in messages
+    assert not [each for each in yours if each in messages]
     for each in (project, copy):
         shutil.rmtree(each / "results/smoke/measured")
     ours, theirs = (contents(each / "results") for each in (project, copy))
@@ -197,14 +197,14 @@ def personal(log: Path) -> dict[str, str]:
 
 def in_mlflow(database: Path) -> str:
     """All text of the tracking store but where its artifacts lie."""
-    told = []
+    messages = []
     with sqlite3.connect(database) as connection:
         connection.row_factory = sqlite3.Row
         tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
         for (table,) in tables.fetchall():
             for row in connection.execute(f'SELECT * FROM "{table}"'):
-                told += [str(row[key]) for key in row.keys() if "artifact" not in key]  # noqa: SIM118
-    return "\n".join(told)
+                messages += [str(row[key]) for key in row.keys() if "artifact" not in key]  # noqa: SIM118
+    return "\n".join(messages)
 
 
 SAFE = re.compile(r"[A-Za-z0-9_.+-]+")

@@ -22,7 +22,7 @@ from tortured_project import Pipeline
 
 KINDS = {
     "all": "SIGKILL of every process of the pipeline at once",
-    "dvc": "SIGKILL of DVC alone: its trainers must end within 5 s",
+    "dvc": "SIGKILL of DVC only: its trainers must end within 5 s",
     "one": "SIGKILL of one process below DVC (trainer, worker, study, report)",
     "write": "SIGKILL of a process within the write, flush or rename of a file, half of it written",
     "stop": "SIGINT or SIGTERM to every process",

@@ -120,7 +120,7 @@ class Pipeline:
         return status
 
     def place(self, group: int) -> str:
-        """What the pipeline is doing, from the files that are there and what it has printed."""
+        """The state of the pipeline, from the files that are there and what it has printed."""
         folders = (".sepablate", "results", "data")
         half = [path.name for each in folders for path in (self.project / each).rglob(".*.tmp")]
         if half:

@@ -1,4 +1,4 @@
-"""Made-up results of two reports, the runs behind them, and ways to change a digit in them."""
+"""Made-up results of two reports, their runs, and ways to change a digit in them."""
 
 import json
 import shutil
@@ -40,15 +40,15 @@ def write_runs(name: str) -> None:
         config["run_keys"][seed] = key
         path = folder / f"seed-{seed}.csv"
         path.write_text(path.read_text().replace(old, key))
-        told = {"run_key": key, "commit": "0123456789ab", "hardware": {"processor": "abacus"}}
-        told |= {"seconds": 38.1 + int(seed), "images_per_second": 356.6, "energy_joules": None}
-        (measured / f"seed-{seed}.json").write_text(json.dumps(told))
+        record = {"run_key": key, "commit": "0123456789ab", "hardware": {"processor": "abacus"}}
+        record |= {"seconds": 38.1 + int(seed), "images_per_second": 356.6, "energy_joules": None}
+        (measured / f"seed-{seed}.json").write_text(json.dumps(record))
     (folder / "config.json").write_text(json.dumps(config))
 
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with results and the runs behind them."""
+    """A project with results and the runs that they come from."""
 
     def make(folder: Path) -> None:
         with pytest.MonkeyPatch.context() as patch:

@@ -56,7 +56,7 @@ def project(tmp_path: Path, data_folder: Path) -> Path:
 
 
 def nothing(_: int) -> None:
-    """What the ranks of most tests do before they train."""
+    """The hook that the ranks of most tests call before they train."""
 
 
 def rank(number: int, port: int, project: Path, before: Before, arguments: tuple[str, ...]) -> None:
@@ -147,12 +147,12 @@ def rank_1(project: Path) -> list[int]:
 def test_torchrun_trains_as_one_process_does_and_resumes_to_the_same_bytes(project: Path) -> None:
     edit_params(project, **TINY, epochs=4)
     assert sepablate(project, *TRAIN).returncode == 0
-    alone, names = losses(project), set(put_aside(project))
+    single, names = losses(project), set(put_aside(project))
     process = start_torchrun(project)
     output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, output
     assert output.count("1/1 runs") == 1
-    assert losses(project) == pytest.approx(alone, rel=1e-4)
+    assert losses(project) == pytest.approx(single, rel=1e-4)
     scores = project / "results/smoke/runs/xception/seed-0.correct.bin"
     bits = np.unpackbits(np.frombuffer(scores.read_bytes(), np.uint8))
     (share,) = curve(scores.with_name("seed-0.csv"), "final/test_accuracy_averaged")
@@ -293,7 +293,7 @@ def test_where_one_fails_none_waits_for_ever(project: Path) -> None:
 
 
 def score_together(number: int) -> None:
-    """Compare this to what a process alone finds."""
+    """Compare this to what a single process finds."""
     scale, recipes = scales.load("smoke")
     run = resolve(study.XCEPTION, "smoke", scale, recipes, 0, "fp32")
     model = models.build(run.model, **run.options)
@@ -327,11 +327,11 @@ def test_images_on_disk_are_trained_on_by_two_as_by_one(project: Path, data_fold
     edit_params(project, **changes)
     done = sepablate(project, *TRAIN)
     assert done.returncode == 0, done.stderr
-    alone = losses(project)
+    single = losses(project)
     put_aside(project)
     status, said = ranks(project)
     assert status == [0, 0], said
-    assert losses(project) == pytest.approx(alone, rel=1e-4)
+    assert losses(project) == pytest.approx(single, rel=1e-4)
     (share,) = curve(
         project / "results/smoke/runs/xception/seed-0.csv", "final/test_accuracy_averaged"
     )

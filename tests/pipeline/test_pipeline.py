@@ -71,7 +71,7 @@ def test_smoke_pipeline_from_nothing_to_report(project: Path) -> None:
     assert stages_run(dvc(project, "repro", "residual_connections")) == ["residual_connections"]
     assert contents(results) == drawn
 
-    # One more seed trains that seed alone.
+    # One more seed trains only that seed.
     runs = project / ".sepablate/runs"
     stamps = {path: path.stat().st_mtime_ns for path in runs.glob("*/result.csv")}
     edit_params(project, precision="auto", seeds=[0, 1, 2])
@@ -109,7 +109,7 @@ def test_a_study_is_one_file_and_its_name_in_the_pipeline(project: Path) -> None
 
 
 def kept(project: Path) -> dict[str, bytes]:
-    """All that a plan must leave alone: DVC has a folder for what is temporary."""
+    """All that a plan must not change: DVC has a folder for what is temporary."""
     free = (".sepablate/", ".dvc/tmp/", ".git/", ".dvc/cache/")
     return {
         name: content
@@ -146,8 +146,8 @@ def check_results(project: Path, results: Path) -> None:
 
 def check_metrics_and_plots(project: Path) -> None:
     shown = json.loads((project / "results/smoke/metrics.json").read_text())
-    told = json.loads(dvc(project, "metrics", "show", "--json", "results/smoke/metrics.json"))
-    for name, rows in told[""]["data"]["results/smoke/metrics.json"]["data"].items():
+    messages = json.loads(dvc(project, "metrics", "show", "--json", "results/smoke/metrics.json"))
+    for name, rows in messages[""]["data"]["results/smoke/metrics.json"]["data"].items():
         known = {row: without_null(numbers) for row, numbers in shown[name].items()}
         assert rows == known
     dvc(project, "plots", "show")

@@ -1,4 +1,4 @@
-"""The plan: what DVC says it would run, the runs behind it, and how their times add up."""
+"""The plan: what DVC says it would run, the runs that it counts, and how their times add up."""
 
 import os
 import subprocess
@@ -67,7 +67,7 @@ def test_times_add_up_to_the_slowest_process(smoke: Path) -> None:
     evaluated = 2 * (4 * 250 + 500)
     whole = 1.0 + 0.1 * scale.steps + 4 * 0.5 + 0.001 * evaluated
     assert cost.seconds(jobs[0].run) == pytest.approx(whole)
-    half = scale.steps // 2  # two of the four evaluations are behind it
+    half = scale.steps // 2  # two of the four evaluations are done
     rest = whole - 0.1 * half - 2 * 0.5 - 0.001 * 2 * 2 * 250
     assert cost.seconds(jobs[0].run, half) == pytest.approx(rest)
     for processes, rounds in ((1, 3), (2, 2), (3, 1), (8, 1)):

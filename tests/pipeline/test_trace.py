@@ -25,8 +25,8 @@ def test_trace_names_every_run(file: str) -> None:
     for seed, key in config["run_keys"].items():
         took = f"{38 + int(seed)} s, 357 images/s"
         assert f"  seed {seed}  run {key}  MLflow not published  took {took}\n" in text
-    for told in ("learning_rate 0.045", "digest c0ffee", "processor abacus"):
-        assert told in " ".join(text.split())
+    for words in ("learning_rate 0.045", "digest c0ffee", "processor abacus"):
+        assert words in " ".join(text.split())
     command = "git checkout 0123456789ab && sepablate train no_residual --scale tiny"
     assert f"  command   {command}\n" in text
 

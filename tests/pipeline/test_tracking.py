@@ -1,4 +1,4 @@
-"""MLflow shows what the files say, however often it is told."""
+"""MLflow shows what the files say, however often it is updated."""
 
 import json
 import socket

@@ -63,10 +63,10 @@ def test_a_case_is_checked_and_timed_without_who_is_not_installed(project: Path)
         case = dataclasses.replace(
             NAMED["tiny"], turn=3, rounds=2, contenders=("sepablate", "bare loop", "Lightning")
         )
-        told: list[str] = []
-        found = measure.measure(case, told.append)
+        messages: list[str] = []
+        found = measure.measure(case, messages.append)
     assert [each.contender for each in found] == ["sepablate", "bare loop"]
-    assert any("without Lightning" in line and "lightning" in line for line in told)
+    assert any("without Lightning" in line and "lightning" in line for line in messages)
     for each in found:
         assert len(each.seconds) == 2
         assert min(each.seconds) > 0
@@ -83,12 +83,12 @@ def test_contenders_of_a_gpu_start_side_by_side(project: Path) -> None:
         contenders = ("sepablate", "Lightning", "bare loop")
         case = {case.name: case for case in cases_for("cuda:0")}["tiny"]
         case = dataclasses.replace(case, turn=3, rounds=2, contenders=contenders)
-        told: list[str] = []
-        found = measure.measure(case, told.append)
+        messages: list[str] = []
+        found = measure.measure(case, messages.append)
     assert [each.contender for each in found] == ["sepablate", "bare loop"]
     assert [len(each.seconds) for each in found] == [2, 2]
     assert [len(each.first_step) for each in found] == [1, 1]
-    assert any("without Lightning" in line for line in told)
+    assert any("without Lightning" in line for line in messages)
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda:0"])

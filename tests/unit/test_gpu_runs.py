@@ -215,7 +215,7 @@ print(json.dumps([process.exitcode, list(ended), [newest_step(job.folder) for jo
 
 def test_runs_in_one_process_end_each_by_itself(half: Path) -> None:
     """The last is trained elsewhere; the others are stopped, go on, and end in the bytes of runs
-    alone. Without dropout: where no step is recorded, all draw from one generator."""
+    of a single run. Without dropout: where no step is recorded, all draw from one generator."""
     changes = {**TINY, "images": 800, "epochs": 2, "evaluations": 2, "dropout": 0}
     edit_params(half, **changes)
 

@@ -320,10 +320,10 @@ def test_match_width(name: str, options: dict[str, Any], width: float) -> None:
     found = trainable(name, width=matched, **options)
     assert round(matched, 6) == matched
     assert found == pytest.approx(target, rel=0.01)
-    # No width beside it, on a coarse grid, comes nearer.
+    # No neighbouring width, on a coarse grid, comes nearer.
     for nudge in range(-20, 21):
-        beside = trainable(name, width=matched * (1 + nudge / 1000), **options)
-        assert abs(beside - target) >= abs(found - target)
+        neighbour = trainable(name, width=matched * (1 + nudge / 1000), **options)
+        assert abs(neighbour - target) >= abs(found - target)
 
 
 def test_match_width_finds_the_width_itself() -> None:

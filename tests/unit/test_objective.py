@@ -32,8 +32,8 @@ def test_equal_weights_and_all_predictions_give_scikit_learn_s_score(
     expected = label_ranking_average_precision_score(labels.numpy(), scores.numpy())
     assert found.mean().item() == pytest.approx(expected, abs=1e-12)
     for one in range(5):
-        alone = label_ranking_average_precision_score(labels[[one]].numpy(), scores[[one]].numpy())
-        assert found[one].item() == pytest.approx(alone, abs=1e-12)
+        single = label_ranking_average_precision_score(labels[[one]].numpy(), scores[[one]].numpy())
+        assert found[one].item() == pytest.approx(single, abs=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -185,7 +185,7 @@ def test_costs_of_mobilenets(name: str) -> None:
     found, printed = of(name), PRINTED[name]
     digits = 2 if name == "0.50 MobileNet-160" else 1
     assert round(sum(weights(found).values()) / 1e6, digits) == printed.parameters
-    # In this row alone the dense layer is not counted.
+    # Only in this row the dense layer is not counted.
     left_out = found.kinds["dense"].mult_adds if name == "Conv MobileNet" else 0
     assert abs((found.total.mult_adds - left_out) / 1e6 - printed.mult_adds) < 1
 
@@ -199,7 +199,7 @@ def test_rows_that_stand_in_several_tables_agree() -> None:
 
 
 def recomputed(misprint: Misprint) -> float:
-    """What the place of a misprint should say, from our network or another table of the paper."""
+    """The right value of a misprint, from our network or another table of the paper."""
     where = misprint.place
     if where.startswith("table 1,"):
         before, last, after = mobilenets.TABLE_1[-4:-1]

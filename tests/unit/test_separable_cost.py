@@ -139,7 +139,7 @@ def made_up(ratios: list[float]) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize(
-    ("ratios", "told"),
+    ("ratios", "expected"),
     [
         ([2.0, 0.5, 0.1], ("in 2 of 3 cases", "than it in 1,", "2 times the time for 0.36 times")),
         ([2.0, 0.5, 0.1], ("at 3x3 and 4 channels", "from 8 channels on", "abacus, one thread")),
@@ -147,9 +147,9 @@ def made_up(ratios: list[float]) -> pd.DataFrame:
         ([0.2, 0.1, 0.1], ("in 0 of 3", "in 0,", "from 4 channels on", "n = 3")),
     ],
 )
-def test_sentences_say_what_the_times_say(ratios: list[float], told: tuple[str, ...]) -> None:
+def test_sentences_say_what_the_times_say(ratios: list[float], expected: tuple[str, ...]) -> None:
     found = layer_costs.sentences(made_up(ratios))
-    assert all(words in found for words in told), found
+    assert all(words in found for words in expected), found
 
 
 def test_figure_draws_every_ratio_at_its_place() -> None:

@@ -209,8 +209,8 @@ def test_rule(differences, comparison, diverged, word):
 
 def test_other_claims_of_the_report_raise_the_bar():
     one = measured([0.020, 0.005, 0.012, 0.016])
-    alone, among = (verdicts.decide([one] + [measured(WIDE)] * more)[0] for more in (0, 6))
-    assert (alone.outcome, among.outcome) == ("holds", "inconclusive")
+    single, among = (verdicts.decide([one] + [measured(WIDE)] * more)[0] for more in (0, 6))
+    assert (single.outcome, among.outcome) == ("holds", "inconclusive")
     detectable = one.deviation * statistics.detectable_effect(4, 0.05 / 7)
     assert among.detectable == pytest.approx(detectable, **CLOSE)
     assert among.seeds_needed == statistics.seeds_needed(0.005 / one.deviation, 0.05 / 7)
