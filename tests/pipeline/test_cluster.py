@@ -112,17 +112,17 @@ def test_a_worker_that_does_not_share_the_folder_is_named(
 ) -> None:
     with workers.get_client() as client:
         (tmp_path / "token").touch()
-        dask_cluster._check_shared(client, tmp_path / "token")
+        dask_cluster.check_shared_folder(client, tmp_path / "token")
         with pytest.raises(ValueError, match=rf"^worker tcp://\S+ does not see {tmp_path}: share"):
-            dask_cluster._check_shared(client, tmp_path / "missing")
+            dask_cluster.check_shared_folder(client, tmp_path / "missing")
 
 
-def test_no_cluster_and_no_library_are_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_cluster_and_no_library_are_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dask_cluster, "TIMEOUT", 0.5)
     for address in ("tcp://127.0.0.1:1", "nonsense://there", "no address"):
         with pytest.raises(ValueError, match=f"^--cluster {address}: choose") as raised:
-            dask_cluster._client(address).__enter__()
+            dask_cluster.connect(address).__enter__()
         assert "\n" not in str(raised.value)
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(ValueError, match=r"pip install 'sepablate\[cluster\]'"):
-        dask_cluster._client("tcp://127.0.0.1:1").__enter__()
+        dask_cluster.connect("tcp://127.0.0.1:1").__enter__()
