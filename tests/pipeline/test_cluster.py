@@ -117,7 +117,7 @@ def test_a_worker_that_does_not_share_the_folder_is_named(
             dask_cluster.check_shared_folder(client, tmp_path / "missing")
 
 
-def test_no_cluster_and_no_library_are_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_cluster_and_no_library_are_named_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dask_cluster, "TIMEOUT", 0.5)
     for address in ("tcp://127.0.0.1:1", "nonsense://there", "no address"):
         with pytest.raises(ValueError, match=f"^--cluster {address}: choose") as raised:
