@@ -22,9 +22,9 @@ from pydantic.dataclasses import dataclass
 from pydantic.json_schema import GenerateJsonSchema
 
 from sepablate.errors import UserError
+from sepablate.store import layout
 from sepablate.validation import parse
 
-PARAMS = Path("params.yaml")
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")  # safe in a path and on a command line
 
 Dataset = Literal["fashion_mnist", "imagenet"]
@@ -160,13 +160,13 @@ IN_MEMORY_LIMITS = {  # of the data sets made of Fashion-MNIST
 }
 
 
-def current(path: Path = PARAMS) -> str:
+def current(path: Path = layout.PARAMS) -> str:
     """Return the name of the scale that params.yaml selects."""
     params = _read(path)
     return _scale_name(params, params.get("scale"), path)
 
 
-def load(name: str, path: Path = PARAMS) -> tuple[Scale, dict[str, Recipe]]:
+def load(name: str, path: Path = layout.PARAMS) -> tuple[Scale, dict[str, Recipe]]:
     """Return the scale of that name and all recipes.
 
     Raises:

@@ -14,7 +14,7 @@ from sepablate.analysis import statistics
 from sepablate.analysis.load_runs import Runs
 from sepablate.analysis.statistics import Array, Interval
 from sepablate.errors import UserError
-from sepablate.store.files import read_text
+from sepablate.store.files import read_json
 from sepablate.study import SPEED, Claim
 
 if TYPE_CHECKING:
@@ -127,23 +127,11 @@ def to_json(records: Sequence["DataclassInstance"]) -> str:
 
 
 def read(path: Path) -> list[Measured]:
-    """Return the numbers in a claims.json; UserError if it is another file."""
-    return from_json(read_text(path), str(path))
-
-
-def from_json(text: str, source: str) -> list[Measured]:
-    """Return the numbers of the claims that `to_json` wrote.
-
-    Args:
-        text: the JSON.
-        source: where it comes from, for errors.
-
-    Raises UserError for other JSON.
-    """
+    """Return the numbers of the claims that `to_json` wrote; UserError if it is another file."""
     try:
-        return [_parse(entry) for entry in json.loads(text)]
+        return [_parse(entry) for entry in read_json(path, list)]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{source}: not the claims of a study: {error!r}") from None
+        raise UserError(f"{path}: not the claims of a study: {error!r}") from None
 
 
 def _parse(entry: Mapping[str, Any]) -> Measured:

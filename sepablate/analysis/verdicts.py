@@ -2,25 +2,26 @@
 
 The rule, for the m claims of one report, each with its differences left - right paired by seed:
 
-1. Two families of m tests: that a difference exists (paired t-test, two-sided) and that it is
-   smaller than the margin declared before the runs (TOST). Holm adjusts each family, so that each
-   has at most 5 % chance of any false verdict, however the claims depend on each other. A claim
-   without a p-value still counts in m.
-2. A claim ">" or "<" *holds* if its adjusted p < 0.05 and the mean has the claimed sign, is
-   *contradicted* if p < 0.05 and the sign is opposite, is *equivalent* if not so and its adjusted
-   TOST p < 0.05. A real difference smaller than the margin keeps its verdict; the report says so.
-3. A claim "=" *holds* if its adjusted TOST p < 0.05, and is *contradicted* if the difference is
-   beyond the margin, its test being against the nearer end of the margin in place of zero.
-4. Anything else is *inconclusive*, and comes with the smallest true difference that this many seeds
-   find with 80 % power, and the seeds that a difference as large as the margin needs; both at the
-   level 0.05 / m, the strictest that Holm uses, and both take the observed spread for the true one.
-   Fewer than two pairs, or differences that are all equal, are always inconclusive.
-5. A diverged run has no score. Its seed is left out on both sides and named. Those left out are not
-   a random choice, so the other seeds can be evidence against a variant that diverged, but neither
-   for it nor for equality: such a verdict becomes inconclusive.
+1. Two families of m tests: that a difference exists (paired t-test, two-sided), and that it is
+   smaller than the equivalence margin specified before the runs (TOST). Holm's method adjusts each
+   family: if the differences are normal, the family-wise error rate is at most 5 %, under any
+   dependence between the claims. A claim without a p-value still counts in m.
+2. A claim ">" or "<" *holds* if its adjusted p < 0.05 and the mean has the claimed sign. It is
+   *contradicted* if its adjusted p < 0.05 and the sign is opposite. Otherwise it is *equivalent* if
+   its adjusted TOST p < 0.05. A real difference smaller than the margin keeps its verdict; the
+   report says so.
+3. A claim "=" *holds* if its adjusted TOST p < 0.05. It is *contradicted* if the difference is
+   significantly beyond the margin: it is tested against the nearer bound of the margin, not zero.
+4. Anything else is *inconclusive*. The report then gives the minimum detectable difference of these
+   seeds with 80 % power, and the number of seeds that a difference as large as the margin needs.
+   Both are at the level 0.05 / m, the strictest of Holm's method, and both plug in the sample
+   standard deviation. Fewer than two pairs, or zero variance, are always inconclusive.
+5. A diverged run has no score. Its seed is left out on both sides and named. Such seeds are not a
+   random choice: a verdict that favours a variant with a diverged run, or equality, becomes
+   inconclusive.
 
-The exact sign-flip p is reported too and decides nothing: with 6 seeds it cannot go below 0.031
-even before correction. The interval over seeds covers other initialisations and data orders on
+The exact sign-flip permutation test is only reported: with 6 seeds its p cannot go below 0.031 even
+before correction. The interval over seeds covers other initialisations and data orders on
 these images; the one over test images covers other images.
 """
 
@@ -42,9 +43,9 @@ class Verdict:
         measured: the numbers of the claim.
         outcome: holds, contradicted, equivalent or inconclusive.
         family: the number of claims in the report.
-        p_adjusted: Holm's p that a difference exists.
-        p_equivalence_adjusted: Holm's p of the equivalence test (TOST).
-        within_margin: whether that is below 0.05, whatever the outcome.
+        p_adjusted: Holm-adjusted p of the difference test.
+        p_equivalence_adjusted: Holm-adjusted p of the equivalence test (TOST).
+        within_margin: whether `p_equivalence_adjusted` < 0.05, whatever the outcome.
         detectable: smallest true difference, as a fraction, that these seeds find with 80 % power.
         seeds_needed: for a true difference as large as the margin.
     """
@@ -84,15 +85,15 @@ def _verdict(measured: Measured, family: int, p: float, p_equivalence: float) ->
 
 
 def _outcome(measured: Measured, p: float, p_equivalence: float) -> str:
-    """Return holds, contradicted, equivalent or inconclusive; nan is below no level."""
+    """Return holds, contradicted, equivalent or inconclusive; the last for p-values of nan."""
     claim = measured.claim
     different, equivalent = p < LEVEL, p_equivalence < LEVEL
-    ahead = claim.left if measured.mean > 0 else claim.right
-    favoured = {ahead} if different else {claim.left, claim.right}
+    observed_winner = claim.left if measured.mean > 0 else claim.right
+    favoured = {observed_winner} if different else {claim.left, claim.right}
     diverged = {run.variant for run in measured.diverged}
     if not (different or equivalent) or favoured & diverged:
         return "inconclusive"
-    claimed = {">": claim.left, "<": claim.right, "=": None}[claim.comparison]
+    claimed_winner = {">": claim.left, "<": claim.right, "=": None}[claim.comparison]
     if different:
-        return "holds" if ahead == claimed else "contradicted"
-    return "holds" if claimed is None else "equivalent"
+        return "holds" if observed_winner == claimed_winner else "contradicted"
+    return "holds" if claimed_winner is None else "equivalent"

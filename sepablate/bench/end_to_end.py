@@ -56,19 +56,19 @@ def wall_clock(say: Callable[[str], None]) -> dict[str, list[float]]:
     is one turn, in which sepablate is first.
     """
     small = cases.local_case("small")
-    warm_up, rounds = (1, 2) if small.device == "cpu" else (0, 1)
+    start_forkserver, rounds = (1, 2) if small.device == "cpu" else (0, 1)
     seconds: dict[str, list[float]] = {"sepablate": [], cases.BEST: []}
     changes = {"images": IMAGES[small.scale], "test_images": TEST_IMAGES, "epochs": 1}
     changes |= {"evaluations": 1, "validation_images": 1}  # the peer evaluates no curve
     with project(small, {**changes, "seeds": list(range(SEEDS))}) as folder:
-        for number in range(1 - warm_up, rounds + 1):
+        for number in range(1 - start_forkserver, rounds + 1):
             say(f"suite: turn {number} of {rounds}, sepablate")
             for trained in (layout.RUN_FOLDERS, layout.RESULTS):
                 shutil.rmtree(folder / trained, ignore_errors=True)
             seconds["sepablate"].append(_time_training(small, folder))
             say(f"suite: turn {number} of {rounds}, {cases.BEST}")
             seconds[cases.BEST].append(_time_module("sepablate.bench.end_to_end"))
-    return {name: turns[warm_up:] for name, turns in seconds.items()}
+    return {name: turns[start_forkserver:] for name, turns in seconds.items()}
 
 
 def _time_training(case: cases.Case, folder: Path) -> float:

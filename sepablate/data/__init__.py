@@ -14,8 +14,6 @@ from sepablate.data.split import Split
 from sepablate.errors import UserError
 from sepablate.store import layout
 
-FOLDER = layout.DATA
-
 
 class DataSet(Protocol):
     """A module of this package that reads one data set."""
@@ -63,7 +61,7 @@ def dataset(name: str) -> DataSet:
 
 def digest(name: str) -> str:
     """Return a hash of the data set's content. Folders of images are listed once a process."""
-    return _digest(name, FOLDER.absolute())
+    return _digest(name, layout.DATA.absolute())
 
 
 @functools.cache
@@ -74,6 +72,6 @@ def _digest(name: str, folder: Path) -> str:
 def check_classes(name: str, classes: int) -> None:
     """Raise UserError unless a data set whose files decide its classes has so many."""
     if dataset(name).CLASSES is None:
-        splits = dataset(name).load(FOLDER).items()
+        splits = dataset(name).load(layout.DATA).items()
         files = {split: images for split, images in splits if isinstance(images, ImageFiles)}
         image_files.check_classes(files, classes)

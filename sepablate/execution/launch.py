@@ -71,7 +71,7 @@ def select_trainer(request: TrainRequest) -> Iterator["Trainer"]:
     else:
         from sepablate.execution import pool
 
-        pool.warm_up()
+        pool.start_forkserver()
         yield pool.Pool(request.processes)
 
 

@@ -1,7 +1,7 @@
 """Many runs at a time: each in a process of one thread; on a GPU, small ones share a process.
 
-A pool of its own, since `concurrent.futures` cannot tell a worker that was killed from the others,
-whose runs must go on, nor stop its workers by a signal so that they leave checkpoints.
+Not `concurrent.futures`: there, one killed worker breaks the whole pool, and workers cannot be sent
+a signal on which they save a checkpoint.
 """
 
 import dataclasses
@@ -19,15 +19,15 @@ from sepablate.execution.trainer import LocalTrainer, Observer, Progress, Stoppe
 from sepablate.runs.run import Run
 
 POLL = 0.1  # seconds between checks of the processes
-FULL_GPU_PIXELS = 1_000_000  # of a forward pass that fills a GPU
+FULL_GPU_PIXELS = 1_000_000  # input pixels of a forward pass that saturates a GPU
 MAX_RUNS_PER_GPU = 6  # small runs that share one
-UNKNOWN = -1000  # the status of a run that shared its process and did not report
+NOT_REPORTED = -1000  # initial status of a run; it stays if its process dies
 STOPPED = (INTERRUPTED, -signal.SIGTERM, -signal.SIGKILL)  # how a worker that is stopped ends
 
 
 @dataclass(frozen=True)
 class Group:
-    """The runs of one process, by their places among all jobs."""
+    """The runs of one process, by their indices in the list of all jobs."""
 
     indices: list[int]
     process: ForkServerProcess
@@ -38,7 +38,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Pool(LocalTrainer):
-    """Trains jobs on this machine, `processes` at a time; None for as many as fit."""
+    """Trains jobs on this machine, `processes` runs at a time; None for as many as fit."""
 
     processes: int | None = None
 
@@ -46,19 +46,19 @@ class Pool(LocalTrainer):
         """Train every job that is not finished; a finished one is left as it is.
 
         Raises Stopped when every process has left a checkpoint after SIGINT or SIGTERM, and at
-        once, without checkpoints, if DVC is gone.
+        once, without checkpoints, if the parent process (DVC) has exited.
         """
-        context, size = warm_up(), self.processes or default_processes(jobs)
+        context, size = start_forkserver(), self.processes or default_processes(jobs)
         steps, statuses = (context.Array("q", len(jobs), lock=False) for _ in range(2))
         progress = Progress.of(jobs, [job.finished for job in jobs])
         for index, done in enumerate(progress.steps):
-            steps[index], statuses[index] = done, UNKNOWN
+            steps[index], statuses[index] = done, NOT_REPORTED
         waiting = [index for index, done in enumerate(progress.steps) if not done]
         running: list[Group] = []
         with stop_requests() as stops:
             while waiting or running:
-                while waiting and not stops and (room := size - sum(map(len, running))) > 0:
-                    group = next_group(jobs, waiting, room)
+                while waiting and not stops and (free_slots := size - sum(map(len, running))) > 0:
+                    group = pop_next_group(jobs, waiting, free_slots)
                     process = _start(context, {i: jobs[i] for i in group}, steps, statuses)
                     running.append(Group(group, process))
                 if stops:
@@ -67,7 +67,7 @@ class Pool(LocalTrainer):
                 time.sleep(POLL)
                 if process_lifetime.orphaned() and not stops:
                     stops.append(signal.SIGTERM)
-                running = collect_ended(jobs, running, statuses, progress, stopping=bool(stops))
+                running = reap_workers(jobs, running, statuses, progress, stopping=bool(stops))
                 progress.steps = list(steps)
                 observe(progress)
             if stops and progress.finished + len(progress.failures) < len(jobs):
@@ -75,10 +75,10 @@ class Pool(LocalTrainer):
         return progress
 
 
-def warm_up() -> ForkServerContext:
+def start_forkserver() -> ForkServerContext:
     """Start, in the background, the server that forks workers with torch already imported.
 
-    A forked worker starts in milliseconds, and a worker that crashes takes no other with it. (Runs
+    A forked worker starts in milliseconds, and one that crashes does not crash the others. (Runs
     that share a process crash together, and resume from their checkpoints.)
     """
     context = multiprocessing.get_context("forkserver")
@@ -96,17 +96,17 @@ def default_processes(jobs: list[Job]) -> int:
     return len(devices) * min((_runs_per_gpu(job.run) for job in jobs), default=1)
 
 
-def next_group(jobs: list[Job], waiting: list[int], room: int) -> list[int]:
+def pop_next_group(jobs: list[Job], waiting: list[int], free_slots: int) -> list[int]:
     """Take the jobs of one process out of `waiting`: one, or on a GPU several that share it."""
     first = jobs[waiting[0]]
-    size = min(room, _runs_per_gpu(first.run)) if first.device != "cpu" else 1
+    size = min(free_slots, _runs_per_gpu(first.run)) if first.device != "cpu" else 1
     group = [index for index in waiting if jobs[index].device == first.device][:size]
     for index in group:
         waiting.remove(index)
     return group
 
 
-def collect_ended(
+def reap_workers(
     jobs: list[Job],
     running: list[Group],
     statuses: SharedInts,
@@ -118,7 +118,7 @@ def collect_ended(
     for group in (group for group in running if group not in alive):
         for index in group.indices:
             status = statuses[index]
-            if status == UNKNOWN:
+            if status == NOT_REPORTED:
                 status = group.process.exitcode or DONE
             if not (stopping and status in STOPPED):
                 progress.record(jobs[index], status)
@@ -126,7 +126,7 @@ def collect_ended(
 
 
 def _runs_per_gpu(run: Run) -> int:
-    """Return how many runs like this one share a GPU; only recorded steps can take turns on it."""
+    """Return how many runs like this one share a GPU; only CUDA graphs can take turns on it."""
     pixels = (run.scale.micro_batch or run.scale.batch_size) * run.image_size**2
     fit = max(1, min(MAX_RUNS_PER_GPU, FULL_GPU_PIXELS // pixels))
     return fit if run.kernels == "triton" else 1
@@ -145,4 +145,7 @@ def _start(
 
 def _stop(running: list[Group]) -> None:
     for group in running:
-        group.process.kill() if process_lifetime.orphaned() else group.process.terminate()
+        if process_lifetime.orphaned():
+            group.process.kill()
+        else:
+            group.process.terminate()

@@ -30,7 +30,7 @@ NOISE_IMAGES = 50_000
 # The imports and first processes of a stage that trains, and of one that analyses.
 TRAINING_STARTUP = """
 from sepablate.execution import pool
-context = pool.warm_up()
+context = pool.start_forkserver()
 from sepablate.execution import progress
 from sepablate import tracking
 from sepablate.execution import train_variant
@@ -75,7 +75,7 @@ class Cost:
 
 def calibrate(jobs: list[Job]) -> Cost:
     """Train all `jobs` in parallel for a moment; return mean seconds and maximal bytes."""
-    with ProcessPoolExecutor(len(jobs), mp_context=pool.warm_up()) as executor:
+    with ProcessPoolExecutor(len(jobs), mp_context=pool.start_forkserver()) as executor:
         futures = [executor.submit(_measure, job, time.monotonic()) for job in jobs]
         costs = [future.result() for future in futures]
     return Cost(
@@ -118,8 +118,8 @@ def _measure(job: Job, submitted: float) -> Cost:
     def evaluate_batch() -> None:
         evaluate(state.model, batch, context)
 
-    warm_up = hardware.warm_up_steps(job.device)
-    for _ in range(warm_up):
+    start_forkserver = hardware.warm_up_steps(job.device)
+    for _ in range(start_forkserver):
         step()
     evaluate_batch()
     ready = time.monotonic() - submitted
@@ -131,7 +131,7 @@ def _measure(job: Job, submitted: float) -> Cost:
         write = _mean_seconds(lambda: checkpoint.save(Path(folder), 0, state.to_dict()), 0, 1)
         size = sum(path.stat().st_size for path in Path(folder).iterdir())
     return Cost(
-        start=max(ready - warm_up * step_seconds - batch_seconds, 0.0),
+        start=max(ready - start_forkserver * step_seconds - batch_seconds, 0.0),
         step=step_seconds,
         image=batch_seconds / len(batch),
         checkpoint=write,

@@ -65,7 +65,7 @@ def forecast(stages: list[Stage], scale: str, say: Callable[[str], None]) -> For
 
     Raises UserError if a stage would refuse to run.
     """
-    pool.warm_up()
+    pool.start_forkserver()
     processes = pool.default_processes([])
     stages, runs = mark_running(stages, scale)
     to_train = {

@@ -165,7 +165,7 @@ def save(speeds: list[Speed], scale: str) -> Path:
         }
         for speed in speeds
     ]
-    path = layout.RESULTS / scale / layout.SPEEDS
+    path = layout.scale_folder(scale) / layout.SPEEDS
     write_atomically(path, pd.DataFrame(rows).to_csv(index=False))
     return path
 

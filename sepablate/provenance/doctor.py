@@ -86,7 +86,7 @@ def _data() -> Iterator[Finding]:
     for module in data.DATASETS.values():
         if not hasattr(module, "SOURCE"):
             continue  # made of another one, or of the user's own images
-        for folder in data.FOLDER.glob("*/"):
+        for folder in layout.DATA.glob("*/"):
             for name in module.SOURCE.expected:
                 try:
                     if (folder / name).exists():
@@ -119,7 +119,7 @@ def _cache(repair: bool) -> Iterator[Finding]:
 
 def _leftovers(repair: bool) -> Iterator[Finding]:
     """Yield temporary files of processes that have ended, and checkpoints of finished runs."""
-    roots = (layout.STATE, layout.RESULTS, data.FOLDER)
+    roots = (layout.STATE, layout.RESULTS, layout.DATA)
     paths = [path for root in roots for path in root.rglob(".*.tmp")]
     paths += [*Path().glob("mlflow.db.*.tmp")]
     paths = [path for path in paths if not Path("/proc", path.name.split(".")[-2]).exists()]

@@ -75,8 +75,7 @@ def report_outputs(studies: Sequence[str], scale: str, report: str = layout.REPO
         keys = summary_table.run_keys(summaries.values())
         for kind in layout.FIGURE_KINDS:
             files[layout.scorecard_name(report, kind)] = forest.draw(decided, kind, keys)
-    _write_report(report, files, scale)
-    manifest.write(scale, report, studies, [*files, layout.report_page(report)])
+    _write_report(scale, report, studies, files)
 
 
 def layer_outputs(studies: Sequence[str], scale: str, report: str = layout.LAYER_REPORT) -> None:
@@ -97,9 +96,7 @@ def layer_outputs(studies: Sequence[str], scale: str, report: str = layout.LAYER
         for kind in layout.FIGURE_KINDS:
             write_atomically(layout.figure(folder, kind), layer_figure.draw(times, kind))
     files = {layout.report_text(report): layer_markdown.write(studies, scale)}
-    _write_report(report, files, scale)
-    names = [*files, layout.report_page(report)]
-    manifest.write(scale, report, studies, names, manifest.LAYERS)
+    _write_report(scale, report, studies, files, manifest.LAYERS)
 
 
 def read_claims(name: str, scale: str) -> list[effects.Measured]:
@@ -111,10 +108,17 @@ def read_claims(name: str, scale: str) -> list[effects.Measured]:
     return effects.read(path)
 
 
-def _write_report(report: str, files: Mapping[str, str | bytes], scale: str) -> None:
-    """Write the files of a report by name, then its page, which embeds its figures."""
+def _write_report(
+    scale: str,
+    report: str,
+    studies: Sequence[str],
+    files: Mapping[str, str | bytes],
+    kind: str = "",
+) -> None:
+    """Write the files of a report by name, its page, which embeds its figures, and its manifest."""
     folder = layout.scale_folder(scale)
     for name, content in files.items():
         write_atomically(folder / name, content)
     text = (folder / layout.report_text(report)).read_text()
     write_atomically(folder / layout.report_page(report), html.to_html(text, folder))
+    manifest.write(scale, report, studies, [*files, layout.report_page(report)], kind)

@@ -1,4 +1,4 @@
-"""A run: one variant at one scale with one seed, resolved to the last number, named by a hash."""
+"""A run: one variant at one scale with one seed, fully resolved, identified by a hash."""
 
 import dataclasses
 import functools
@@ -16,22 +16,22 @@ from sepablate.scales import Recipe, Scale
 from sepablate.store.run_key import run_key
 from sepablate.study import Variant
 
-TOLERANCE = 0.05  # of a parameter count to match, where whole channels are a coarse measure
+TOLERANCE = 0.05  # relative, of a parameter count to match: channels are whole numbers
 
 
 @dataclass(frozen=True)
 class Run:
-    """Everything that decides a run's numbers.
+    """Everything that determines a run's numbers.
 
     Args:
-        options: all arguments of the model's constructor.
+        options: all keyword arguments of the model's constructor.
         dataset, image_size, recipe: of the variant's task at its scale.
-        precision: "fp32" or "bf16"; until a backend is selected also "auto".
-        kernels: "torch", "fused" (C++, on a CPU) or "triton"; until then also "auto".
+        precision: "fp32" or "bf16"; before a backend is selected also "auto".
+        kernels: "torch", "fused" (C++, on a CPU) or "triton"; before that also "auto".
         threads: per process.
         parameters: trainable ones.
-        mult_adds: of one image's forward pass.
-        learning_rates: the grid that the recipe's rate was chosen from, if it was.
+        mult_adds: multiply-adds (MACs) of one image's forward pass.
+        learning_rates: the grid that the recipe's rate was chosen from; empty for a fixed rate.
     """
 
     variant: str
@@ -87,7 +87,7 @@ class Run:
     def config(self) -> dict[str, Any]:
         """Return the resolved config, flat, as it is written to the results and to MLflow."""
         scale = {**dataclasses.asdict(self.scale), "seeds": list(self.scale.seeds)}
-        # Solved for or passed on by `resolve`: the model's options tell what was really built.
+        # Left out: `resolve` turned these into options of the model, which are listed below.
         for key in ("width", "widths", "stem_stride", "padding", "precision", "kernels", "classes"):
             del scale[key]
         del scale["multi_label_dataset"]  # `dataset` is the one of the run's task
@@ -133,9 +133,9 @@ def resolve(
     seed: int,
     precision: str,
 ) -> Run:
-    """Resolve a variant at a scale: its width, counts and the model's options.
+    """Resolve a variant at a scale: width, parameter count, multiply-adds, options of the model.
 
-    A variant with a grid of learning rates has the recipe's rate until `with_learning_rate`.
+    A variant with a grid of learning rates starts with the recipe's; see `with_learning_rate`.
 
     Raises UserError for an unknown recipe, model or option, or if no width gives equal parameters.
     """
@@ -173,17 +173,17 @@ def _dataset(variant: Variant, scale: Scale) -> str:
 
 
 def _image_size(variant: Variant, scale: Scale) -> int:
-    own = data.dataset(_dataset(variant, scale)).IMAGE_SIZE
-    return variant.image_size or own or scale.image_size
+    fixed_size = data.dataset(_dataset(variant, scale)).IMAGE_SIZE
+    return variant.image_size or fixed_size or scale.image_size
 
 
 def _build_options(
     variant: Variant, scale: Scale, recipe: Recipe
 ) -> tuple[dict[str, Any], int, int]:
-    source, own = data.dataset(_dataset(variant, scale)), models.defaults(variant.model)
+    dataset, defaults = data.dataset(_dataset(variant, scale)), models.defaults(variant.model)
     common = {
-        "classes": scale.classes or source.CLASSES,
-        "in_channels": source.CHANNELS,
+        "classes": scale.classes or dataset.CLASSES,
+        "in_channels": dataset.CHANNELS,
         "width": scale.widths.get(variant.model, scale.width) * variant.relative_width,
         "stem_stride": scale.stem_stride,
         "padding": scale.padding,
@@ -191,10 +191,12 @@ def _build_options(
         "norm_epsilon": recipe.norm_epsilon,
         "norm_momentum": recipe.norm_momentum,
     }
-    options = {**own, **{key: common[key] for key in own if key in common}, **variant.options}
-    twin = variant.same_parameters_as
-    if twin is not None and not (scale.width == 1 and twin.model != variant.model):
-        target = _build_options(twin, scale, recipe)[1]
+    chosen = {key: common[key] for key in defaults if key in common}
+    options = {**defaults, **chosen, **variant.options}
+    reference = variant.same_parameters_as
+    published = scale.width == 1  # different networks are then compared as they were published
+    if reference is not None and not (published and reference.model != variant.model):
+        target = _build_options(reference, scale, recipe)[1]
         rest = {key: value for key, value in options.items() if key != "width"}
         options["width"] = match_width(variant.model, target, TOLERANCE, **rest)
     cost = _cost(variant.model, _image_size(variant, scale), **options)

@@ -18,18 +18,18 @@ FOLDER = Path("experiments")
 
 def names(folder: Path = FOLDER) -> list[str]:
     """Return the names of the comparisons in `folder`, which are the names of their files."""
-    return [name for name in _stems(folder) if isinstance(_declared(name, folder), Study)]
+    return list(_comparisons(folder))
 
 
 def layer_names(folder: Path = FOLDER) -> list[str]:
     """Return the names of the studies in `folder` that time layers."""
-    return [name for name in _stems(folder) if isinstance(_declared(name, folder), LayerStudy)]
+    declared = _all_declared(folder).items()
+    return [name for name, study in declared if isinstance(study, LayerStudy)]
 
 
 def load(name: str, folder: Path = FOLDER) -> Study:
     """Return the comparison that `experiments/<name>.py` declares; UserError if there is none."""
-    _check(name, names, folder)
-    declared = _declared(name, folder)
+    declared = _checked(name, names, folder)
     if isinstance(declared, LayerStudy):
         raise UserError(f"study {name!r} times layers: run `sepablate layers {name}`")
     return declared
@@ -37,8 +37,7 @@ def load(name: str, folder: Path = FOLDER) -> Study:
 
 def load_layers(name: str, folder: Path = FOLDER) -> LayerStudy:
     """Return the layer study that `experiments/<name>.py` declares; UserError if there is none."""
-    _check(name, layer_names, folder)
-    declared = _declared(name, folder)
+    declared = _checked(name, layer_names, folder)
     if isinstance(declared, Study):
         raise UserError(f"study {name!r} compares trained networks: run `sepablate study {name}`")
     return declared
@@ -47,8 +46,8 @@ def load_layers(name: str, folder: Path = FOLDER) -> LayerStudy:
 def variants(folder: Path = FOLDER) -> dict[str, Variant]:
     """Return every variant of every study by name; UserError if two differ under one name."""
     by_name: dict[str, Variant] = {}
-    for name in names(folder):
-        for variant in load(name, folder).all_variants:
+    for name, declared in _comparisons(folder).items():
+        for variant in declared.all_variants:
             if by_name.setdefault(variant.name, variant) != variant:
                 raise UserError(
                     f"variant {variant.name!r} in {folder}/{name}.py: the name is taken"
@@ -68,8 +67,8 @@ def studies_with(variant_name: str, folder: Path = FOLDER) -> list[str]:
     """Return the studies that compare the variant of that name."""
     return [
         name
-        for name in names(folder)
-        if any(variant.name == variant_name for variant in load(name, folder).all_variants)
+        for name, declared in _comparisons(folder).items()
+        if any(variant.name == variant_name for variant in declared.all_variants)
     ]
 
 
@@ -77,11 +76,23 @@ def _stems(folder: Path) -> list[str]:
     return sorted(path.stem for path in folder.glob("[!_]*.py"))
 
 
-def _check(name: str, choices: Callable[[Path], list[str]], folder: Path) -> None:
-    """Raise UserError, with the valid names, unless `folder` has a file of that name."""
+def _comparisons(folder: Path) -> dict[str, Study]:
+    """Return the comparisons in `folder` by name."""
+    declared = _all_declared(folder).items()
+    return {name: study for name, study in declared if isinstance(study, Study)}
+
+
+def _all_declared(folder: Path) -> dict[str, Study | LayerStudy]:
+    """Return what the files in `folder` declare, by name; each file is executed once."""
+    return {name: _declared(name, folder) for name in _stems(folder)}
+
+
+def _checked(name: str, choices: Callable[[Path], list[str]], folder: Path) -> Study | LayerStudy:
+    """Return what the file of that name declares; UserError, with the valid names, if none has."""
     check_name(name, "study")
     if name not in _stems(folder):
         raise UserError(f"study {name!r} in {folder}/: choose {', '.join(choices(folder))}")
+    return _declared(name, folder)
 
 
 def _declared(name: str, folder: Path) -> Study | LayerStudy:

@@ -63,10 +63,12 @@ def test_values_of_another_type_are_refused_where_they_are_read() -> None:
     path.write_text(path.read_text().replace(",1000,", ",many,", 1))
     with pytest.raises(UserError, match=r"table\.csv: invalid values in column parameters"):
         summary_table.read(path)
-    claims = (STUDY / "claims.json").read_text()
+    path = STUDY / "claims.json"
+    claims = path.read_text()
     for old, new in (('"mean": ', '"mean": "x" '), ('"seeds": [', '"seeds": ["x", ')):
-        with pytest.raises(UserError, match="claims"):
-            effects.from_json(claims.replace(old, new), "claims")
+        path.write_text(claims.replace(old, new))
+        with pytest.raises(UserError, match=r"claims\.json"):
+            effects.read(path)
 
 
 def test_a_bug_of_a_library_is_no_line_of_verify(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,7 +81,7 @@ def ranks(
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    context = pool.warm_up()
+    context = pool.start_forkserver()
     both = [
         context.Process(target=rank, args=(number, port, project, before, arguments))
         for number in (0, 1)

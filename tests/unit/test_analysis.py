@@ -71,9 +71,9 @@ def test_table_against_pandas(project):
 def test_claims_against_the_files(project):
     make_runs("no_residual", diverged=[2])
     outputs.study_outputs("residual_connections", "tiny")
-    text = Path("results/tiny/residual_connections/claims.json").read_text()
-    accuracy, speed = effects.from_json(text, "claims")
-    assert effects.to_json([accuracy, speed]) == text
+    path = Path("results/tiny/residual_connections/claims.json")
+    accuracy, speed = effects.read(path)
+    assert effects.to_json([accuracy, speed]) == path.read_text()
     expected = (final("xception") - final("no_residual")).dropna()
     assert accuracy.seeds == speed.seeds == (0, 1, 3, 4, 5)
     assert accuracy.differences == pytest.approx(expected.tolist())

@@ -136,6 +136,12 @@ def test_files_and_functions_stay_small() -> None:
                 assert lines <= 50, f"{path}: {node.name} has {lines} lines"
 
 
+def test_no_test_imports_another_test_file() -> None:
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        parts = {part for name in imports(path) for part in name.split(".")}
+        assert not [part for part in parts if part.startswith("test_")], path
+
+
 def test_no_room_imports_itself_in_a_circle() -> None:
     """Modules, not only rooms: every file can be imported first."""
     names = {

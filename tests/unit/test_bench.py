@@ -14,6 +14,7 @@ from sepablate.bench.cases import CASES, Case, cases_for
 from sepablate.bench.contender import StopTraining
 from sepablate.models.timm_weights import from_timm
 from sepablate.models.weight_init import init_weights
+from sepablate.store import layout
 from sepablate.training import batches, engine
 from sepablate.training.objective import make_objective
 from sepablate.training.step import TrainContext, train_step
@@ -169,10 +170,10 @@ def test_the_bare_loop_trains_what_the_engine_trains(project: Path, monkeypatch)
 
 def test_the_plain_loop_ends_in_our_weights(small: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """In NCHW with torch's own average: the engine's numbers in fp32, but for rounding."""
-    params = yaml.safe_load(scales.PARAMS.read_text())
+    params = yaml.safe_load(layout.PARAMS.read_text())
     params["scales"]["laptop"] |= {"images": 96, "evaluations": 1, "test_images": 30}
     params["recipes"]["imagenet"]["averaging_horizon"] = 0.9
-    scales.PARAMS.write_text(yaml.safe_dump(params))
+    layout.PARAMS.write_text(yaml.safe_dump(params))
     scale, _ = scales.load("laptop")
     run = dataclasses.replace(small.run(), scale=scale, seed=5)
     split = small.split().first(scale.images)

@@ -141,7 +141,7 @@ def test_each_run_of_a_process_is_known_by_how_it_ended() -> None:
     ended = [DONE, FAILED, pool.UNKNOWN, pool.UNKNOWN]
     groups = [pool.Group([0, 1, 2], Ended(-9)), pool.Group([3], Ended(0))]  # type: ignore[arg-type]
     progress = Progress([0] * 4)
-    assert pool.collect_ended(jobs, groups, ended, progress, stopping=False) == []
+    assert pool.reap_workers(jobs, groups, ended, progress, stopping=False) == []
     assert progress.finished == 2
     assert progress.failures == {"xception seed 1": FAILED, "xception seed 2": -9}
 
@@ -179,7 +179,7 @@ def test_small_runs_share_a_gpu_large_ones_and_those_of_a_cpu_have_a_process_eac
     def groups(jobs: list[Job], room: int) -> list[list[int]]:
         waiting, found = list(range(len(jobs))), []
         while waiting:
-            found.append(pool.next_group(jobs, waiting, room))
+            found.append(pool.pop_next_group(jobs, waiting, room))
         return found
 
     two = [job(index, f"cuda:{index % 2}") for index in range(6)]
