@@ -109,14 +109,14 @@ def _select_kernels(run: Run, precision: str, folder: Path) -> str:
         return remember(folder / "kernels.json", measure, digest)
     reason = "they compute in bf16, on a CPU in one thread"
     if suitable:
-        reason = _why_unavailable(device) or ""
+        reason = why_unavailable(device) or ""
     if reason:
         raise UserError(f"scale {run.scale_name!r}: kernels: 'fused': {reason}; choose auto, torch")
     return "fused" if device == "cpu" else "triton"
 
 
 def _better_kernels(device: str) -> str:
-    if reason := _why_unavailable(device):
+    if reason := why_unavailable(device):
         message = f"fused kernels unavailable ({reason}); using PyTorch kernels"
         print(f"sepablate: {message}", file=sys.stderr)
         return "torch"
@@ -125,11 +125,20 @@ def _better_kernels(device: str) -> str:
     return "fused" if fused_time_ratio() < MAX_TIME_RATIO else "torch"
 
 
-def _why_unavailable(device: str) -> str | None:
+def why_unavailable(device: str) -> str | None:
     """Return why fused kernels cannot be used here, in one line; None if they can."""
     if device != "cpu":
         return triton_failure(device)
-    return build.load_library()
+    return build.load_library() or _matrix_product_failure()
+
+
+def _matrix_product_failure() -> str | None:
+    """Return why this processor cannot compute ATen's bf16 brgemm; None if it can."""
+    try:
+        torch.ops.sepablate.convolution(torch.zeros(1, 2, 1, 1), torch.zeros(2, 2, 1, 1), 1, 0, 0)
+    except RuntimeError:
+        return "the processor has no bf16 matrix products: AVX-512 or AMX"
+    return None
 
 
 def triton_failure(device: str) -> str | None:

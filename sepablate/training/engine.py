@@ -1,4 +1,4 @@
-"""One run: set up, train, validate and save checkpoints regularly, test once at the end."""
+"""One run: set up, train, evaluate its curve and keep checkpoints, evaluate once at the end."""
 
 import functools
 import math
@@ -31,10 +31,10 @@ class Interrupted(Exception):  # noqa: N818 (a request, not an error)
 
 
 class Monitor:
-    """Follows a run and can stop it; the default does nothing."""
+    """Follows a run and can stop it; this one does neither."""
 
     def on_step(self, state: TrainState) -> None:
-        """Called after a step, on the main process only."""
+        """Take note of the state after a step. Of several processes only the main one is called."""
 
     def should_stop(self) -> bool:
         """Return whether to save a checkpoint and raise Interrupted."""
@@ -77,15 +77,14 @@ def fit(
     context = TrainContext(run, make_objective(run.task, training.labels), device, world)
     state = resume(start(run, device, world), folder, world)
     step = make_train_step(state, make_batches(training, run, world, device), context)
-    curve_steps = eval_steps(run)
-    began = time.monotonic() - state.seconds  # as if the run had never been interrupted
+    curve_steps, began = eval_steps(run), time.monotonic() - state.seconds
 
     while state.step < run.scale.steps:
         # Train
         loss = step()
         stop = loss is not None and monitor.should_stop()
-        loss_sum, stop_requests = world.totals((loss or 0.0) / world.size, stop)
-        state.loss_sum += loss_sum
+        mean_loss, stops = world.totals((loss or 0.0) / world.size, stop)
+        state.loss_sum += mean_loss
         if not math.isfinite(state.loss_sum):
             state.rows.append((state.step, run_files.DIVERGED, float(state.step)))
             return Outcome(state.rows, None, time.monotonic() - began, state.times)
@@ -94,13 +93,13 @@ def fit(
             evaluate_curve_point(state, validation, context)
         state.seconds = time.monotonic() - began
         # Checkpoint
-        if stop_requests:  # an evaluation does this by itself
+        if stops:
             world.sync_batch_norm_buffers(state.model, state.average.model)
         if world.is_main:
             monitor.on_step(state)
-            if stop_requests or state.step in curve_steps:
+            if stops or state.step in curve_steps:
                 checkpoint.save(folder, state.step, state.to_dict())
-        if stop_requests and state.step < run.scale.steps:
+        if stops and state.step < run.scale.steps:
             raise Interrupted
 
     scores = evaluate_final(state, splits["test"].first(run.scale.test_images), context)
@@ -134,8 +133,8 @@ def make_train_step(
 ) -> Callable[[], float | None]:
     """Return a function that does one step and returns its loss.
 
-    With a CUDA graph it returns the sum of several steps' losses every few steps, otherwise None.
-    Steps of several processes, which exchange gradients, are not captured as a CUDA graph.
+    On a GPU it returns the sum of some steps' losses now and then, and None in between. Several
+    processes that train one network exchange gradients in each step, which is not recorded.
     """
     if context.run.kernels == "triton" and context.world.size == 1:
         from sepablate.training.cuda_graph import CudaGraphStep  # imports Triton
@@ -160,7 +159,7 @@ def evaluate_curve_point(state: TrainState, validation: Split, context: TrainCon
 
 
 def evaluate_final(state: TrainState, test: Split, context: TrainContext) -> Tensor:
-    """Test the final weights, never a chosen checkpoint; return the scores of averaged weights."""
+    """Evaluate the last step, never a chosen one, on the test images; return averaged scores."""
     score = context.objective.score
     raw, averaged = _evaluate_both(state, test, context)
     state.rows += [

@@ -5,6 +5,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from sepablate.execution.backend import why_unavailable
+
+NO_CPU_KERNELS = why_unavailable("cpu")  # the reason, or None
+
 
 def random(*shape: int, seed: int = 0) -> Tensor:
     """Return normal numbers that bf16 represents exactly."""

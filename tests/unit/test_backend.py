@@ -9,19 +9,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.kernel_results import NO_CPU_KERNELS
 from helpers.project import ROOT, edit_params, results, sepablate
 from helpers.tiny_runs import context, tiny
 
 from sepablate import data
 from sepablate.execution import backend
-from sepablate.kernels.cpu import build
 from sepablate.runs.run import Run
 from sepablate.training import batches, engine
 from sepablate.training.step import train_step
 
-here = pytest.mark.skipif(
-    build.load_library() is not None, reason=f"no kernels: {build.load_library()}"
-)
+here = pytest.mark.skipif(NO_CPU_KERNELS is not None, reason=f"no C++ kernels: {NO_CPU_KERNELS}")
 
 
 def wanted(kernels: str, precision: str = "bf16", threads: int = 1) -> Run:
@@ -50,6 +48,30 @@ def test_the_kernels_are_for_bf16_in_one_thread(
     ):
         backend.select_backend(wanted("fused", precision, threads), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_without_bf16_matrix_products_auto_trains_by_torch(tmp_path: Path) -> None:
+    """On a processor like most laptops', which oneDNN can be told to take this one for."""
+    code = (
+        "from pathlib import Path\nfrom sepablate.execution import backend\n"
+        "from test_backend import wanted\n"
+        f"folder = Path({str(tmp_path)!r})\n"
+        "print(backend.select_backend(wanted('auto'), folder).kernels)\n"
+        "backend.select_backend(wanted('fused'), folder)\n"
+    )
+    paths = (ROOT, ROOT / "tests", ROOT / "tests/unit")
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(map(str, paths)),
+            "ONEDNN_MAX_CPU_ISA": "AVX2",
+        },
+    )
+    assert done.stdout == "torch\n"
+    assert "'fused': the processor has no bf16 matrix products" in done.stderr.splitlines()[-1]
 
 
 def test_without_a_compiler_auto_says_so_in_a_line_and_trains_by_torch(tmp_path: Path) -> None:

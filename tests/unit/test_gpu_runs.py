@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.kernel_results import NO_CPU_KERNELS
 from helpers.project import TINY, TRAIN, edit_params, results, sepablate
 from helpers.tiny_runs import context, tiny
 
@@ -24,7 +25,6 @@ from sepablate.execution import backend, hardware, pool
 from sepablate.execution.job import BUSY, DONE, FAILED, INTERRUPTED, Job
 from sepablate.execution.trainer import Progress
 from sepablate.kernels import fuse
-from sepablate.kernels.cpu import build
 from sepablate.store.checkpoint import newest_step
 from sepablate.training import batches, engine
 from sepablate.training.cuda_graph import CudaGraphStep
@@ -138,7 +138,7 @@ class Ended:
 
 def test_each_run_of_a_process_is_known_by_how_it_ended() -> None:
     jobs = [job(index, "cuda:0") for index in range(4)]
-    ended = [DONE, FAILED, pool.UNKNOWN, pool.UNKNOWN]
+    ended = [DONE, FAILED, pool.NOT_REPORTED, pool.NOT_REPORTED]
     groups = [pool.Group([0, 1, 2], Ended(-9)), pool.Group([3], Ended(0))]  # type: ignore[arg-type]
     progress = Progress([0] * 4)
     assert pool.reap_workers(jobs, groups, ended, progress, stopping=False) == []
@@ -146,9 +146,7 @@ def test_each_run_of_a_process_is_known_by_how_it_ended() -> None:
     assert progress.failures == {"xception seed 1": FAILED, "xception seed 2": -9}
 
 
-@pytest.mark.skipif(
-    build.load_library() is not None, reason=f"no kernels here: {build.load_library()}"
-)
+@pytest.mark.skipif(NO_CPU_KERNELS is not None, reason=f"no C++ kernels: {NO_CPU_KERNELS}")
 def test_the_check_of_a_gpu_s_kernels_sees_a_wrong_gradient(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -10,13 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.kernel_results import error, random, results
+from helpers.kernel_results import NO_CPU_KERNELS, error, random, results
 from torch import Tensor, nn
 from torch.library import opcheck
 from torch.nn import functional
 
 from sepablate import models
-from sepablate.kernels.cpu import build
 from sepablate.kernels.fuse import apply_fused_kernels
 from sepablate.models.weight_init import init_weights
 
@@ -27,7 +26,7 @@ SIZES = ((7, 7), (5, 8), (4, 4), (2, 2), (1, 1))
 SMALL = {"classes": 10, "in_channels": 1, "width": 0.125, "stem_stride": 1, "dropout": 0.0}
 
 pytestmark = pytest.mark.skipif(
-    build.load_library() is not None, reason=f"fused kernels unavailable ({build.load_library()})"
+    NO_CPU_KERNELS is not None, reason=f"no C++ kernels: {NO_CPU_KERNELS}"
 )
 
 
