@@ -5,6 +5,7 @@
 
 import json
 import re
+import stat
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,6 +26,7 @@ from sepablate.errors import UserError
 from sepablate.store import layout
 from sepablate.validation import parse
 
+LARGEST = 1_000_000  # bytes of a params.yaml
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")  # safe in a path and on a command line
 
 Dataset = Literal["fashion_mnist", "imagenet"]
@@ -54,7 +56,7 @@ Seeds = Annotated[
     tuple[NonNegativeInt, ...],
     BeforeValidator(_tuple),
     AfterValidator(_distinct),
-    Field(min_length=1, json_schema_extra={"uniqueItems": True}),
+    Field(min_length=1, max_length=1000, json_schema_extra={"uniqueItems": True}),
 ]
 
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
@@ -219,13 +221,28 @@ def _check_together(scale: Scale, place: str) -> None:
                 raise UserError(f"{place}.{key}: {getattr(scale, key)}: choose at most {limit}")
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads 1e-5 as a number, as YAML 1.2 and DVC do; PyYAML wants a dot in it."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
-        params = yaml.safe_load(path.read_text())
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST:
+            raise UserError(f"{path}: choose a regular file of at most {LARGEST:,} bytes")
+        params = yaml.load(path.read_text(), _Loader)  # a SafeLoader
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; run from the project's root folder") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except UserError:
+        raise
+    except Exception as error:  # a tag with a bad value makes the parser raise nearly anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path}: not valid YAML: {reason[:300]}") from None
     if not isinstance(params, dict) or not isinstance(params.get("scales"), dict):
         raise UserError(f"{path}: choose a mapping with scale, recipes and scales")
     return params

@@ -69,9 +69,16 @@ def _digest(name: str, folder: Path) -> str:
     return dataset(name).digest(folder)
 
 
-def check_classes(name: str, classes: int) -> None:
-    """Raise UserError unless a data set whose files decide its classes has so many."""
+def check_files(name: str, classes: int, counts: Mapping[str, tuple[str, int]]) -> None:
+    """Raise UserError unless a data set of the user's files has so many classes and images.
+
+    Args:
+        name: of the data set; those with a fixed content are checked with the scale.
+        classes: of the network.
+        counts: for each split, the place of the number of images, for the error, and the number.
+    """
     if dataset(name).CLASSES is None:
         splits = dataset(name).load(layout.DATA).items()
         files = {split: images for split, images in splits if isinstance(images, ImageFiles)}
         image_files.check_classes(files, classes)
+        image_files.check_counts(files, counts)

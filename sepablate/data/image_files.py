@@ -3,10 +3,13 @@
 Nothing is kept open between two reads, so a split can be pickled, and read after a fork.
 """
 
+import dataclasses
 import hashlib
 import io
 import os
-from collections.abc import Mapping
+import stat
+import warnings
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +29,11 @@ FORMATS = ("JPEG", "PNG")  # by content, not by name; PIL's other readers are no
 HEADER = 1 << 16  # bytes that hold the header of nearly every image
 THREADS, CHUNK = 16, 500
 NAMED = 5  # bad images that an error names
+CLASS_NAMES = "classes.txt"
+SYSTEM_NAMES = ("@eaDir", "__MACOSX", "Thumbs.db", "desktop.ini", "lost+found")
+SIXTEEN_BITS = ("I", "I;16", "I;16B", "I;16L")  # modes of a grey PNG; convert("RGB") clips them
+
+warnings.filterwarnings("ignore", "Corrupt EXIF", module="PIL")  # metadata, which nothing reads
 
 Bytes = npt.NDArray[np.bytes_]
 Integers = npt.NDArray[np.int64]
@@ -42,6 +50,7 @@ class ImageFiles:
         offsets, sizes: (N,), where the image begins in the file and how long it is, in bytes.
         labels: (N,) int64, or (N, classes) uint8 of 0 and 1.
         classes: their names, in the order of the labels.
+        skipped: how many files and folders `is_skipped` left out, or are no JPEG or PNG files.
     """
 
     folder: Path
@@ -51,6 +60,7 @@ class ImageFiles:
     sizes: Integers
     labels: torch.Tensor
     classes: tuple[str, ...]
+    skipped: int = 0
 
     def __len__(self) -> int:
         return len(self.files)
@@ -66,6 +76,7 @@ class ImageFiles:
             self.sizes[rows],
             self.labels[part],
             self.classes,
+            self.skipped,
         )
 
     def first(self, count: int) -> "ImageFiles":
@@ -81,7 +92,7 @@ class ImageFiles:
     def read(self, index: int) -> Image.Image:
         """Decode an image and convert it to RGB; UserError names a bad one."""
         try:
-            return _open(self._bytes(index)).convert("RGB")
+            return _to_rgb(_open(self._bytes(index)))
         except Exception as error:  # a damaged file makes a decoder raise nearly anything
             raise UserError(f"{self.name(index)}: {_reason(error)}") from None
 
@@ -110,6 +121,14 @@ def _open(content: bytes) -> Image.Image:
     return Image.open(io.BytesIO(content), formats=FORMATS)
 
 
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Convert to RGB of 8 bits; 16 bits of grey are scaled, 65535 to 255."""
+    if image.mode in SIXTEEN_BITS:
+        grey = np.asarray(image).astype(np.float64) / 257
+        image = Image.fromarray(grey.round().clip(0, 255).astype(np.uint8))
+    return image.convert("RGB")
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return f"no {' or '.join(FORMATS)} image"
@@ -134,20 +153,109 @@ def from_files(
 
 
 def from_class_folders(folder: Path) -> ImageFiles:
-    """Return a split of one folder a class, read as torchvision's ImageFolder does.
+    """Return a split of one folder a class, of the JPEG and PNG files in it and its subfolders.
 
-    The position of a folder among the sorted names is the label. Raises UserError for a class
-    without a JPEG or PNG file.
+    Files come in the order of torchvision's ImageFolder. See `class_order` for the labels, and
+    `is_skipped` for what is left out.
+
+    Raises UserError for a class without an image, and for what cannot be read.
     """
-    from torchvision.datasets.folder import find_classes, make_dataset  # a second to import
+    classes, files, labels, skipped = class_order(folder), [], [], 0
+    visited: dict[tuple[int, int], Path] = {}
+    _visit(folder, visited)
+    for label, name in enumerate(classes):
+        found, others = _walk(folder / name, visited)
+        if not found:
+            raise UserError(f"{folder / name}: no {' or '.join(EXTENSIONS)} file in this class")
+        files += [os.path.relpath(path, folder) for path in sorted(found, key=os.path.split)]
+        labels += [label] * len(found)
+        skipped += others
+    skipped += sum(is_skipped(entry) for entry in os.listdir(folder))
+    split = from_files(folder, files, torch.tensor(labels), classes)
+    return dataclasses.replace(split, skipped=skipped)
 
-    classes, indices = find_classes(folder)
+
+def is_skipped(name: str) -> bool:
+    """Return whether a file or folder of that name belongs to a system, not to a data set."""
+    return name.startswith(".") or name.endswith("~") or name in SYSTEM_NAMES
+
+
+def class_order(folder: Path) -> tuple[str, ...]:
+    """Return the class folders in the order of the labels.
+
+    It is that of the lines of classes.txt, if that lies next to `folder`; else of the numbers, if
+    all names are numbers, so that folder 10 is class 10 of 0, 1, ... and not the third; else of the
+    sorted names.
+
+    Raises UserError if classes.txt does not list exactly the folders.
+    """
+    names = sorted(
+        entry.name for entry in os.scandir(folder) if entry.is_dir() and not is_skipped(entry.name)
+    )
+    listed = folder.parent / CLASS_NAMES
+    if listed.exists():
+        lines = tuple(read_lines(listed))
+        if wrong := sorted(set(lines) ^ set(names)):
+            where = "has no folder in" if wrong[0] in lines else "is not listed, but is a folder of"
+            raise UserError(f"{listed}: {wrong[0]!r} {where} {folder}")
+        return lines
+    if all(name.isascii() and name.isdecimal() for name in names):
+        names.sort(key=lambda name: (int(name), name))
+    return tuple(names)
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a list of classes; UserError for an empty line or one that comes twice."""
     try:
-        samples = make_dataset(folder, indices, EXTENSIONS)
-    except FileNotFoundError as error:
-        raise UserError(f"{folder}: {error}") from None
-    files = [os.path.relpath(path, folder) for path, _ in samples]
-    return from_files(folder, files, torch.tensor([label for _, label in samples]), tuple(classes))
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: no text file in UTF-8: {error}") from None
+    known: set[str] = set()
+    for number, line in enumerate(map(str.strip, lines), start=1):
+        if not line or line in known:
+            raise UserError(
+                f"{path}:{number}: {line!r}: choose one name, different from the others"
+            )
+        known.add(line)
+        yield line
+
+
+def _walk(folder: Path, visited: dict[tuple[int, int], Path]) -> tuple[list[str], int]:
+    """Return the images below a folder, links followed, and how many other entries it has.
+
+    Args:
+        folder: the folder.
+        visited: the folders that were read before, by device and inode.
+
+    Raises UserError for what cannot be read, or is no regular file but named as an image; and for a
+    folder that a link leads to a second time.
+    """
+    images, skipped, folders = [], 0, [folder]
+    while folders:
+        current = folders.pop()
+        try:
+            _visit(current, visited)
+            for entry in os.scandir(current):
+                if is_skipped(entry.name):
+                    skipped += 1
+                elif entry.is_dir():
+                    folders.append(Path(entry.path))
+                elif not entry.name.lower().endswith(EXTENSIONS):
+                    skipped += 1
+                elif not stat.S_ISREG(entry.stat().st_mode):
+                    raise UserError(f"{entry.path}: not a regular file")
+                else:
+                    images.append(entry.path)
+        except OSError as error:
+            raise UserError(f"{error.filename or current}: {error.strerror}") from None
+    return images, skipped
+
+
+def _visit(folder: Path, visited: dict[tuple[int, int], Path]) -> None:
+    status = folder.stat()
+    before = visited.setdefault((status.st_dev, status.st_ino), folder)
+    if before is not folder:
+        raise UserError(f"{folder}: the same folder as {before}; delete the link")
 
 
 def check_headers(splits: Mapping[str, ImageFiles]) -> None:
@@ -171,6 +279,31 @@ def check_headers(splits: Mapping[str, ImageFiles]) -> None:
 def _bad_headers(split: ImageFiles, start: int) -> list[str]:
     indices = range(start, min(start + CHUNK, len(split)))
     return [line for index in indices if (line := split.bad_header(index)) is not None]
+
+
+def summary(splits: Mapping[str, ImageFiles]) -> str:
+    """Return what was found, in a line: images by split, classes, and what was skipped."""
+    counts = ", ".join(f"{len(split)} {name}" for name, split in splits.items())
+    classes, skipped = splits["test"].classes, {split.folder: split for split in splits.values()}
+    others = sum(split.skipped for split in skipped.values())
+    rest = f"; {others} other files or folders skipped" if others else ""
+    return f"{counts} images of {len(classes)} classes{rest}"
+
+
+def check_counts(splits: Mapping[str, ImageFiles], counts: Mapping[str, tuple[str, int]]) -> None:
+    """Raise UserError unless every split has as many images as a scale asks for.
+
+    Args:
+        splits: by name.
+        counts: for each split, the place of the number, for the error, and the number.
+    """
+    for name, split in splits.items():
+        place, count = counts[name]
+        if count > len(split):
+            raise UserError(
+                f"{place}: {count}: choose at most {len(split)}, the {name} images of "
+                f"{split.folder}"
+            )
 
 
 def check_classes(splits: Mapping[str, ImageFiles], classes: int) -> None:

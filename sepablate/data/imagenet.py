@@ -1,7 +1,9 @@
 """ImageNet of ILSVRC 2012, or other images in its layout: 1,281,167 and 50,000 images.
 
-Put them into data/imagenet/train and data/imagenet/validation: either a folder for each class (its
-position among the sorted names is the label), or WebDataset shards (*.tar of KEY.jpg and KEY.cls).
+Put them into data/imagenet/train and data/imagenet/validation: either a folder for each class, or
+WebDataset shards (*.tar of KEY.jpg and KEY.cls). The label of a class folder is its position among
+the sorted names, or numbers if all names are numbers; or in data/imagenet/classes.txt if that list
+of the names is there.
 
 The official validation images give the numbers, as in the paper: they are the split `test`. The
 split `validation`, for curves and choices, is held out of the training images: 10,000 of them, or a
@@ -37,8 +39,7 @@ def fetch(folder: Path) -> None:
     """
     splits = load(folder)
     image_files.check_headers(splits)
-    counts = ", ".join(f"{len(split)} {name}" for name, split in splits.items())
-    print(f"ImageNet: {counts} images of {len(splits['test'].classes)} classes, headers checked")
+    print(f"ImageNet: {image_files.summary(splits)}; headers checked")
 
 
 def load(folder: Path) -> dict[str, ImageFiles]:
@@ -63,12 +64,11 @@ def images(folder: Path) -> ImageFiles:
 
     Raises UserError if it holds neither of the two, or both.
     """
-    entries = list(folder.iterdir()) if folder.is_dir() else []
+    entries = [path for path in _entries(folder) if not image_files.is_skipped(path.name)]
     shards = [entry for entry in entries if entry.suffix == ".tar"]
     classes = [entry for entry in entries if entry.is_dir()]
     if not shards and not classes:
-        missing = "neither class folders nor shards are in it" if entries else "missing"
-        raise UserError(f"{folder}: {missing}; {HOW_TO_GET}")
+        raise UserError(f"{folder}: {_what_is_missing(folder, entries)}")
     if shards and classes:
         raise UserError(
             f"{folder}: has shards ({shards[0].name}) and class folders ({classes[0].name}): "
@@ -76,6 +76,24 @@ def images(folder: Path) -> ImageFiles:
         )
     split = from_shards(folder) if shards else image_files.from_class_folders(folder)
     return split[torch.randperm(len(split), generator=torch.Generator().manual_seed(0))]
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir()) if folder.is_dir() else []
+    except OSError as error:
+        raise UserError(f"{folder}: {error.strerror}") from None
+
+
+def _what_is_missing(folder: Path, entries: list[Path]) -> str:
+    """Return what to do about a folder without class folders and shards."""
+    if any(path.name.lower().endswith(image_files.EXTENSIONS) for path in entries):
+        return "images lie in it directly; put those of each class into a folder of its own"
+    val = folder.with_name("val")
+    if not folder.exists() and folder.name == "validation" and val.is_dir():
+        return f"missing, but there is {val}: rename it, or link it (ln -s val validation)"
+    missing = "neither class folders nor shards are in it" if entries else "missing"
+    return f"{missing}; {HOW_TO_GET}"
 
 
 def digest(folder: Path) -> str:

@@ -40,8 +40,7 @@ def fetch(folder: Path) -> None:
     """Check the three lists, and the header of every image; UserError names the bad ones."""
     splits = load(folder)
     image_files.check_headers(splits)
-    counts = ", ".join(f"{len(split)} {name}" for name, split in splits.items())
-    print(f"labelled images: {counts}, {len(splits['train'].classes)} classes, headers checked")
+    print(f"labelled images: {image_files.summary(splits)}; headers checked")
 
 
 def load(folder: Path) -> dict[str, ImageFiles]:
@@ -70,7 +69,7 @@ def _rows(path: Path, seen: dict[str, str]) -> Iterator[Row]:
         raise UserError(f"{path}: missing; it lists images and their labels")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
+            reader = csv.reader(file, strict=True)  # an unclosed quote is an error
             if (header := next(reader, [])) != HEADER:
                 raise UserError(f"{path}:1: {header!r}: the columns must be {HEADER}")
             for row in filter(None, reader):
@@ -82,6 +81,8 @@ def _rows(path: Path, seen: dict[str, str]) -> Iterator[Row]:
 def _check_row(row: list[str], line: str, root: Path, seen: dict[str, str]) -> Row:
     if len(row) != len(HEADER):
         raise UserError(f"{line}: {len(row)} fields: must be {len(HEADER)}, {HEADER}")
+    if any("\n" in field or "\r" in field for field in row):
+        raise UserError(f"{line}: a field goes over several lines; is a quote not closed?")
     image, labels = row[0], [label.strip() for label in row[1].split(SEPARATOR) if label.strip()]
     path = PurePosixPath(image)
     if path.is_absolute() or ".." in path.parts:
@@ -100,15 +101,11 @@ def _classes(root: Path, train: list[Row]) -> tuple[str, ...]:
     chosen = root / "classes.txt"
     if not chosen.exists():
         return tuple(sorted({label for _, _, labels in train for label in labels}))
-    lines = [line.strip() for line in chosen.read_text(encoding="utf-8-sig").splitlines()]
-    known: set[str] = set()
+    lines = tuple(image_files.read_lines(chosen))
     for number, line in enumerate(lines, start=1):
-        if not line or SEPARATOR in line or line in known:
-            raise UserError(
-                f"{chosen}:{number}: {line!r}: choose one label, different from the others"
-            )
-        known.add(line)
-    return tuple(lines)
+        if SEPARATOR in line:
+            raise UserError(f"{chosen}:{number}: {line!r}: choose a label without {SEPARATOR!r}")
+    return lines
 
 
 def _split(root: Path, rows: list[Row], classes: tuple[str, ...]) -> ImageFiles:

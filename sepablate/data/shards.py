@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import torch
 
-from sepablate.data.image_files import EXTENSIONS, ImageFiles
+from sepablate.data.image_files import EXTENSIONS, ImageFiles, is_skipped
 from sepablate.errors import UserError
 
 LABEL = ".cls"
@@ -25,7 +25,10 @@ def from_shards(folder: Path) -> ImageFiles:
 
     Raises UserError for a damaged shard, an image without label, or a label that is no number.
     """
-    shards = sorted(folder.glob("*.tar"))
+    shards = sorted(path for path in folder.glob("*.tar") if not is_skipped(path.name))
+    for shard in shards:
+        if not shard.is_file():
+            raise UserError(f"{shard}: not a regular file")
     with ThreadPoolExecutor() as pool:  # one seek for each image
         indices = list(pool.map(_index, shards))
     files = [
@@ -65,7 +68,10 @@ def _index(shard: Path) -> list[Member]:
     except tarfile.TarError as error:
         raise UserError(f"{shard}: no whole, uncompressed tar file: {error}") from None
     if odd := sorted(images.keys() ^ labels.keys()):
-        raise UserError(f"{shard}: {odd[0]!r} needs an image and a {LABEL} file")
+        advice = (
+            "" if labels else "; unpack tar files of one class each into a folder for each class"
+        )
+        raise UserError(f"{shard}: {odd[0]!r} needs an image and a {LABEL} file{advice}")
     return [(*images[key], labels[key]) for key in sorted(images)]
 
 

@@ -71,7 +71,7 @@ def seed_jobs(variant: str, scale: str, trial_scores: TrialScores) -> list[Job]:
 def check(variant: str, scale: str) -> None:
     """Raise UserError for what is unknown, out of range or confounded, before any training."""
     run = _resolve(variant, scale)
-    data.check_classes(run.dataset, run.classes)
+    data.check_files(run.dataset, run.classes, run.image_counts)
     confounds.check(variant, lambda name: _resolve(name, scale).config)
 
 

@@ -1,6 +1,7 @@
 """Convert weights to and from timm's networks: a renaming of the state dict's keys.
 
-xception: timm's `legacy_xception` (whose BN has epsilon 1e-5).
+xception: timm's `legacy_xception` (whose BN has epsilon 1e-5), and the files that it came from, of
+  Cadene's pretrained-models, with `last_linear` for `fc` and two-dimensional pointwise weights.
 inception_v3: timm's and torchvision's `inception_v3`, which share their names.
 mobilenet_v1: timm's `mobilenetv1_100` (whose BN has epsilon 1e-5, and whose activation is ReLU6).
 
@@ -25,14 +26,22 @@ def from_timm(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises UserError for an unknown network, or for names that are not exactly that network's.
     """
     names = {theirs: ours for ours, theirs in _names(name).items()}
-    return _renamed(
-        {key: value for key, value in state.items() if not key.startswith("AuxLogits.")}, names
-    )
+    tensors = {
+        key.replace("last_linear.", "fc."): _four_dimensional(key, value)
+        for key, value in state.items()
+        if not key.startswith("AuxLogits.")
+    }
+    return _renamed(tensors, names)
 
 
 def to_timm(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Invert `from_timm`. The result loads strictly into a network without an auxiliary tower."""
     return _renamed(state, _names(name))
+
+
+def _four_dimensional(key: str, value: Tensor) -> Tensor:
+    """Return a pointwise weight (outputs, inputs) as (outputs, inputs, 1, 1), others unchanged."""
+    return value[..., None, None] if "pointwise" in key and value.ndim == 2 else value
 
 
 def _renamed(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:

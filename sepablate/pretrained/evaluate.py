@@ -37,6 +37,7 @@ from sepablate.paper import mobilenets, xception
 from sepablate.training.file_batches import plain_batches
 
 TOP = (1, 5)
+LFS_POINTER = b"version https://git-lfs"
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,9 @@ def load(name: str, path: Path | None) -> nn.Module:
         url = config.url or f"https://huggingface.co/{config.hf_hub_id}"
         problem = "missing" if path is None else f"{path}: there is no such file"
         raise UserError(f"--weights: {problem}; download timm's weights, for example from {url}")
+    with path.open("rb") as file:
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise UserError(f"{path}: a pointer of Git LFS, not the weights; run `git lfs pull`")
     try:
         state = load_state_dict(str(path), device="cpu", weights_only=True)
     except Exception as error:  # for a file that is no checkpoint the readers raise nearly anything

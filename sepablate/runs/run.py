@@ -13,6 +13,7 @@ from sepablate.errors import UserError
 from sepablate.models.complexity import Cost, breakdown_of, match_width
 from sepablate.runs.source_hash import source_digest
 from sepablate.scales import Recipe, Scale
+from sepablate.store import layout
 from sepablate.store.run_key import run_key
 from sepablate.study import Variant
 
@@ -72,6 +73,16 @@ class Run:
     def classes(self) -> int:
         """Return the number of the network's classes."""
         return int(self.options["classes"])
+
+    @property
+    def image_counts(self) -> dict[str, tuple[str, int]]:
+        """Return, for each split, where params.yaml has its number of images, and the number."""
+        place, scale = f"{layout.PARAMS}: scales.{self.scale_name}", self.scale
+        return {
+            "train": (f"{place}.images", scale.images),
+            "validation": (f"{place}.validation_images", scale.validation_images),
+            "test": (f"{place}.test_images", scale.test_images),
+        }
 
     @property
     def in_channels(self) -> int:

@@ -47,11 +47,6 @@ class FileBatches:
 
     def __init__(self, split: ImageFiles, run: Run, world: World = SINGLE) -> None:
         scale = run.scale
-        if len(split) < scale.images:
-            raise UserError(
-                f"scale {run.scale_name!r}: images: {scale.images}: choose at most the "
-                f"{len(split)} training images of {split.folder}"
-            )
         if scale.batch_size % world.size:
             raise UserError(
                 f"scale {run.scale_name!r}: batch_size: {scale.batch_size}: choose a multiple of "

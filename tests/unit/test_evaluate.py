@@ -61,8 +61,14 @@ def timms(name: str, data: Path) -> tuple[nn.Module, torch.Tensor, torch.Tensor]
 
 
 def save_old(network: nn.Module, path: Path) -> None:
-    """As years ago: no count of batches, wrapped, of several GPUs, with an auxiliary tower."""
+    """As years ago: no count of batches, wrapped, of several GPUs, with an auxiliary tower.
+
+    Xception's as in Cadene's files: another name for the last layer, pointwise weights as matrices.
+    """
     state = {f"module.{key}": value for key, value in network.state_dict().items()}
+    if isinstance(network, timm.models.Xception):
+        state = {key.replace(".fc.", ".last_linear."): value for key, value in state.items()}
+        state = {k: v.flatten(1) if "pointwise" in k else v for k, v in state.items()}
     state = {key: value for key, value in state.items() if not key.endswith("batches_tracked")}
     if isinstance(network, timm.models.InceptionV3):
         state["module.AuxLogits.conv0.bn.running_var"] = torch.ones(128)
@@ -109,12 +115,14 @@ def test_what_is_no_checkpoint_is_refused_and_never_run(tmp_path: Path) -> None:
     torch.save(timm.create_model("mobilenetv1_100").state_dict(), tmp_path / "other.pth")
     torch.save([torch.ones(3)], tmp_path / "list.pth")
     (tmp_path / "text.pth").write_text("<html>")
+    (tmp_path / "lfs.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid x\n")
     (tmp_path / "text.safetensors").write_text("<html>")
     (tmp_path / "empty.pth").touch()
     narrow = timm.create_model("legacy_xception").state_dict()
     torch.save({**narrow, "bn4.weight": torch.ones(7)}, tmp_path / "shapes.pth")
     fits = "not the weights of legacy_xception: "
     reasons = {
+        "lfs.safetensors": "a pointer of Git LFS, not the weights; run `git lfs pull`",
         "other.pth": fits + "unknown or missing names",
         "shapes.pth": fits + ".*size mismatch",
     }

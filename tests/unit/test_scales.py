@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ BAD: list[tuple[str, str, object, str]] = [
     ("smoke", "multi_label_dataset", "jft", "garment_scenes"),
     ("imagenet", "learning_rate", -0.1, "-0.1: choose a finite number, more than 0"),
     ("imagenet", "learning_rate", float("inf"), "finite"),
-    ("imagenet", "learning_rate", "1e-3", "a finite number"),
+    ("imagenet", "learning_rate", "fast", "a finite number"),
     ("imagenet", "dropout", 1.5, "at least 0 and less than 1"),
     ("imagenet", "dropout", 1.0, "less than 1"),
     ("imagenet", "flip", 1, "true or false"),
@@ -103,6 +104,62 @@ def test_bad_values(tmp_path: Path, part: str, key: str, value: object, hint: st
         scales.load("smoke", path)
     assert hint in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["1e-5", "1E-5", "1.0e-5", "0.00001", "10e-6"])
+def test_a_number_with_an_exponent_is_a_number(tmp_path: Path, text: str) -> None:
+    path = written(tmp_path, "imagenet", "learning_rate", 0.5)
+    path.write_text(path.read_text().replace("learning_rate: 0.5", f"learning_rate: {text}"))
+    assert scales.load("smoke", path)[1]["imagenet"].learning_rate == 1e-5
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "scale: !!timestamp x",
+        "scale: !!bool x",
+        "scale: !!int",
+        "scale: " + "[" * 5000,
+        "scale: &a [*a, *a]\nscales: *a",
+        "scale: !!python/object:os.system x",
+        "? [a]\n: 1",
+    ],
+)
+def test_yaml_that_no_person_meant_ends_in_one_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"params\.yaml") as error:
+        scales.load("smoke", path)
+    assert "\n" not in str(error.value)
+
+
+def test_only_a_regular_file_of_bounded_size_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    os.mkfifo(path)
+    for _ in range(2):
+        with pytest.raises(UserError, match="choose a regular file of at most 1,000,000 bytes"):
+            scales.load("smoke", path)
+        path.unlink()
+        path.write_text("x: 1\n" * 200_001)
+
+
+def test_references_between_aliases_are_harmless(tmp_path: Path) -> None:
+    """A thousand million of them, if they were expanded."""
+    path = written(tmp_path, "smoke", "seeds", [0])
+    lists = ["a0: &a0 [1]"] + [
+        f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 10)
+    ]
+    path.write_text("\n".join(lists) + "\n" + path.read_text().replace("- 0", "- *a9"))
+    with pytest.raises(UserError, match=r"seeds\.0: .*choose a whole number"):
+        scales.load("smoke", path)
+
+
+def test_an_edit_to_a_recipe_reaches_that_recipe_only() -> None:
+    """As `dvc exp run -S` does it, which expands anchors and merge keys."""
+    text = (ROOT / "params.yaml").read_text()
+    assert "<<" not in text
+    assert "&" not in text
+    assert len({id(recipe) for recipe in RECIPES.values()}) == len(RECIPES)
 
 
 def test_a_number_too_long_to_print_is_refused_in_one_line() -> None:
