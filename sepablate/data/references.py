@@ -38,6 +38,7 @@ FASHION_MNIST = (
 _FAST = "WeihaoZhuang/cifar10-100-fast-training, 70 epochs"
 _KUANGLIU = "kuangliu/pytorch-cifar"
 _HUYVNPHAN = "huyvnphan/PyTorch_CIFAR10"
+_DYFCALID = "dyfcalid/DeepLearning-CNN-Models, 100 epochs"
 CIFAR10 = (
     Reference("MobileNet", 0.9225, _FAST, "same"),
     Reference("InceptionV3", 0.9555, _FAST, "same"),
@@ -48,5 +49,7 @@ CIFAR10 = (
     Reference("DenseNet121", 0.9504, _KUANGLIU, "other"),
     Reference("inception_v3", 0.9374, _HUYVNPHAN, "same"),
     Reference("googlenet", 0.9285, _HUYVNPHAN, "same"),
+    Reference("Xception, simplified, 1.36 M parameters", 0.9456, _DYFCALID, "same"),
+    Reference("InceptionV3, simplified, 1.17 M parameters", 0.9420, _DYFCALID, "same"),
     Reference("resnet20, 0.27 M parameters", 0.9260, "chenyaofo/pytorch-cifar-models", "other"),
 )
