@@ -43,7 +43,7 @@ def test_splits_are_the_published_data(cifar_folder: Path) -> None:
 
 
 def test_the_real_files_go_through_sheets_and_pickles(cifar_folder: Path) -> None:
-    content = (cifar_folder / "cifar-10" / TEST).read_bytes()
+    content = (cifar_folder / "cifar-10" / TEST).read_bytes()[: 500 * 3073]
     records = np.frombuffer(content, np.uint8).reshape(-1, 3073)
     labels, images = records[:, 0].tolist(), np.ascontiguousarray(records[:, 1:])
     assert cifar10_forms.from_pickle(python2_pickle(labels, images)) == content

@@ -107,7 +107,7 @@ def test_a_malicious_pickle_runs_nothing(
     source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, archived: bool
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    content = pickle.dumps({b"labels": [1], b"data": Malicious()}, 2)
+    content = pickle.dumps({"labels": [1], "data": Malicious()}, 2)
     if archived:
         pack(
             tmp_path / "user/cifar-10-python.tar.gz", {"cifar-10-batches-py/data_batch_1": content}
