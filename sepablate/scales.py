@@ -7,7 +7,7 @@ import json
 import re
 import stat
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import yaml
 from pydantic import (
@@ -29,7 +29,7 @@ from sepablate.validation import parse
 LARGEST = 1_000_000  # bytes of a params.yaml
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")  # safe in a path and on a command line
 
-Dataset = Literal["fashion_mnist", "imagenet"]
+Dataset = Literal["cifar10", "fashion_mnist", "imagenet"]
 MultiLabelDataset = Literal["garment_scenes", "labelled_images"]
 Precision = Literal["auto", "fp32", "bf16"]
 Kernels = Literal["auto", "fused", "torch"]
@@ -38,6 +38,7 @@ CountOrZero = Annotated[int, Field(ge=0, le=1_000_000_000)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 FractionOrZero = Annotated[float, Field(ge=0, le=1)]
 Width = Annotated[float, Field(gt=0, le=16)]
+Shift = Annotated[int, Field(ge=0, le=28)]
 
 
 def _tuple(value: object) -> object:
@@ -84,7 +85,7 @@ class Recipe:
     """Added to the variance in batch norm."""
     norm_momentum: Fraction
     """Weight of a new batch in the running statistics of batch norm."""
-    shift: Annotated[int, Field(ge=0, le=28)]
+    shift: Shift
     """Largest random shift of an image, in pixels."""
     flip: bool
     """Mirror half of the images."""
@@ -136,6 +137,8 @@ class Scale:
     """Processes that read images from disk, for each accelerator."""
     kernels: Kernels = "auto"
     """Layers in training: PyTorch's or fused ones; auto: fused where a check finds them fast."""
+    shift: Shift | None = None
+    """Largest random shift of an image of `dataset`, in pixels; null for the recipe's."""
 
     @property
     def steps(self) -> int:
@@ -155,10 +158,18 @@ class Params:
     """Scales by name."""
 
 
-IN_MEMORY_LIMITS = {  # of the data sets made of Fashion-MNIST
-    "images": 50_000,
-    "validation_images": 10_000,
-    "test_images": 10_000,
+class _InMemory(NamedTuple):
+    """The size of a data set's images, and how many of each split it has."""
+
+    image_size: int
+    images: int
+    validation_images: int
+    test_images: int
+
+
+IN_MEMORY = {
+    "cifar10": _InMemory(32, 45_000, 5_000, 10_000),
+    "fashion_mnist": _InMemory(28, 50_000, 10_000, 10_000),
 }
 
 
@@ -213,10 +224,13 @@ def _check_together(scale: Scale, place: str) -> None:
             f"{place}.micro_batch: {scale.micro_batch}: choose a divisor of batch_size "
             f"({scale.batch_size})"
         )
-    if scale.dataset == "fashion_mnist":
-        if scale.image_size != 28:
-            raise UserError(f"{place}.image_size: {scale.image_size}: choose 28 for fashion_mnist")
-        for key, limit in IN_MEMORY_LIMITS.items():
+    if scale.dataset in IN_MEMORY:
+        size, *counts = IN_MEMORY[scale.dataset]
+        if scale.image_size != size:
+            raise UserError(
+                f"{place}.image_size: {scale.image_size}: choose {size} for {scale.dataset}"
+            )
+        for key, limit in zip(_InMemory._fields[1:], counts, strict=True):
             if getattr(scale, key) > limit:
                 raise UserError(f"{place}.{key}: {getattr(scale, key)}: choose at most {limit}")
 

@@ -72,6 +72,8 @@ def _choices(schema: Schema) -> str:
     """Describe the values that a schema accepts."""
     if "enum" in schema:
         return ", ".join(map(str, schema["enum"]))
+    if "anyOf" in schema:
+        return ", or ".join(map(_choices, schema["anyOf"]))
     kind = schema["type"]
     if kind == "array":
         return f"a list of one or more, each {_choices(schema['items'])}"
@@ -84,5 +86,6 @@ def _choices(schema: Schema) -> str:
         "number": "a finite number" if unbounded else "a number",
         "boolean": "true or false",
         "string": "text",
+        "null": "null",
     }
     return ", ".join([nouns[kind], *filter(None, [" and ".join(bounds)])])

@@ -1,5 +1,6 @@
 """The command line. A command imports what it needs when it runs: torch only where it computes."""
 
+import json
 import sys
 from typing import Annotated
 
@@ -14,6 +15,7 @@ from sepablate.cli.options import MlflowOption, ScaleOption, positive, resolve_s
 from sepablate.cli.train import train
 from sepablate.errors import UserError
 from sepablate.store import layout
+from sepablate.store.files import write_atomically
 
 app = typer.Typer(
     help="Re-run the ablations of the Xception paper and say whether its claims hold.",
@@ -31,13 +33,25 @@ def command_names() -> list[str]:
 
 
 @app.command()
-def fetch(scale: ScaleOption = None) -> None:
-    """Download the data set from the first source that has it, and verify it."""
+def fetch(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[DATASET]...", help="The scale's single-label one by default."),
+    ] = None,
+    scale: ScaleOption = None,
+) -> None:
+    """Download data sets, each from the first source that has it, and verify them."""
     from sepablate import data, scales
 
-    loaded, _ = scales.load(resolve_scale(scale))
-    for name in dict.fromkeys(("fashion_mnist", loaded.dataset)):  # the pipeline tracks the first
-        data.dataset(name).fetch(layout.DATA)
+    if names:
+        for name in names:
+            data.dataset(name).fetch(layout.DATA)
+        return
+    chosen = resolve_scale(scale)
+    name = scales.load(chosen)[0].dataset
+    data.dataset(name).fetch(layout.DATA)
+    content = {"dataset": name, "digest": data.digest(name)}
+    write_atomically(layout.fetched(chosen), json.dumps(content) + "\n")
 
 
 app.command()(train)

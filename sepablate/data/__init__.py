@@ -8,8 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from sepablate.data import fashion_mnist, garment_scenes, image_files, imagenet, labelled_images
+from sepablate.data import (
+    cifar10,
+    fashion_mnist,
+    garment_scenes,
+    image_files,
+    imagenet,
+    labelled_images,
+)
 from sepablate.data.image_files import ImageFiles
+from sepablate.data.references import Reference
 from sepablate.data.split import Split
 from sepablate.errors import UserError
 from sepablate.store import layout
@@ -34,6 +42,10 @@ class DataSet(Protocol):
     def SOURCES(self) -> tuple[str, ...]:
         """The files below the package's folder that decide what `load` returns."""
 
+    @property
+    def REFERENCES(self) -> tuple[Reference, ...]:
+        """Published accuracies on the data set."""
+
     def fetch(self, folder: Path, /) -> None:
         """Make the data exist below `folder` and verify it; UserError says what to do if not."""
 
@@ -45,6 +57,7 @@ class DataSet(Protocol):
 
 
 DATASETS: dict[str, DataSet] = {
+    "cifar10": cifar10,
     "fashion_mnist": fashion_mnist,
     "garment_scenes": garment_scenes,
     "imagenet": imagenet,

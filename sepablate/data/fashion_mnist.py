@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from sepablate.data import download, references
 from sepablate.data.download import Source, verified
-from sepablate.data.download import fetch as fetch_source
 from sepablate.data.split import TensorSplit
 
 CLASSES = 10
@@ -20,10 +20,13 @@ CHANNELS = 1
 IMAGE_SIZE = 28
 # The files that decide the numbers, below the package's folder
 SOURCES = ("data/fashion_mnist.py", "data/split.py")
+REFERENCES = references.FASHION_MNIST
 TRAINING_POOL = 50_000
 
+DEBIAN_PACKAGE, DEBIAN_FOLDER = "dataset-fashion-mnist", "/usr/share/datasets/fashion-mnist"
 SOURCE = Source(
     name="Fashion-MNIST",
+    command="sepablate fetch fashion_mnist",
     expected={
         f"{name}-ubyte": digest
         for name, digest in {
@@ -33,9 +36,13 @@ SOURCE = Source(
             "t10k-labels-idx1": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
         }.items()
     },
-    site="http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
-    debian_package="dataset-fashion-mnist",
-    debian_folder="/usr/share/datasets/fashion-mnist",
+    unpack=download.gunzip_each,
+    forms="{name}.gz",
+    origins=(
+        download.debian_folder(DEBIAN_FOLDER),
+        download.site("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"),
+        download.debian_archive(DEBIAN_PACKAGE, DEBIAN_FOLDER),
+    ),
 )
 DIGEST = hashlib.sha256("".join(SOURCE.expected.values()).encode()).hexdigest()[:16]
 
@@ -47,7 +54,7 @@ def digest(_: Path) -> str:
 
 def fetch(folder: Path) -> None:
     """Fetch and verify the four files into `folder`/fashion-mnist."""
-    fetch_source(SOURCE, folder / "fashion-mnist")
+    download.fetch(SOURCE, folder / "fashion-mnist")
 
 
 def load(folder: Path) -> dict[str, TensorSplit]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from sepablate.data import fashion_mnist
+from sepablate.data.references import Reference
 from sepablate.data.split import TensorSplit
 from sepablate.rng import generator
 
@@ -22,6 +23,7 @@ CLASSES = 2 * GARMENTS
 CHANNELS = 1
 IMAGE_SIZE = 28
 SOURCES = (*fashion_mnist.SOURCES, "data/garment_scenes.py")
+REFERENCES: tuple[Reference, ...] = ()
 CELLS, CELL = 4, 14
 
 fetch = fashion_mnist.fetch

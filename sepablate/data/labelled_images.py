@@ -23,12 +23,14 @@ import torch
 
 from sepablate.data import image_files
 from sepablate.data.image_files import ImageFiles
+from sepablate.data.references import Reference
 from sepablate.errors import UserError
 
 CLASSES = None
 CHANNELS = 3
 IMAGE_SIZE = None
 SOURCES = ("data/labelled_images.py", "data/image_files.py")
+REFERENCES: tuple[Reference, ...] = ()
 SPLITS = ("train", "validation", "test")
 HEADER = ["image", "labels"]
 SEPARATOR = ";"

@@ -33,7 +33,12 @@ class Batches(Protocol):
 
 @dataclass(frozen=True)
 class TensorSplit:
-    """A split in memory. images: (N, H, W) uint8; labels: as in `Split`."""
+    """A split in memory.
+
+    Args:
+        images: uint8, (N, H, W) in grey or (N, H, W, 3) in colour.
+        labels: as in `Split`.
+    """
 
     images: Tensor
     labels: Tensor

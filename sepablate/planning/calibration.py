@@ -156,7 +156,9 @@ def _load_or_draw(run: Run) -> Mapping[str, Split]:
     try:
         return data.dataset(run.dataset).load(layout.DATA)
     except UserError:
-        images = torch.randint(256, (NOISE_IMAGES, 28, 28), dtype=torch.uint8)
+        source = data.dataset(run.dataset)
+        size, channels = source.IMAGE_SIZE or 28, () if source.CHANNELS == 1 else (source.CHANNELS,)
+        images = torch.randint(256, (NOISE_IMAGES, size, size, *channels), dtype=torch.uint8)
         classes = (run.options["classes"],) if run.task == "multi_label" else ()
         labels = torch.randint(2 if classes else 10, (NOISE_IMAGES, *classes))
         return dict.fromkeys(("train", "test"), TensorSplit(images, labels))

@@ -32,6 +32,11 @@ def run_folder(key: str) -> Path:
     return RUN_FOLDERS / key
 
 
+def fetched(scale: str) -> Path:
+    """Return the file that names the data set that was fetched for a scale, with its digest."""
+    return DATA / f"{scale}.json"
+
+
 def scale_folder(scale: str) -> Path:
     """Return the folder of a scale's results."""
     return RESULTS / scale

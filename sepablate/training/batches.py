@@ -50,11 +50,16 @@ def eval_batch_size(device: str) -> int:
 
 
 def scale_images(images: Tensor, run: Run) -> Tensor:
-    """Return (N, H, W) bytes as (N, C, H', W') floats in [-1, 1], x / 127.5 - 1 as in the paper.
+    """Return bytes as (N, C, H', W') floats in [-1, 1], x / 127.5 - 1 as in the paper.
 
     Enlarged bilinearly to the run's image size, grey repeated to its channels, if they differ.
+
+    Args:
+        images: as in `TensorSplit`; of colour, the result is in the memory format channels_last.
+        run: has the image size and the channels of the result.
     """
-    scaled = images.unsqueeze(1).float().div_(127.5).sub_(1)
+    planes = images.unsqueeze(1) if images.dim() == 3 else images.permute(0, 3, 1, 2)
+    scaled = planes.float().div_(127.5).sub_(1)
     if run.image_size != scaled.shape[-1]:
         scaled = interpolate(scaled, size=(run.image_size,) * 2, mode="bilinear")
     return scaled.expand(-1, run.in_channels, -1, -1)
@@ -72,10 +77,10 @@ class TensorBatches:
         self.run, self.part = run, world.part(run.scale.batch_size)
         self.device = torch.device(device)
         self.labels = split.labels.to(device)
-        margin = run.recipe.shift
-        images = torch.nn.functional.pad(split.images, (margin,) * 4)  # black, as the border
+        margins = (0, 0) * (split.images.dim() - 3) + (run.recipe.shift,) * 4
+        images = torch.nn.functional.pad(split.images, margins)  # black, as the border
         self.images = images.to(device)
-        self.pixels = torch.arange(split.images.shape[-1], device=device)
+        self.pixels = torch.arange(split.images.shape[2], device=device)
         self.per_epoch = len(split.labels) // run.scale.batch_size
         self._epoch, self._order = -1, torch.empty(0)
 

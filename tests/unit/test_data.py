@@ -1,5 +1,6 @@
 """The data set: from each source, verified, whole or absent; one clear line when it is wrong."""
 
+import dataclasses
 import gzip
 import shutil
 from pathlib import Path
@@ -20,13 +21,13 @@ NAMES = list(fashion_mnist.SOURCE.expected)
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Source:
     """Fashion-MNIST without any source in reach but the user's own files."""
     monkeypatch.setattr(download.shutil, "which", lambda name: None)
-    return Source(
-        "Fashion-MNIST",
-        fashion_mnist.SOURCE.expected,
-        site="http://127.0.0.1:9",
-        debian_package="none",
-        debian_folder=str(tmp_path / "no-such-folder"),
+    folder = str(tmp_path / "installed")
+    origins = (
+        download.debian_folder(folder),
+        download.site("http://127.0.0.1:9"),
+        download.debian_archive("none", folder),
     )
+    return dataclasses.replace(fashion_mnist.SOURCE, origins=origins)
 
 
 def put(data_folder: Path, folder: Path, name: str, packed: bool, cut: int | None = None) -> Path:
@@ -72,9 +73,8 @@ def test_the_user_s_own_files_come_first(
 
 
 def test_debian_s_installed_package(offline: Source, data_folder: Path, tmp_path: Path) -> None:
-    installed = Path(offline.debian_folder)
     for name in NAMES:
-        put(data_folder, installed, name, packed=True)
+        put(data_folder, tmp_path / "installed", name, packed=True)
     download.fetch(offline, tmp_path / "out", say=lambda line: None)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(NAMES)
 
@@ -83,7 +83,7 @@ def test_a_wrong_package_falls_through_to_an_error(
     offline: Source, data_folder: Path, tmp_path: Path
 ) -> None:
     for name in NAMES:
-        put(data_folder, Path(offline.debian_folder), name, packed=True, cut=5000)
+        put(data_folder, tmp_path / "installed", name, packed=True, cut=5000)
     with pytest.raises(ValueError, match="5000 bytes decompressed"):
         download.fetch(offline, tmp_path / "out", say=lambda line: None)
     assert not (tmp_path / "out").exists()

@@ -178,7 +178,7 @@ def test_batch_norm_is_accurate_far_from_zero(
 @needs_kernels
 @pytest.mark.parametrize("stride", [1, 2])
 def test_convolution(kernels: ModuleType, stride: int) -> None:
-    for inputs, outputs, size in ((91, 7, (9, 7)), (8, 16, (3, 4)), (3, 1, (1, 1))):
+    for inputs, outputs, size in ((91, 7, (9, 7)), (8, 16, (3, 4)), (3, 4, (5, 4)), (3, 1, (1, 1))):
         assert_equal(
             lambda x, weight: kernels.convolution(x, weight, stride, 0, 0),
             lambda x, weight: functional.conv2d(x, weight, stride=stride),

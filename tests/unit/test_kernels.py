@@ -132,6 +132,7 @@ def fresh(channels: int) -> tuple[Tensor, Tensor]:
         (91, 91, (1, 1), 1, (0, 0)),
         (8, 16, (1, 1), 2, (0, 0)),
         (1, 4, (3, 3), 1, (1, 1)),
+        (3, 4, (3, 3), 1, (1, 1)),
         (3, 8, (3, 3), 2, (0, 0)),
         (4, 8, (1, 7), 1, (0, 3)),
         (4, 8, (7, 1), 1, (3, 0)),
@@ -167,17 +168,19 @@ def test_convolution(
         ("mobilenet_v1", {"separable": False, "activation": "relu6"}),
     ],
 )
+@pytest.mark.parametrize("in_channels", [1, 3])
 def test_a_network_trains_no_worse_with_the_kernels_than_with_pytorch(
-    model: str, options: dict[str, Any]
+    model: str, options: dict[str, Any], in_channels: int
 ) -> None:
     """fp32 is the reference; a deep network in bf16 is far from it, whichever kernels compute."""
     padding = {} if model == "mobilenet_v1" else {"padding": "same"}
-    exact = models.build(model, **SMALL, **padding, **options).train()
+    small = SMALL | {"in_channels": in_channels}
+    exact = models.build(model, **small, **padding, **options).train()
     init_weights(exact, 0)
     exact = exact.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     torched, fused = copy.deepcopy(exact), apply_fused_kernels(copy.deepcopy(exact))
     assert list(fused.state_dict()) == list(exact.state_dict())
-    images = random(16, 1, 14, 14).to(memory_format=torch.channels_last)
+    images = random(16, in_channels, 14, 14).to(memory_format=torch.channels_last)
     truth = step(exact, images, bf16=False)
     pytorch_bf16, fused_bf16 = step(torched, images, bf16=True), step(fused, images, bf16=True)
     for theirs, ours, true in zip(pytorch_bf16, fused_bf16, truth, strict=True):

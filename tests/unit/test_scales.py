@@ -76,6 +76,8 @@ BAD: list[tuple[str, str, object, str]] = [
     ("smoke", "padding", "reflect", "same, valid"),
     ("smoke", "precision", "fp16", "auto, fp32, bf16"),
     ("smoke", "dataset", "cifar", "fashion_mnist"),
+    ("smoke", "shift", 29, "choose a whole number, at least 0 and at most 28, or null"),
+    ("smoke", "shift", True, "or null"),
     ("smoke", "stem_stride", 3, "at least 1 and at most 2"),
     ("smoke", "stem_stride", True, "at least 1 and at most 2"),
     ("smoke", "widht", 1, "width"),
@@ -160,6 +162,33 @@ def test_an_edit_to_a_recipe_reaches_that_recipe_only() -> None:
     assert "<<" not in text
     assert "&" not in text
     assert len({id(recipe) for recipe in RECIPES.values()}) == len(RECIPES)
+
+
+CIFAR = {"dataset": "cifar10", "image_size": 32, "shift": 4}
+
+
+@pytest.mark.parametrize(
+    ("changes", "hint"),
+    [
+        ({"image_size": 28}, "image_size: 28: choose 32 for cifar10"),
+        ({"images": 45_001}, "images: 45001: choose at most 45000"),
+        ({"validation_images": 5_001}, "validation_images: 5001: choose at most 5000"),
+        ({"test_images": 10_001}, "test_images: 10001: choose at most 10000"),
+        ({"dataset": "fashion_mnist"}, "image_size: 32: choose 28 for fashion_mnist"),
+        ({"dataset": "fashion_mnist", "image_size": 28, "images": 50_001}, "at most 50000"),
+    ],
+)
+def test_the_limits_of_a_data_set(tmp_path: Path, changes: dict[str, object], hint: str) -> None:
+    for scale in (CIFAR, CIFAR | {"shift": None}, CIFAR | {"images": 45_000}):
+        params = {**PARAMS, "scales": {"smoke": PARAMS["scales"]["smoke"] | scale}}
+        path = tmp_path / "params.yaml"
+        path.write_text(yaml.safe_dump(params))
+        assert scales.load("smoke", path)[0].shift == scale["shift"]
+        params["scales"]["smoke"] |= changes
+        path.write_text(yaml.safe_dump(params))
+        with pytest.raises(UserError) as error:
+            scales.load("smoke", path)
+        assert str(error.value).endswith(hint)
 
 
 def test_a_number_too_long_to_print_is_refused_in_one_line() -> None:
