@@ -6,7 +6,7 @@ BENCH_STAMP := $(BENCH)/.installed
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro repro-all test check lint schema ui lock torture bench
+.PHONY: help env git repro repro-all test check lint schema ui lock torture bench
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,10 +22,14 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(VENV)/bin/pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-repro: $(STAMP) ## Train and report the paper's three ablations (dvc repro)
+# Before 6 GB are installed: DVC needs a repository, which a downloaded archive is not.
+git:
+	@git rev-parse --git-dir > /dev/null 2>&1 || { echo "sepablate: not a git repository; get the project by git clone" >&2; exit 2; }
+
+repro: git $(STAMP) ## Train and report the paper's three ablations (dvc repro)
 	dvc repro
 
-repro-all: $(STAMP) ## The same, and the controls (dvc repro --all-pipelines)
+repro-all: git $(STAMP) ## The same, and the controls (dvc repro --all-pipelines)
 	dvc repro --all-pipelines
 
 test: lint ## Check and test everything (under 10 minutes on two cores)

@@ -29,7 +29,7 @@ def trained(studies: Mapping[str, Study], configs: Mapping[str, Config]) -> str:
     first = next(iter(configs.values()))
     alike = len(kinds) == 1
     parts = [
-        f"{len(configs)} networks were trained from scratch, each {len(first['seeds'])} times "
+        f"{len(configs)} networks were trained from scratch, each {_times(len(first['seeds']))} "
         f"(seeds {text(first['seeds'])}), on {first['images']:,} images"
         f"{_images(first) if alike else ''}: {first['steps']:,} gradient steps, each on "
         f"{first['batch_size']} images (epochs: {text(first['epochs'])}).",
@@ -40,6 +40,10 @@ def trained(studies: Mapping[str, Study], configs: Mapping[str, Config]) -> str:
     ]
     lines = [_line(alike_studies, configs) for alike_studies in kinds.values()]
     return " ".join(parts) + "\n" + ("" if alike else "\n" + "".join(lines))
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def _line(studies: list[Study], configs: Mapping[str, Config]) -> str:

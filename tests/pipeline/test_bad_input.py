@@ -1,6 +1,7 @@
 """Bad input ends in one line with the value, the place and the choices; nothing is written."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -151,3 +152,20 @@ def test_only_a_user_error_is_one_line_and_a_bug_shows_its_traceback() -> None:
     code = BUG.format("errors.UserError")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (2, "sepablate: a message\n")
+
+
+@pytest.mark.parametrize("target", ["repro", "repro-all"])
+def test_a_downloaded_archive_is_refused_before_anything_is_installed(
+    target: str, tmp_path: Path
+) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    done = subprocess.run(
+        ["make", target],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={"PATH": os.environ["PATH"], "GIT_CEILING_DIRECTORIES": str(tmp_path.parent)},
+    )
+    assert done.returncode == 2
+    assert "sepablate: not a git repository; get the project by git clone" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["Makefile"]
