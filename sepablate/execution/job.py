@@ -7,8 +7,9 @@ from typing import Protocol
 
 from sepablate.execution import hardware
 from sepablate.runs.run import Run
-from sepablate.store.files import corrupt_files, verify_manifest
+from sepablate.store.files import corrupt_files
 from sepablate.store.layout import run_folder
+from sepablate.store.run_files import is_finished
 
 # Exit statuses of a worker.
 DONE, FAILED, NO_SPACE, INTERRUPTED, BUSY = 0, 1, os.EX_IOERR, os.EX_TEMPFAIL, 76
@@ -47,7 +48,7 @@ class Job:
     @property
     def finished(self) -> bool:
         """Return whether the run's result is on disk, every byte as it was written."""
-        return verify_manifest(self.folder)
+        return is_finished(self.folder, self.key)
 
     @property
     def corrupt_files(self) -> list[str]:

@@ -13,6 +13,7 @@ from sepablate import study
 from sepablate.execution.job import BUSY, NO_SPACE, Job
 from sepablate.execution.trainer import Observer, Progress
 from sepablate.store import layout
+from sepablate.store.files import MANIFEST
 
 LINE_EVERY = 15.0  # seconds between lines without a terminal
 
@@ -73,6 +74,8 @@ def _print_state(console: Console, jobs: list[Job], finished: int) -> None:
         if job.corrupt_files:
             path = job.folder / job.corrupt_files[0]
             print(f"{path} is damaged: {job.name} is trained again")
+        elif (job.folder / MANIFEST).exists() and not job.finished:
+            print(f"{job.folder} is of another run: {job.name} is trained again")
     if finished:
         console.print(f"{finished} of {len(jobs)} runs are on disk already")
 

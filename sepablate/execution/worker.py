@@ -23,7 +23,6 @@ from sepablate.store import checkpoint, layout
 from sepablate.store.files import (
     MANIFEST,
     NoSpace,
-    corrupt_files,
     locked,
     write_atomically,
     write_manifest,
@@ -104,7 +103,7 @@ def _prepare(job: Job, stack: contextlib.ExitStack) -> int | None:
         return DONE
     for path in job.folder.glob(".*.tmp"):  # of a killed process
         path.unlink(missing_ok=True)
-    if corrupt_files(job.folder):
+    if (job.folder / MANIFEST).exists():  # damaged, or of another run
         for name in (MANIFEST, *layout.RUN_FILES):
             (job.folder / name).unlink(missing_ok=True)
     return None

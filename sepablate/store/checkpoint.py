@@ -5,6 +5,9 @@
 
 import hashlib
 import io
+import re
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +16,12 @@ import torch
 from sepablate.store.files import write_atomically
 
 KEPT = 2
+NAME = re.compile(r"checkpoint-(\d{9})-([0-9a-f]{32})\.pt")
+
+State = dict[str, Any]
 
 
-def save(folder: Path, step: int, state: dict[str, Any]) -> None:
+def save(folder: Path, step: int, state: State) -> None:
     """Write `state` as checkpoint-<step>-<digest>.pt and delete all but the last two."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
@@ -25,31 +31,44 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> None:
         old.unlink(missing_ok=True)
 
 
-def load(folder: Path) -> dict[str, Any] | None:
+def load(folder: Path) -> State | None:
     """Return the newest checkpoint whose bytes agree with the digest in its name, or None."""
     content = read(folder)
     return None if content is None else parse(content)
 
 
-def read(folder: Path) -> bytes | None:
-    """Return the bytes of the newest whole checkpoint, or None.
+def read(folder: Path, problem: Callable[[State], str | None] = lambda state: None) -> bytes | None:
+    """Return the bytes of the newest checkpoint that is whole and fits, or None.
 
-    A corrupt one is deleted, so that it does not count among the last two.
+    Any other is deleted, with a line on stderr, so that it does not count among the last two.
+
+    Args:
+        folder: of the run.
+        problem: returns why a state is not one of this run; None if it is.
     """
     for path in _newest_first(folder):
         content = path.read_bytes()
-        if path.stem.rpartition("-")[2] == _digest(content):
+        reason = "damaged" if _digest(content) not in path.name else _problem(content, problem)
+        if reason is None:
             return content
+        print(f"sepablate: {path}: {reason}; deleted", file=sys.stderr, flush=True)
         path.unlink()
     return None
 
 
-def parse(content: bytes) -> dict[str, Any]:
+def _problem(content: bytes, problem: Callable[[State], str | None]) -> str | None:
+    try:
+        return problem(parse(content))
+    except Exception as error:  # of other bytes torch.load raises nearly anything
+        return f"not a checkpoint ({type(error).__name__})"
+
+
+def parse(content: bytes) -> State:
     """Return the state in a checkpoint's bytes, its tensors on the CPU.
 
     The device that saved them may not be there any more. No code in the bytes is run.
     """
-    state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    state: State = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     return state
 
 
@@ -65,7 +84,8 @@ def clear(folder: Path) -> None:
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    return sorted(folder.glob("checkpoint-*.pt"), reverse=True)
+    paths = [path for path in folder.glob("checkpoint-*.pt") if NAME.fullmatch(path.name)]
+    return sorted((path for path in paths if path.is_file()), reverse=True)
 
 
 def _digest(content: bytes) -> str:

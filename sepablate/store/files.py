@@ -91,9 +91,16 @@ def write_manifest(folder: Path, names: Iterable[str]) -> None:
     write_atomically(folder / MANIFEST, _manifest(folder, names))
 
 
-def verify_manifest(folder: Path) -> bool:
-    """Return whether `folder` is finished and each file is as it was then."""
-    return (folder / MANIFEST).exists() and not corrupt_files(folder)
+def verify_manifest(folder: Path, required: Iterable[str] = ()) -> bool:
+    """Return whether `folder` is finished and each file is as it was then.
+
+    Args:
+        folder: a folder with a manifest, if it is finished.
+        required: names that the manifest must list.
+    """
+    if not (folder / MANIFEST).is_file() or corrupt_files(folder):
+        return False
+    return set(required) <= json.loads((folder / MANIFEST).read_text()).keys()
 
 
 def corrupt_files(folder: Path) -> list[str]:
@@ -102,7 +109,9 @@ def corrupt_files(folder: Path) -> list[str]:
         text = (folder / MANIFEST).read_text()
         digests = json.loads(text)
         changed = [name for name, digest in digests.items() if _digest(folder / name) != digest]
-        return changed or ([] if digests and text == _manifest(folder, digests) else [MANIFEST])
+        outside = any(Path(name).name != name for name in digests)
+        whole = digests and not outside and text == _manifest(folder, digests)
+        return changed or ([] if whole else [MANIFEST])
     except FileNotFoundError:
         return []
     except (ValueError, AttributeError, OSError):

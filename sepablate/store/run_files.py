@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sepablate.errors import UserError
+from sepablate.store import layout
+from sepablate.store.files import read_json, verify_manifest
 
 LEARNING_RATE, TRAIN_LOSS = "learning_rate", "train/loss"
 DIVERGED = "final/diverged_at_step"  # in place of a run's final scores
@@ -77,6 +79,22 @@ def read_rows(path: Path) -> list[Row]:
     Raises UserError for a file that is not one of a run.
     """
     return [row[3:] for row in read_run(path)] if path.exists() else []
+
+
+def is_finished(folder: Path, run_key: str) -> bool:
+    """Return whether a folder holds the finished run of that key, every byte as it was written.
+
+    A manifest that lists too little, or the folder of another run, is not one.
+    """
+    if not verify_manifest(folder, (layout.RUN_CONFIG, layout.MEASURED, layout.RESULT)):
+        return False
+    try:
+        config, rows = read_json(folder / layout.RUN_CONFIG, dict), read_run(folder / layout.RESULT)
+    except UserError:
+        return False
+    scored = any((folder / name).is_file() for name in layout.SCORES.values())
+    whole = scored or any(row.metric == DIVERGED for row in rows)
+    return whole and {config.get("run_key"), *(row.run_key for row in rows)} == {run_key}
 
 
 def last_value(rows: Iterable[Row], metric: str) -> float | None:

@@ -75,7 +75,7 @@ def fit(
     training = splits["train"].first(run.scale.images)
     validation = splits["validation"].first(run.scale.validation_images)
     context = TrainContext(run, make_objective(run.task, training.labels), device, world)
-    state = resume(start(run, device, world), folder, world)
+    state = resume(start(run, device, world), run, folder, world)
     step = make_train_step(state, make_batches(training, run, world, device), context)
     curve_steps, began = eval_steps(run), time.monotonic() - state.seconds
 
@@ -98,7 +98,7 @@ def fit(
         if world.is_main:
             monitor.on_step(state)
             if stops or state.step in curve_steps:
-                checkpoint.save(folder, state.step, state.to_dict())
+                checkpoint.save(folder, state.step, {**state.to_dict(), "run_key": run.key})
         if stops and state.step < run.scale.steps:
             raise Interrupted
 
@@ -120,9 +120,10 @@ def start(run: Run, device: str = "cpu", world: World = SINGLE) -> TrainState:
     return TrainState(model, world.wrap(model, device), EMA(model, run), make_optimizer(model, run))
 
 
-def resume(state: TrainState, folder: Path, world: World) -> TrainState:
-    """Return the state of the newest checkpoint that the main process has, if it has one."""
-    content = world.broadcast(checkpoint.read(folder) if world.is_main else None)
+def resume(state: TrainState, run: Run, folder: Path, world: World) -> TrainState:
+    """Return the state of the newest checkpoint of this run that the main process has, if any."""
+    problem = functools.partial(TrainState.problem, run=run)
+    content = world.broadcast(checkpoint.read(folder, problem) if world.is_main else None)
     if content is not None:
         state.restore(checkpoint.parse(content))
     return state

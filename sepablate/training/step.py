@@ -64,6 +64,17 @@ class TrainState:
         for key, module in self._stateful().items():
             module.load_state_dict(saved[key])
 
+    @staticmethod
+    def problem(saved: dict[str, Any], run: Run) -> str | None:
+        """Return why `restore` must not take a checkpoint; None if it is one of this run."""
+        key, step, loss_sum = (saved.get(name) for name in ("run_key", "step", "loss_sum"))
+        if key != run.key:
+            return f"of another run ({key})"
+        if not isinstance(step, int) or not 0 < step <= run.scale.steps:
+            return f"step {step!r} of a run of {run.scale.steps} steps"
+        numbers = [torch.tensor(loss_sum), *saved["model"].values(), *saved["average"].values()]
+        return None if all(bool(each.isfinite().all()) for each in numbers) else "not finite"
+
     def _stateful(self) -> dict[str, Stateful]:
         return {"model": self.model, "average": self.average.model, "optimizer": self.optimizer}
 
