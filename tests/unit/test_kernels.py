@@ -165,7 +165,6 @@ def test_convolution(
         ("xception", {"borders": "tensorflow"}),
         ("inception_v3", {}),
         ("inception_v3", {"borders": "tensorflow"}),
-        ("inception_v3", {"keras_2016": True, "borders": "tensorflow"}),
         ("inception_v3", {"keras_2016": True}),
         ("mobilenet_v1", {}),
         ("mobilenet_v1", {"borders": "tensorflow"}),
