@@ -6,6 +6,7 @@ Paper      ImageNet, accuracy: standard convolutions 71.7 %, MobileNet 70.6 %; w
            shallow 65.3 %; widths 0.5 and 0.25 63.7 % and 50.6 %. One run each.
 Deviates   Small grey images; at the laptop scale widths are relative to half of MobileNet's. SGD
            with the schedule of the published code, since the paper's RMSprop has no printed rate.
+           Maps are padded as in PyTorch's libraries, not as in TensorFlow.
 """
 
 from sepablate.study import Claim, Study, Variant

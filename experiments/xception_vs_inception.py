@@ -5,7 +5,8 @@ Question   Does replacing Inception modules by depthwise separable convolutions 
 Paper      ImageNet, top-1: Xception 0.790, Inception V3 0.782. One run each.
 Deviates   Small grey images and narrow networks. The width of Inception V3 is solved for, so that
            its parameter count is within 1 % of Xception's (3.5 % in the paper). Neither has the
-           auxiliary tower, as in the paper.
+           auxiliary tower, as in the paper. Maps are padded as in PyTorch's libraries; the control
+           `borders` pads them as TensorFlow.
 """
 
 from sepablate.study import INCEPTION_V3, XCEPTION, Claim, Study

@@ -5,6 +5,8 @@ the kernels in training under bf16 autocast, and as before at all other times: w
 on a CPU, with Triton's on a GPU. ReLUs and the addition of a shortcut are fused into a neighbouring
 depthwise convolution or batch norm.
 
+Layers with TensorFlow's borders stay PyTorch's.
+
 Swapping a layer's class is right here, because names in the state dict, weights and hooks stay as
 they are, and because it never changes the function computed: an ablation is never made this way.
 Evaluation undoes it, as it takes PyTorch's own kernels.
@@ -139,7 +141,7 @@ class FusedMaxPool(nn.MaxPool2d):
 
 
 class FusedAvgPool(nn.AvgPool2d):
-    """3x3 average pool: a depthwise convolution whose weights are all 1/9."""
+    """3x3 average pool that counts padding: a depthwise convolution whose weights are all 1/9."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not _active(self, x):
@@ -204,7 +206,8 @@ def _supported(module: nn.Module) -> bool:
     if isinstance(module, nn.MaxPool2d):
         return (module.kernel_size, module.stride) == (3, 2) and module.padding in (0, 1)
     if isinstance(module, nn.AvgPool2d):
-        return (module.kernel_size, module.stride, module.padding) == (3, 1, 1)
+        shape = (module.kernel_size, module.stride, module.padding)
+        return shape == (3, 1, 1) and module.count_include_pad
     if isinstance(module, Depthwise):
         return module.in_channels > 1
     if isinstance(module, nn.Conv2d):

@@ -38,13 +38,14 @@ class Maker:
         width: factor on every channel count.
         norm: a constructor of BN.
         same: pad the strided and the `valid` layers too, which the canonical network does not.
-        keras_2016: as in `InceptionV3`.
+        keras_2016, borders: as in `InceptionV3`.
     """
 
     width: float
     norm: layers.Norm
     same: bool
     keras_2016: bool
+    borders: str
 
     def channels(self, *outputs: int) -> int:
         """Return the channels of the concatenation of these outputs."""
@@ -58,7 +59,8 @@ class Maker:
         padded = self.same or not (valid or stride == 2)
         padding = (height // 2, width // 2) if padded else (0, 0)
         layer = ConvReluNorm if self.keras_2016 else layers.ConvNorm
-        return layer(inputs, self.channels(outputs), kernel, self.norm, stride, padding)
+        channels = self.channels(outputs)
+        return layer(inputs, channels, kernel, self.norm, stride, padding, self.borders)
 
     def tower(self, inputs: int, *steps: Step) -> nn.Sequential:
         """Return convolutions in sequence."""
@@ -70,11 +72,15 @@ class Maker:
 
     def pool(self, kind: type[nn.Module] = nn.MaxPool2d) -> nn.Module:
         """Return a 3x3 pool with stride 2."""
-        return kind(3, stride=2, padding=1 if self.same else 0)
+        if not self.same:
+            return kind(3, stride=2)
+        return layers.bordered(kind, self.borders)(3, stride=2, padding=1)
 
     def pooled(self, inputs: int, outputs: int) -> nn.Sequential:
         """Return a 3x3 average pool with stride 1, followed by a 1x1 convolution."""
-        return nn.Sequential(nn.AvgPool2d(3, stride=1, padding=1), self.conv(inputs, outputs, 1))
+        zeros = self.borders == "torch"  # whether the padding's zeros count in the mean
+        pool = nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=zeros)
+        return nn.Sequential(pool, self.conv(inputs, outputs, 1))
 
 
 class Fork(layers.Mixed):
@@ -158,10 +164,13 @@ class InceptionV3(nn.Module):
         stem_stride: 2 as in the paper, 1 for small images.
         padding: "valid" as in the canonical network; "same" pads its valid layers by half their
             kernel, so that small images have the sizes they have in Xception.
+        borders: "torch" as in torchvision's and timm's networks, whose average pools with stride 1
+            count the zeros of their padding; "tensorflow" as in TensorFlow, whose average pools
+            leave them out, and which pads even sizes before stride 2 by 0 and 1.
         keras_2016: as in github.com/fchollet/deep-learning-models, cbf97b0, with the 23,626,728
             parameters of the Xception paper's table 3: convolutions with bias, BN after the ReLU,
             32 channels after the first three pools, 160 in one layer of mixed_6e, average pool in
-            mixed_7a.
+            mixed_7a. That code's borders are TensorFlow's.
         hidden: dense layers of 4096 before the last one.
         norm_momentum: the weight of the new batch, as in PyTorch.
 
@@ -175,6 +184,7 @@ class InceptionV3(nn.Module):
         width: float = 1.0,
         stem_stride: int = 2,
         padding: str = "valid",
+        borders: str = "torch",
         keras_2016: bool = False,
         hidden: int = 0,
         dropout: float = 0.5,
@@ -182,10 +192,10 @@ class InceptionV3(nn.Module):
         norm_momentum: float = 0.1,
     ) -> None:
         super().__init__()
-        layers.check_options(classes, in_channels, width, stem_stride, padding)
-        layers.check_choice("keras_2016", keras_2016, (True, False))
+        layers.check_options(classes, in_channels, width, stem_stride, padding, borders)
+        layers.check_flags(keras_2016=keras_2016)
         norm = layers.batch_norm(norm_epsilon, norm_momentum)
-        make = Maker(width, norm, padding == "same", keras_2016)
+        make = Maker(width, norm, padding == "same", keras_2016, borders)
         pooled, first = (32, 160) if keras_2016 else (64, 192)
         self.stem = _stem(make, in_channels, stem_stride)
         self.mixed_5b = InceptionA(make, make.channels(192), 32)

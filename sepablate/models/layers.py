@@ -4,15 +4,17 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 from functools import partial
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, pad
+from torch.nn.functional import avg_pool2d, conv2d, max_pool2d, pad
 
 from sepablate.errors import UserError
 
 Norm = Callable[[int], nn.Module]
 Kernel = int | tuple[int, int]
+Layer = TypeVar("Layer", bound=nn.Module)
 
 # A switch that is off builds no module: "none" has no constructor.
 ACTIVATIONS: dict[str, Callable[[], nn.Module] | None] = {
@@ -21,6 +23,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module] | None] = {
     "elu": nn.ELU,
 }
 PADDINGS = ("valid", "same")
+BORDERS = ("torch", "tensorflow")
 
 
 def scaled(channels: int, width: float) -> int:
@@ -34,10 +37,21 @@ def check_choice(option: str, value: object, valid: Collection[object]) -> None:
         raise UserError(f"{option} must be one of {list(valid)}, not {value!r}")
 
 
+def check_flags(**flags: object) -> None:
+    """Raise UserError unless every option is True or False."""
+    for option, value in flags.items():
+        check_choice(option, value, (True, False))
+
+
 def check_options(
-    classes: int, in_channels: int, width: float, stem_stride: int, padding: str
+    classes: int,
+    in_channels: int,
+    width: float,
+    stem_stride: int,
+    padding: str,
+    borders: str = "torch",
 ) -> None:
-    """Raise UserError for a bad value of an option that every network has."""
+    """Raise UserError for a bad value of an option that the networks have in common."""
     for option, value in {"classes": classes, "in_channels": in_channels}.items():
         if value < 1:
             raise UserError(f"{option} must be at least 1, not {value!r}")
@@ -45,6 +59,7 @@ def check_options(
         raise UserError(f"width must be positive and finite, not {width!r}")
     check_choice("stem_stride", stem_stride, (1, 2))
     check_choice("padding", padding, PADDINGS)
+    check_choice("borders", borders, BORDERS)
 
 
 def batch_norm(epsilon: float, momentum: float) -> Norm:
@@ -64,7 +79,10 @@ def head(hidden: int, width: float) -> tuple[int, ...]:
 
 
 class ConvNorm(nn.Module):
-    """Convolution without bias, BN, ReLU: (N, inputs, H, W) -> (N, outputs, H', W')."""
+    """Convolution without bias, BN, ReLU: (N, inputs, H, W) -> (N, outputs, H', W').
+
+    With TensorFlow's `borders` a padded convolution with stride 2 must be a 3x3 one.
+    """
 
     def __init__(
         self,
@@ -74,9 +92,12 @@ class ConvNorm(nn.Module):
         norm: Norm,
         stride: int = 1,
         padding: Kernel = 0,
+        borders: str = "torch",
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False)
+        padded = padding not in (0, (0, 0))
+        kind = bordered(nn.Conv2d, borders) if padded and stride == 2 else nn.Conv2d
+        self.conv = kind(inputs, outputs, kernel, stride, padding, bias=False)
         self.norm = norm(outputs)
         self.relu = nn.ReLU()
 
@@ -97,6 +118,62 @@ class Depthwise(nn.Conv2d):
         # On a map smaller than its kernel oneDNN uses a reference implementation, 20 times slower
         # in the weight gradient, unless the padding is part of the input.
         return conv2d(pad(x, (1, 1, 1, 1)), self.weight, stride=self.stride, groups=self.groups)
+
+
+class SameConv(nn.Conv2d):
+    """3x3 convolution with stride 2 and padding 1, which follows TensorFlow's "same" padding.
+
+    (N, inputs, H, W) -> (N, outputs, H / 2, W / 2), sizes rounded up. Where TensorFlow pads an odd
+    number of pixels, it pads the larger part at the end (tensorflow.org, tf.nn, "Notes on
+    padding"): an odd size by 1 and 1, as PyTorch does, an even size by 0 and 1.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        top, left = _before(x)
+        if top and left:
+            return super().forward(x)
+        x = pad(x, (left, 1, top, 1))
+        return conv2d(x, self.weight, self.bias, self.stride, groups=self.groups)
+
+
+class SameDepthwise(SameConv, Depthwise):
+    """Depthwise 3x3 convolution with stride 2 and TensorFlow's "same" padding."""
+
+
+class SameMaxPool(nn.MaxPool2d):
+    """3x3 max-pool with stride 2 and TensorFlow's "same" padding, as in `SameConv`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = max_pool2d(x, 3, 2, _before(x), ceil_mode=True)
+        return y
+
+
+class SameAvgPool(nn.AvgPool2d):
+    """3x3 average pool with stride 2 and TensorFlow's "same" padding, as in `SameConv`.
+
+    It is the mean of those pixels of the window that lie in the image.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return avg_pool2d(x, 3, 2, _before(x), ceil_mode=True, count_include_pad=False)
+
+
+def _before(x: Tensor) -> tuple[int, int]:
+    """Return TensorFlow's padding above and left of x (N, C, H, W) for 3x3 windows, stride 2."""
+    return x.shape[2] % 2, x.shape[3] % 2
+
+
+_TENSORFLOW: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Conv2d: SameConv,
+    Depthwise: SameDepthwise,
+    nn.MaxPool2d: SameMaxPool,
+    nn.AvgPool2d: SameAvgPool,
+}
+
+
+def bordered(kind: type[Layer], borders: str) -> type[Layer]:
+    """Return the class of a padded 3x3 layer with stride 2: `kind`, or TensorFlow's form of it."""
+    return cast(type[Layer], _TENSORFLOW[kind]) if borders == "tensorflow" else kind
 
 
 class Segmented(nn.Module):

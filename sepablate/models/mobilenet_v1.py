@@ -10,7 +10,9 @@ from sepablate.models.layers import (
     Depthwise,
     Norm,
     batch_norm,
+    bordered,
     check_choice,
+    check_flags,
     check_options,
     scaled,
 )
@@ -39,6 +41,7 @@ class Maker:
     separable: bool
     norm: Norm
     activation: type[nn.Module]
+    borders: str
 
     def step(self, conv: nn.Conv2d) -> nn.Sequential:
         """Return the convolution, BN, activation."""
@@ -47,15 +50,17 @@ class Maker:
 
     def full(self, inputs: int, outputs: int, stride: int) -> nn.Sequential:
         """Return a standard 3x3 convolution, BN, activation."""
-        return self.step(nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False))
+        kind = nn.Conv2d if stride == 1 else bordered(nn.Conv2d, self.borders)
+        return self.step(kind(inputs, outputs, 3, stride, padding=1, bias=False))
 
     def layer(self, inputs: int, outputs: int, stride: int) -> nn.Sequential:
         """Return a depthwise and a pointwise step (figure 3), or a standard convolution instead."""
         if not self.separable:
             return nn.Sequential(OrderedDict(full=self.full(inputs, outputs, stride)))
+        kind = Depthwise if stride == 1 else bordered(Depthwise, self.borders)
         return nn.Sequential(
             OrderedDict(
-                depthwise=self.step(Depthwise(inputs, stride)),
+                depthwise=self.step(kind(inputs, stride)),
                 pointwise=self.step(nn.Conv2d(inputs, outputs, 1, bias=False)),
             )
         )
@@ -65,11 +70,13 @@ class MobileNetV1(nn.Module):
     """MobileNet v1: (N, in_channels, H, W) -> logits (N, classes).
 
     It has 4,231,976 parameters at the paper's size. Unlike Xception's, its separable convolutions
-    have BN and ReLU after both of their steps. All padding is symmetric, by 1.
+    have BN and ReLU after both of their steps.
 
     Args:
         width: factor on every channel count, the paper's alpha.
         stem_stride: 2 as in the paper, 1 for small images.
+        borders: of layers with stride 2: "torch" pads both ends by 1, as timm's network;
+            "tensorflow" pads as the published code, even sizes by 0 and 1.
         separable: False makes every separable convolution a standard 3x3 one (table 4).
         shallow: True removes the five equal layers of 14 x 14 x 512 (table 5).
         activation: "relu" as in the paper; "relu6" as in its authors' published code and in timm.
@@ -85,6 +92,7 @@ class MobileNetV1(nn.Module):
         in_channels: int = 3,
         width: float = 1.0,
         stem_stride: int = 2,
+        borders: str = "torch",
         separable: bool = True,
         shallow: bool = False,
         activation: str = "relu",
@@ -93,12 +101,11 @@ class MobileNetV1(nn.Module):
         norm_momentum: float = 0.1,
     ) -> None:
         super().__init__()
-        check_options(classes, in_channels, width, stem_stride, padding="same")
-        check_choice("separable", separable, (True, False))
-        check_choice("shallow", shallow, (True, False))
+        check_options(classes, in_channels, width, stem_stride, "same", borders)
+        check_flags(separable=separable, shallow=shallow)
         check_choice("activation", activation, ACTIVATIONS)
         norm = batch_norm(norm_epsilon, norm_momentum)
-        make = Maker(separable, norm, ACTIVATIONS[activation])
+        make = Maker(separable, norm, ACTIVATIONS[activation], borders)
         inputs = scaled(32, width)
         self.stem = make.full(in_channels, inputs, stem_stride)
         # Layers have names, not indices: those that stay keep them, and so their initial weights.

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from torch import Tensor, nn
 
 from sepablate.errors import UserError
-from sepablate.models.layers import Classifier, check_choice, check_options, scaled
+from sepablate.models.layers import Classifier, check_flags, check_options, scaled
 
 STAGES = ((32, 64), (64, 128), (64, 128))  # a max-pool between two stages
 SMALLEST = 32  # pixels: below that, nothing is left for the last convolution
@@ -33,7 +33,7 @@ class SeparableExample(nn.Module):
     ) -> None:
         super().__init__()
         check_options(classes, in_channels, width, stem_stride=1, padding="valid")
-        check_choice("separable", separable, (True, False))
+        check_flags(separable=separable)
         body: OrderedDict[str, nn.Module] = OrderedDict()
         inputs = in_channels
         for stage, layers in enumerate(STAGES, start=1):

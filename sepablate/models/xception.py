@@ -13,7 +13,9 @@ from sepablate.models.layers import (
     Norm,
     SeparableConv,
     batch_norm,
+    bordered,
     check_choice,
+    check_flags,
     check_options,
     head,
     scaled,
@@ -37,6 +39,7 @@ class Switches:
     pointwise_first: bool
     segments: int
     norm: Norm
+    borders: str
 
     def separable(self, inputs: int, outputs: int) -> SeparableConv:
         """Return a separable convolution with these switches."""
@@ -91,7 +94,7 @@ class Block(nn.Module):
                 body[f"relu{index}"] = nn.ReLU()
             body[f"separable{index}"] = switches.separable(inputs, outputs)
         if strided:
-            body["pool"] = nn.MaxPool2d(3, stride=2, padding=1)
+            body["pool"] = bordered(nn.MaxPool2d, switches.borders)(3, stride=2, padding=1)
         self.body = nn.Sequential(body)
         self.residual = switches.residual
         self.shortcut = (
@@ -116,6 +119,8 @@ class Xception(nn.Module):
         width: factor on every channel count.
         stem_stride: 2 as in the paper, 1 for small images.
         padding: of the two stem convolutions, "valid" as in the author's code, or "same".
+        borders: of padded layers with stride 2: "torch" pads both ends by 1, as timm's network;
+            "tensorflow" pads as the author's code, even sizes by 0 and 1.
         residual: False deletes every shortcut, those with a 1x1 convolution included (section 4.6).
         activation_between: "none", "relu" or "elu" between depthwise and pointwise (section 4.7).
         norm_between: BN between depthwise and pointwise, before the activation if there is one.
@@ -137,6 +142,7 @@ class Xception(nn.Module):
         width: float = 1.0,
         stem_stride: int = 2,
         padding: str = "valid",
+        borders: str = "torch",
         residual: bool = True,
         activation_between: str = "none",
         norm_between: bool = False,
@@ -149,22 +155,26 @@ class Xception(nn.Module):
         norm_momentum: float = 0.1,
     ) -> None:
         super().__init__()
-        check_options(classes, in_channels, width, stem_stride, padding)
-        check_choice("residual", residual, (True, False))
-        check_choice("norm_between", norm_between, (True, False))
-        check_choice("pointwise_first", pointwise_first, (True, False))
+        check_options(classes, in_channels, width, stem_stride, padding, borders)
+        check_flags(residual=residual, norm_between=norm_between, pointwise_first=pointwise_first)
         check_choice("activation_after", activation_after, ("none", "relu"))
         norm = batch_norm(norm_epsilon, norm_momentum)
-        after = activation_after == "relu"
         switches = Switches(
-            residual, activation_between, norm_between, after, pointwise_first, segments, norm
+            residual,
+            activation_between,
+            norm_between,
+            activation_after == "relu",
+            pointwise_first,
+            segments,
+            norm,
+            borders,
         )
         c32, c64, c128, c256, c728, c1024, c1536, c2048 = (
             scaled(channels, width) for channels in (32, 64, 128, 256, 728, 1024, 1536, 2048)
         )
         margin = 1 if padding == "same" else 0
         self.stem = nn.Sequential(
-            ConvNorm(in_channels, c32, 3, norm, stem_stride, margin),
+            ConvNorm(in_channels, c32, 3, norm, stem_stride, margin, borders),
             ConvNorm(c32, c64, 3, norm, padding=margin),
         )
         self.entry = nn.Sequential(

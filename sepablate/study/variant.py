@@ -84,6 +84,10 @@ INCEPTION_V3 = Variant(
     same_parameters_as=XCEPTION,
 )
 INCEPTION_V3_2016 = INCEPTION_V3.but(  # the one that table 3 counts
-    "inception_v3_2016", "Inception V3, Keras 2016", keras_2016=True, same_parameters_as=None
+    "inception_v3_2016",
+    "Inception V3, Keras 2016",
+    keras_2016=True,
+    borders="tensorflow",
+    same_parameters_as=None,
 )
 POINTWISE_FIRST = XCEPTION.but("pointwise_first", "Pointwise first", pointwise_first=True)

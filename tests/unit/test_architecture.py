@@ -283,6 +283,7 @@ def test_variants_differ_in_what_they_declare() -> None:
         "no_residual_tuned": {"residual": False},
         "norm_between": {"norm_between": True},
         "norm_relu_between": {"norm_between": True, "activation_between": "relu"},
+        "xception_tensorflow": {"borders": "tensorflow"},
     }.items():
         assert dict(declared[name].options) == options
         assert declared[name].weight_decay == baseline.weight_decay

@@ -162,9 +162,12 @@ def test_convolution(
         ("xception", {"activation_between": "relu", "norm_between": True}),
         ("xception", {"activation_between": "elu", "pointwise_first": True}),
         ("xception", {"segments": 4}),
+        ("xception", {"borders": "tensorflow"}),
         ("inception_v3", {}),
+        ("inception_v3", {"borders": "tensorflow"}),
         ("inception_v3", {"keras_2016": True}),
         ("mobilenet_v1", {}),
+        ("mobilenet_v1", {"borders": "tensorflow"}),
         ("mobilenet_v1", {"separable": False, "activation": "relu6"}),
     ],
 )

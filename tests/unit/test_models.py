@@ -41,6 +41,7 @@ SWITCHES: list[tuple[str, dict[str, Any]]] = [
             {"width": 1 / 8},
             {"stem_stride": 2},
             {"padding": "valid"},
+            {"borders": "tensorflow"},
             {"norm_epsilon": 0.5},
         )
         if option.keys() <= defaults(name).keys()
@@ -54,6 +55,7 @@ BAD_OPTIONS: list[dict[str, Any]] = [
     {"width": float("nan")},
     {"stem_stride": 3},
     {"padding": "reflect"},
+    {"borders": "keras"},
     {"dropout": 1.0},
     {"norm_epsilon": 0.0},
     {"norm_momentum": 0.0},

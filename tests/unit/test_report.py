@@ -22,7 +22,7 @@ from sepablate.report import html, outputs
 
 ACCURACY = metrics.TASK_METRICS["single_label"]
 PAPER = ["xception_vs_inception", "residual_connections", "pointwise_activation"]
-CONTROLS = ["equal_weight_decay", "residual_learning_rate", "norm_between"]
+CONTROLS = ["equal_weight_decay", "residual_learning_rate", "norm_between", "borders"]
 FURTHER = [
     "channel_segments",
     "operation_order",
