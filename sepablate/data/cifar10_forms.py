@@ -18,6 +18,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from sepablate.data.download import Files, Origin, download, named_if_damaged
+from sepablate.store.files import is_regular
 
 TRAIN = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
 TEST = "test_batch.bin"
@@ -34,14 +35,14 @@ def unpack(folder: Path, names: list[str]) -> Iterator[tuple[str, str, bytes]]:
     """
     for archive, read in ((BINARY_TAR, binary_archive), (PYTHON_TAR, python_archive)):
         path = folder / archive
-        if names and path.exists():
+        if names and is_regular(path):
             with named_if_damaged(path):
                 contents = list(read(path, names))
             yield from ((f"{path}: {name}", name, content) for name, content in contents)
             return
     for name in names:
         path = folder / PYTHON_FOLDER / Path(name).stem
-        if path.exists():
+        if is_regular(path):
             with named_if_damaged(path):
                 content = from_pickle(path.read_bytes())
             yield str(path), name, content

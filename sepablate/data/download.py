@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sepablate.errors import UserError
-from sepablate.store.files import write_atomically
+from sepablate.store.files import NoSpace, is_regular, write_atomically
 
 TIMEOUT = 20  # seconds without an answer from the data set's site
 
@@ -81,6 +81,8 @@ def fetch(source: Source, folder: Path, say: Callable[[str], None] = print) -> N
                     _verify(source, name, content)
                     write_atomically(folder / name, content)
                     say(f"{source.name}: {name} verified, {origin.words}")
+            except NoSpace:
+                raise
             except Exception as error:  # a damaged container makes decoders raise nearly anything
                 failures.append(f"{origin.words}: {_one_line(error)}")
         missing = [name for name in missing if not (folder / name).exists()]
@@ -95,7 +97,7 @@ def fetch(source: Source, folder: Path, say: Callable[[str], None] = print) -> N
 def verified(source: Source, folder: Path, name: str) -> bytes:
     """Return the bytes of a fetched file; UserError if it is absent or not the expected one."""
     path = folder / name
-    if not path.exists():
+    if not is_regular(path):
         raise UserError(f"{path} is missing; run: {source.command}")
     content = path.read_bytes()
     _verify(source, name, content, str(path))
@@ -106,7 +108,7 @@ def _take_from_user(source: Source, folder: Path) -> list[str]:
     """Verify, or unpack and verify, the user's files in `folder`; return the names of the rest."""
     missing = []
     for name in source.expected:
-        if (folder / name).exists():
+        if is_regular(folder / name):
             _verify(source, name, (folder / name).read_bytes(), str(folder / name))
         else:
             missing.append(name)
@@ -140,7 +142,7 @@ def gunzip_each(folder: Path, names: list[str]) -> Iterator[tuple[str, str, byte
     """Yield path, name and content of the user's files NAME.gz."""
     for name in names:
         path = folder / f"{name}.gz"
-        if path.exists():
+        if is_regular(path):
             with named_if_damaged(path):
                 content = gzip.decompress(path.read_bytes())
             yield str(path), name, content

@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.progress import track
 
 from sepablate.errors import UserError
+from sepablate.store.files import is_regular
 
 EXTENSIONS = (".jpg", ".jpeg", ".png")
 FORMATS = ("JPEG", "PNG")  # by content, not by name; PIL's other readers are not used
@@ -193,7 +194,7 @@ def class_order(folder: Path) -> tuple[str, ...]:
         entry.name for entry in os.scandir(folder) if entry.is_dir() and not is_skipped(entry.name)
     )
     listed = folder.parent / CLASS_NAMES
-    if listed.exists():
+    if is_regular(listed):
         lines = tuple(read_lines(listed))
         if wrong := sorted(set(lines) ^ set(names)):
             where = "has no folder in" if wrong[0] in lines else "is not listed, but is a folder of"

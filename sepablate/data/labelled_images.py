@@ -25,6 +25,7 @@ from sepablate.data import image_files
 from sepablate.data.image_files import ImageFiles
 from sepablate.data.references import Reference
 from sepablate.errors import UserError
+from sepablate.store.files import is_regular
 
 CLASSES = None
 CHANNELS = 3
@@ -67,7 +68,7 @@ def digest(folder: Path) -> str:
 
 def _rows(path: Path, seen: dict[str, str]) -> Iterator[Row]:
     """Yield the rows of one list; `seen` maps the images of all lists so far to file and line."""
-    if not path.exists():
+    if not is_regular(path):
         raise UserError(f"{path}: missing; it lists images and their labels")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -101,7 +102,7 @@ def _check_row(row: list[str], line: str, root: Path, seen: dict[str, str]) -> R
 
 def _classes(root: Path, train: list[Row]) -> tuple[str, ...]:
     chosen = root / "classes.txt"
-    if not chosen.exists():
+    if not is_regular(chosen):
         return tuple(sorted({label for _, _, labels in train for label in labels}))
     lines = tuple(image_files.read_lines(chosen))
     for number, line in enumerate(lines, start=1):

@@ -3,6 +3,7 @@
 Shards are not unpacked: an image is read from its offset in the shard.
 """
 
+import io
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -15,7 +16,9 @@ from sepablate.errors import UserError
 
 LABEL = ".cls"
 READ = (LABEL, *EXTENSIONS)  # other files in a shard are ignored
-LONGEST_LABEL = 9  # digits
+LONGEST_LABEL = 6  # digits
+LONGEST_NAME = 4096  # bytes, as of a path
+LARGEST_HEADER = 1 << 20  # bytes; a hostile one claims gigabytes, which reading would allocate
 
 Member = tuple[str, int, int, int]  # name in the shard, offset and size in bytes, label
 
@@ -54,8 +57,10 @@ def _index(shard: Path) -> list[Member]:
     images: dict[str, tuple[str, int, int]] = {}
     labels: dict[str, int] = {}
     try:
-        with tarfile.open(shard, "r:") as archive:
+        with _Headers(io.FileIO(shard)) as file, tarfile.open(fileobj=file, mode="r:") as archive:
             for member in archive:
+                if len(member.name) > LONGEST_NAME or member.size < 0:
+                    raise UserError(f"{shard}: {member.name[:50]!r}...: no file that a person made")
                 key, extension = _split(shard, member.name)
                 if extension not in READ or not member.isreg() or member.issparse():
                     continue
@@ -65,14 +70,26 @@ def _index(shard: Path) -> list[Member]:
                     labels[key] = _label(shard, archive, member)
                 else:
                     images[key] = member.name, member.offset_data, member.size
-    except tarfile.TarError as error:
-        raise UserError(f"{shard}: no whole, uncompressed tar file: {error}") from None
+    except UserError:
+        raise
+    except Exception as error:  # of hostile headers tarfile raises nearly anything
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"{shard}: no whole, uncompressed tar file: {reason}") from None
     if odd := sorted(images.keys() ^ labels.keys()):
         advice = (
             "" if labels else "; unpack tar files of one class each into a folder for each class"
         )
         raise UserError(f"{shard}: {odd[0]!r} needs an image and a {LABEL} file{advice}")
     return [(*images[key], labels[key]) for key in sorted(images)]
+
+
+class _Headers(io.BufferedReader):
+    """The file of an archive, from which only headers and labels are read."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or not 0 <= size <= LARGEST_HEADER:
+            raise tarfile.ReadError(f"a header of {size} bytes")
+        return super().read(size)
 
 
 def _split(shard: Path, name: str) -> tuple[str, str]:

@@ -49,6 +49,18 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         os.close(folder)
 
 
+def is_regular(path: Path) -> bool:
+    """Return whether there is a file; UserError for a folder, pipe or device of that name.
+
+    To open a pipe would wait for ever.
+    """
+    if path.is_file():
+        return True
+    if path.exists() or path.is_symlink():
+        raise UserError(f"{path}: not a regular file; move it away")
+    return False
+
+
 def read_text(path: Path) -> str:
     """Return the content of a text file; UserError if it is not UTF-8."""
     try:

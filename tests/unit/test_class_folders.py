@@ -11,7 +11,6 @@ from helpers.images import class_folders, shards
 from helpers.project import edit_params, sepablate
 from PIL import Image
 
-from sepablate import data
 from sepablate.data import image_files, imagenet
 from sepablate.errors import UserError
 from sepablate.pretrained.evaluate import count_correct
@@ -219,4 +218,3 @@ def test_other_layouts_are_named(rename: dict[str, str], complaint: str | None, 
         complaint = "images lie in it directly; put those of each class into a folder of its own"
     with pytest.raises(UserError, match=complaint):
         imagenet.load(root)
-    assert data.dataset("imagenet").CLASSES is None

@@ -1,0 +1,129 @@
+"""Files that no person made: one line with the file's name; no hang, no traceback, no gigabytes."""
+
+import os
+import resource
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from helpers.images import add
+
+from sepablate import data
+from sepablate.data import imagenet
+from sepablate.errors import UserError
+
+DATA_FILES = {
+    "fashion-mnist/train-images-idx3-ubyte": "fashion_mnist",
+    "fashion-mnist/t10k-labels-idx1-ubyte.gz": "fashion_mnist",
+    "cifar-10/test_batch.bin": "cifar10",
+    "cifar-10/cifar-10-binary.tar.gz": "cifar10",
+    "labelled_images/train.csv": "labelled_images",
+}
+
+
+def header(name: bytes, size: bytes, kind: bytes = b"0") -> bytes:
+    """Return a tar header with a right checksum."""
+    content = bytearray(512)
+    for start, field in ((0, name), (100, b"0000644\0"), (124, size), (156, kind)):
+        content[start : start + len(field)] = field
+    content[257:265] = b"ustar\x0000"
+    content[148:156] = b"        "
+    content[148:156] = b"%06o\0 " % sum(content)
+    return bytes(content)
+
+
+def octal(size: int) -> bytes:
+    return b"%011o\0" % size
+
+
+def padded(content: bytes) -> bytes:
+    return content + bytes(-len(content) % 512)
+
+
+LONG_NAME = b"././@LongLink"
+TARS = {
+    "a size beyond any disk": header(b"a.jpg", b"\x80" + (1 << 60).to_bytes(11)),
+    "a negative size": header(b"a.jpg", b"\xff" + (-512).to_bytes(11, signed=True)),
+    "a name of three gigabytes": header(LONG_NAME, b"\x80" + (3 << 30).to_bytes(11), b"L"),
+    "a name of three megabytes": header(LONG_NAME, octal(3 << 20), b"L")
+    + padded(b"a" * (3 << 20))
+    + header(b"a.jpg", octal(5)),
+    "a name of 5,000 letters": header(LONG_NAME, octal(5000), b"L")
+    + padded(b"a" * 4995 + b".jpg\0")
+    + header(b"a.jpg", octal(5)),
+    "long names within long names": (header(LONG_NAME, octal(5), b"L") + padded(b"abcd\0")) * 3000,
+    "a size of 22 digits in an extended header": header(b"x", octal(40), b"x")
+    + padded(b"40 size=9999999999999999999999999999999\n")
+    + header(b"a.jpg", octal(5)),
+    "an extended header longer than it is": header(b"x", octal(16), b"x")
+    + padded(b"99999999 path=x\n"),
+    "a sparse file": header(b"a.jpg", octal(5), b"S"),
+    "a device": header(b"a.jpg", octal(0), b"3"),
+    "a file that is cut": header(b"a.jpg", octal(5000)),
+}
+
+
+@pytest.fixture
+def three_gigabytes() -> Iterator[None]:
+    """Let this process have as much more memory."""
+    with open("/proc/self/statm") as file:
+        used = int(file.read().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + (3 << 30), before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+@pytest.mark.parametrize("name", TARS)
+def test_a_hostile_shard_is_named(name: str, tmp_path: Path, three_gigabytes: None) -> None:
+    (tmp_path / "x.tar").write_bytes(TARS[name] + bytes(1024))
+    with pytest.raises(UserError, match=str(tmp_path)) as error:
+        imagenet.images(tmp_path)
+    assert "\n" not in str(error.value)
+    assert "MemoryError" not in str(error.value)
+    assert len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize("label", [b"99999999", b"1000000", b"-1", b"", b"\xd9\xa3", b"1e3"])
+def test_a_label_is_a_number_of_a_class(label: bytes, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        add(archive, "a.jpg", b"image")
+        add(archive, "a.cls", label)
+    with pytest.raises(UserError, match=r"x\.tar: 'a\.cls': .* must be a class, counted from 0"):
+        imagenet.images(tmp_path)
+
+
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def folder(path: Path) -> None:
+    path.mkdir()
+
+
+def dangling(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+def circle(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+@pytest.mark.parametrize("name", DATA_FILES)
+@pytest.mark.parametrize("make", [pipe, folder, dangling, circle])
+def test_what_is_no_file_is_named_and_never_opened(
+    name: str, make: Callable[[Path], None], tmp_path: Path
+) -> None:
+    (tmp_path / name).parent.mkdir()
+    make(tmp_path / name)
+    with pytest.raises(UserError, match=f"{name}: not a regular file; move it away"):
+        data.dataset(DATA_FILES[name]).fetch(tmp_path)
+
+
+@pytest.mark.parametrize("make", [pipe, folder])
+def test_lists_of_classes_are_regular_files(make: Callable[[Path], None], tmp_path: Path) -> None:
+    (tmp_path / "imagenet/train/n01").mkdir(parents=True)
+    make(tmp_path / "imagenet/classes.txt")
+    with pytest.raises(UserError, match=r"classes\.txt: not a regular file"):
+        imagenet.load(tmp_path)
