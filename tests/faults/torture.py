@@ -7,6 +7,7 @@ that, a single run is killed again and again (tests/helpers/killed_runs.py).
 """
 
 import argparse
+import json
 import os
 import random
 import subprocess
@@ -29,6 +30,8 @@ KINDS = {
     "cut": "dvc.lock cut at a random length, as DVC leaves it when killed in its write",
     "flip": "a bit flipped in a checkpoint, a result, a manifest, a collected file or DVC's cache",
     "run": "SIGKILL of a single run, no pipeline around it, in its steps, evaluations and writes",
+    "mutation": "a file that a command reads, mutated: params.yaml, tables, images, shards, data, "
+    "checkpoints, finished runs, weights, results",
 }
 AIMS = ("any time", "any time", "training", "MLflow", "DVC")
 WEIGHTS = {"all": 8, "dvc": 3, "one": 3, "write": 3, "stop": 1, "cut": 1, "flip": 1}
@@ -123,11 +126,26 @@ def kill_runs(project: Path, seconds: float, seed: int) -> tuple[int, int]:
     return kills, lost
 
 
+def mutate_files(count: int, seed: int) -> tuple[int, list[str]]:
+    """Mutations of files that commands read, and a line for each that was lost."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tests/helpers/mutations.py"), str(count), str(seed)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests")))},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    return sum(result["tried"].values()), result["lost"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--pipelines", type=int, default=2, help="side by side")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--mutations", type=int, default=1000, help="of files that commands read")
     parser.add_argument("--table", type=Path, help="write the table to this file")
     options = parser.parse_args()
     began, seconds = time.monotonic(), 60 * options.minutes
@@ -136,6 +154,7 @@ def main() -> None:
         assert first.ended(first.start()) == 0, first.output.read_text()
         reference, took = first.results(), time.monotonic() - began
         first.forget()
+        mutations, unread = mutate_files(options.mutations, options.seed)
         kills, lost = kill_runs(first.project, seconds / 20, options.seed)
         tortures = [
             Torture(
@@ -153,11 +172,14 @@ def main() -> None:
     counts = [sum((getattr(each, name) for each in tortures), Counter()) for name in names]
     for count, number in zip(counts, (kills, kills - lost, lost), strict=True):
         count["run"] = number
+    kept = mutations - len(unread)
+    for count, number in zip(counts, (mutations, kept, len(unread)), strict=True):
+        count["mutation"] = number
     table = tables(counts, sum((each.places for each in tortures), Counter()))
     print(table)
     rounds, repairs = sum(each.rounds for each in tortures), sum(each.repairs for each in tortures)
     print(f"\n{rounds} rounds; {repairs} failures that needed the command again")
-    for note in (note for each in tortures for note in each.notes):
+    for note in [*unread, *(note for each in tortures for note in each.notes)]:
         print(note)
     if options.table:
         options.table.write_text(table + "\n")
