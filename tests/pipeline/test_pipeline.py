@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -70,6 +71,13 @@ def test_smoke_pipeline_from_nothing_to_report(project: Path) -> None:
     assert sorted(would) == sorted(REDRAWN)
     assert stages_run(dvc(project, "repro", "residual_connections")) == ["residual_connections"]
     assert contents(results) == drawn
+
+    # The same results leave the same lock: what differs between two trainings is not in it.
+    lock = (project / "dvc.lock").read_bytes()
+    shutil.rmtree(project / ".sepablate/runs")
+    assert stages_run(dvc(project, "repro", "--force", "--single-item", "train@xception"))
+    assert (project / "dvc.lock").read_bytes() == lock
+    assert (results / "measured/xception/seed-0.json").is_file()
 
     # One more seed trains only that seed.
     runs = project / ".sepablate/runs"
