@@ -205,6 +205,8 @@ def list_() -> None:
 
 app.command()(provenance.trace)
 app.command()(provenance.verify)
+app.command()(provenance.export_runs)
+app.command()(provenance.import_runs)
 app.command()(cost)
 app.command()(evaluate)
 app.command()(bench)

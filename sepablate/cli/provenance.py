@@ -1,4 +1,6 @@
-"""The commands `trace` and `verify`. Nothing heavy is imported before one of them runs."""
+"""The commands `trace`, `verify`, `export-runs` and `import-runs`."""
+
+# Nothing heavy is imported before one of them runs.
 
 import sys
 from pathlib import Path
@@ -34,3 +36,25 @@ def verify(
     if findings.wrong:
         raise typer.Exit(1)
     print(f"{layout.RESULTS / scale_name}: all agrees")
+
+
+def export_runs(
+    file: Annotated[Path, typer.Argument(help="The archive to write, such as runs.tar.gz.")],
+    scale: ScaleOption = None,
+) -> None:
+    """Pack the finished runs of a scale into a file, to report them on another machine."""
+    scale_name = resolve_scale(scale)
+    from sepablate.store import run_archive
+
+    variants = run_archive.export_runs(scale_name, file)
+    print(f"{file}: {scale_name}: {', '.join(variants)}")
+
+
+def import_runs(
+    file: Annotated[Path, typer.Argument(help="A file of `sepablate export-runs`.")],
+) -> None:
+    """Unpack and verify the runs in a file into results/; `sepablate study` then reads them."""
+    from sepablate.store import run_archive
+
+    for scale_name, variants in run_archive.import_runs(file).items():
+        print(f"{scale_name}: {', '.join(variants)}")
