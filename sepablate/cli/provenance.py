@@ -33,4 +33,5 @@ def verify(
         print(f"sepablate: {line}", file=sys.stderr)
     if findings.wrong:
         raise typer.Exit(1)
-    print(f"{layout.RESULTS / scale_name}: all agrees")
+    agrees = "; ".join(["what was checked agrees", *findings.unchecked])
+    print(f"{layout.RESULTS / scale_name}: {agrees if findings.unchecked else 'all agrees'}")

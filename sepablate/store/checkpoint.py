@@ -65,7 +65,7 @@ def clear(folder: Path) -> None:
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    return sorted(folder.glob("checkpoint-*.pt"), reverse=True)
+    return sorted(folder.glob("checkpoint-[0-9]*-*.pt"), reverse=True)
 
 
 def _digest(content: bytes) -> str:

@@ -26,6 +26,13 @@ TABLE, TABLE_MARKDOWN, CURVES, CLAIMS = "table.csv", "table.md", "curves.csv", "
 LAYER_MEASUREMENTS = "measured.csv"
 FIGURE_KINDS = ("png", "svg")
 
+BACKUP_ENDINGS = ("~", ".swp", ".bak", ".orig", ".rej", ".tmp")
+
+
+def is_backup(path: Path) -> bool:
+    """Return whether an editor or an operating system made a file, which is nobody's result."""
+    return path.name.startswith((".", "#")) or path.name.endswith(BACKUP_ENDINGS)
+
 
 def run_folder(key: str) -> Path:
     """Return the folder of a run's checkpoints and files."""
@@ -91,7 +98,7 @@ def figure(folder: Path, kind: str) -> Path:
 
 def figures(folder: Path) -> list[Path]:
     """Return the figures that a study's folder has."""
-    return sorted(folder.glob("figure.*"))
+    return [path for kind in FIGURE_KINDS if (path := figure(folder, kind)).exists()]
 
 
 def report_prefix(report: str) -> str:
@@ -131,9 +138,9 @@ def manifest_name(report: str) -> str:
 
 def manifests(scale: str) -> list[Path]:
     """Return the manifests of a scale's reports."""
-    return sorted(scale_folder(scale).glob("*digests.json"))
+    return sorted(scale_folder(scale).glob("[!.]*digests.json"))
 
 
 def verdict_files(scale: str) -> list[Path]:
     """Return the files with the verdicts of a scale's reports."""
-    return sorted(scale_folder(scale).glob("*verdicts.json"))
+    return sorted(scale_folder(scale).glob("[!.]*verdicts.json"))

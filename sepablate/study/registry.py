@@ -73,7 +73,7 @@ def studies_with(variant_name: str, folder: Path = FOLDER) -> list[str]:
 
 
 def _stems(folder: Path) -> list[str]:
-    return sorted(path.stem for path in folder.glob("[!_]*.py"))
+    return sorted(path.stem for path in folder.glob("[!_.#]*.py"))
 
 
 def _comparisons(folder: Path) -> dict[str, Study]:
