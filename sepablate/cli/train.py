@@ -9,7 +9,7 @@ import typer
 
 from sepablate import study
 from sepablate.cli.options import MlflowOption, ScaleOption, positive, resolve_scale
-from sepablate.execution import launch
+from sepablate.execution import launch, process_lifetime
 
 
 def train(
@@ -47,7 +47,8 @@ def train(
     """
     study.variant(variant)
     scale_name = resolve_scale(scale)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in process_lifetime.stop_signals():
+        signal.signal(number, signal.default_int_handler)
     try:
         if keys:
             print(*launch.untrained(variant, scale_name), sep="\n")

@@ -3,7 +3,6 @@
 import ctypes
 import functools
 import math
-import os
 import platform
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import torch
 
+from sepablate.execution import cgroup
 from sepablate.store import git
 
 POWERCAP = Path("/sys/class/powercap")
@@ -33,7 +33,7 @@ def describe() -> dict[str, Any]:
     accelerator = torch.cuda.get_device_name(0) if torch.cuda.device_count() else "none"
     return {
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cgroup.cores(),
         "accelerator": accelerator,
     }
 

@@ -20,7 +20,7 @@ from torch import distributed
 
 from sepablate import scales
 from sepablate.errors import UserError
-from sepablate.execution import worker
+from sepablate.execution import environment, process_lifetime, worker
 from sepablate.execution.job import BUSY, DONE, INTERRUPTED, Job
 from sepablate.execution.trainer import Observer, Progress, Stopped, stop_requests
 from sepablate.scales import Scale
@@ -28,6 +28,8 @@ from sepablate.training.process_group import World
 
 PATIENCE = timedelta(minutes=30)  # with another process: one may list a million files, say
 T = TypeVar("T")
+# What torchrun tells each process that it starts.
+VARIABLES = ("LOCAL_RANK", "LOCAL_WORLD_SIZE", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass
@@ -51,6 +53,7 @@ class TorchrunTrainer:
         Raises UserError if this machine has fewer accelerators than processes, or the scale's
         batches cannot be divided between them.
         """
+        environment.use_short_socket_folder()
         trainer = cls(*_connect())
         try:
             check_batches(scale, scales.load(scale)[0], trainer.world.size)
@@ -123,7 +126,7 @@ class TorchrunTrainer:
 
         Where one process ends, torchrun stops the others: it must not interrupt the main process.
         """
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in process_lifetime.stop_signals():
             signal.signal(number, signal.SIG_IGN)
         if self.in_step:
             with contextlib.suppress(RuntimeError):  # the main process is gone
@@ -169,6 +172,12 @@ def check_batches(name: str, scale: Scale, processes: int) -> None:
 
 def _connect() -> tuple[World, str]:
     """Initialise torch's process group; return it with this process's device."""
+    for name in VARIABLES:
+        if name not in os.environ:
+            raise UserError(
+                f"environment: TORCHELASTIC_RUN_ID is set, but not {name}: start this by torchrun, "
+                f"or `unset TORCHELASTIC_RUN_ID`"
+            )
     local_rank, local_size = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
     count, device = torch.cuda.device_count(), "cpu"
     if 0 < count < local_size:
