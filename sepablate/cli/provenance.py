@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sepablate.cli.options import ScaleOption, resolve_scale
+from sepablate.cli.options import ScaleOption, require_project, resolve_scale
 from sepablate.store import layout
 
 
@@ -14,6 +14,7 @@ def trace(
     path: Annotated[Path, typer.Argument(help="results/<scale>/<study>, a file in it, a report.")],
 ) -> None:
     """List the runs that a table, a figure or a report comes from, and how to make them again."""
+    require_project()
     from sepablate.provenance import trace
 
     print(trace.trace(path), end="")

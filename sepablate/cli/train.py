@@ -45,8 +45,8 @@ def train(
     With Slurm or another scheduler: submit a job with --only for each key that --keys prints. The
     command without these options then finds all runs trained, and writes results/.
     """
-    study.variant(variant)
     scale_name = resolve_scale(scale)
+    study.variant(variant)
     for number in process_lifetime.stop_signals():
         signal.signal(number, signal.default_int_handler)
     try:

@@ -5,6 +5,8 @@ from pathlib import Path
 PARAMS = Path("params.yaml")
 DATA = Path("data")
 RESULTS = Path("results")
+MLFLOW_DATABASE = Path("mlflow.db")
+MLFLOW_ARTIFACTS = Path("mlartifacts")
 STATE = Path(".sepablate")  # of this machine; safe to delete
 RUN_FOLDERS = STATE / "runs"  # checkpoints and finished runs, by run key
 LAYER_TIMES = STATE / "layers"
