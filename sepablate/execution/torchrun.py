@@ -28,8 +28,6 @@ from sepablate.training.process_group import World
 
 PATIENCE = timedelta(minutes=30)  # with another process: one may list a million files, say
 T = TypeVar("T")
-# What torchrun tells each process that it starts.
-VARIABLES = ("LOCAL_RANK", "LOCAL_WORLD_SIZE", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass
@@ -172,12 +170,6 @@ def check_batches(name: str, scale: Scale, processes: int) -> None:
 
 def _connect() -> tuple[World, str]:
     """Initialise torch's process group; return it with this process's device."""
-    for name in VARIABLES:
-        if name not in os.environ:
-            raise UserError(
-                f"environment: TORCHELASTIC_RUN_ID is set, but not {name}: start this by torchrun, "
-                f"or `unset TORCHELASTIC_RUN_ID`"
-            )
     local_rank, local_size = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
     count, device = torch.cuda.device_count(), "cpu"
     if 0 < count < local_size:

@@ -40,9 +40,12 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     except OSError as error:
         if error.errno in DISK_FULL:
             raise NoSpace(_no_space(path, len(data))) from error
+        if error.filename == str(temporary):
+            error.filename = str(path)
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it may be its folder that is wrong
+            temporary.unlink()
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
