@@ -78,7 +78,7 @@ def remember(
                 _say(f"{path}: {answer!r} for this machine is not {valid}; measuring again")
             answer = answers[machine] = measure()
             write_atomically(path, json.dumps(answers, indent=1))
-    return answer
+    return str(answer)
 
 
 def _read_answers(path: Path) -> dict[str, Any]:
@@ -138,8 +138,8 @@ def _select_kernels(run: Run, precision: str, folder: Path) -> str:
         measure = functools.partial(_better_kernels, device)
         try:
             return remember(folder / "kernels.json", measure, KERNELS, digest)
-        except Unavailable as reason:
-            _say(f"fused kernels unavailable ({reason}); using PyTorch kernels")
+        except Unavailable as error:
+            _say(f"fused kernels unavailable ({error}); using PyTorch kernels")
             return "torch"
     reason = "they compute in bf16, on a CPU in one thread"
     if suitable:
