@@ -1,5 +1,6 @@
 """Paths and names of all files on disk, relative to the project's root folder."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 PARAMS = Path("params.yaml")
@@ -140,9 +141,13 @@ def manifest_name(report: str) -> str:
 
 def manifests(scale: str) -> list[Path]:
     """Return the manifests of a scale's reports."""
-    return sorted(scale_folder(scale).glob("[!.]*digests.json"))
+    return _originals(scale_folder(scale).glob("*digests.json"))
 
 
 def verdict_files(scale: str) -> list[Path]:
     """Return the files with the verdicts of a scale's reports."""
-    return sorted(scale_folder(scale).glob("[!.]*verdicts.json"))
+    return _originals(scale_folder(scale).glob("*verdicts.json"))
+
+
+def _originals(paths: Iterable[Path]) -> list[Path]:
+    return sorted(path for path in paths if not is_backup(path))

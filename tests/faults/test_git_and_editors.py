@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 from helpers.project import ROOT, contents
-from helpers.published import TINY, current, made
+from helpers.published import TINY, current, made, without_runs
 from typer.testing import CliRunner
 
 from sepablate import study
 from sepablate.cli.app import app
 from sepablate.execution import hardware
+from sepablate.provenance import git_compare
 from sepablate.provenance.verify import verify
 from sepablate.report import manifest
 from sepablate.runs import source_hash
@@ -34,6 +35,7 @@ def commit_results() -> None:
 @pytest.mark.usefixtures("current")
 def test_a_repository_that_git_refuses_is_not_agreement(monkeypatch: pytest.MonkeyPatch) -> None:
     """As git does where the checkout belongs to somebody else."""
+    without_runs()
     commit_results()
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
     (wrong,) = verify("tiny").wrong
@@ -44,6 +46,7 @@ def test_a_repository_that_git_refuses_is_not_agreement(monkeypatch: pytest.Monk
 
 @pytest.mark.usefixtures("current")
 def test_a_broken_repository_is_not_agreement() -> None:
+    without_runs()
     commit_results()
     for path in Path(".git/objects").glob("??"):
         shutil.rmtree(path)
@@ -58,10 +61,7 @@ def test_a_broken_repository_is_not_agreement() -> None:
 @pytest.mark.usefixtures("current")
 def test_what_was_compared_with_no_commit_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     def unchecked() -> str:
-        found = verify("tiny")
-        assert found.wrong == []
-        (line,) = found.unchecked
-        return line.removeprefix("not compared with a commit: ")
+        return git_compare.compare_with_head("tiny", ["residual_connections"]).not_compared
 
     assert unchecked() == "this folder is in no git repository"
     run_git("init", "-q")
@@ -75,6 +75,7 @@ def test_what_was_compared_with_no_commit_is_said(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.usefixtures("current")
 def test_verify_never_says_that_all_agrees_without_a_commit() -> None:
+    without_runs()
     shutil.copy(ROOT / "params.yaml", ".")
     TINY.rename("results/smoke")
     done = CliRunner().invoke(app, ["verify", "--scale", "smoke"])
@@ -162,12 +163,13 @@ def test_all_files_of_the_kernels_are_in_the_run_key() -> None:
     assert source_hash.source_files("kernels/cpu/*.*") == expected
 
 
-@pytest.mark.parametrize("pattern", BACKUPS)
 @pytest.mark.usefixtures("current")
-def test_copies_of_editors_are_no_results(pattern: str) -> None:
+def test_copies_of_editors_are_no_results() -> None:
+    without_runs()
     names = ("REPORT.md", "digests.json", "verdicts.json", "residual_connections/figure.svg")
     for name in (*names, "residual_connections/table.csv"):
-        backup(TINY / name, pattern)
+        for pattern in BACKUPS:
+            backup(TINY / name, pattern)
     assert verify("tiny").wrong == []
     before = (TINY / "digests.json").read_bytes()
     listing = manifest.read(TINY / "digests.json")
