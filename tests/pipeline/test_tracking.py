@@ -112,7 +112,7 @@ def test_the_ui_answers_further_addresses_if_asked_to() -> None:
     assert hosts == "localhost:5017,127.0.0.1:5017,localhost:8080"
 
 
-@pytest.mark.parametrize("name", ["a%20b", "a?b", "a#b", "a b", "a%3Fb", "\xe4"])
+@pytest.mark.parametrize("name", ["a%20b", "a b?c#d%3F\xe4"])
 def test_the_database_stays_in_its_folder(
     tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
