@@ -54,7 +54,6 @@ def main() -> None:
 
 def _output_lost(number: int) -> tuple[str, int]:
     """Return the line and the exit status for an output that failed with that error number."""
-    environment.discard_output()
     if number == errno.EPIPE:
         return "", 128 + signal.SIGPIPE
     return f"standard output: {os.strerror(number)}", os.EX_IOERR

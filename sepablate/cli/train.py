@@ -9,7 +9,7 @@ import typer
 
 from sepablate import study
 from sepablate.cli.options import MlflowOption, ScaleOption, positive, resolve_scale
-from sepablate.execution import launch, process_lifetime
+from sepablate.execution import environment, launch, process_lifetime
 
 
 def train(
@@ -72,6 +72,7 @@ def _end(failures: list[str], status: int) -> NoReturn:
 
 def _train(request: launch.TrainRequest) -> list[str]:
     """Train what is requested; return a line for each run that failed."""
+    environment.go_on_without_output()
     with launch.select_trainer(request) as trainer:
         from sepablate.execution.progress import explain
         from sepablate.execution.train_variant import train_variant

@@ -22,21 +22,30 @@ class OutputLost(Exception):  # noqa: N818 (names what is missing)
 class Output(io.TextIOWrapper):
     """Standard output that never fails for a character, and names its own failures.
 
-    Raises OutputLost, with the error number, when its reader is gone or its disk is full.
+    Raises OutputLost, with the error number, when its reader is gone or its disk is full, unless
+    the command goes on without it.
     """
+
+    needed = True
 
     def write(self, text: str) -> int:
         """Write a text."""
         try:
             return super().write(text)
         except OSError as error:
-            raise OutputLost(error.errno) from error
+            self._lose(error)
+            return len(text)
 
     def flush(self) -> None:
         """Write what is buffered."""
         try:
             super().flush()
         except OSError as error:
+            self._lose(error)
+
+    def _lose(self, error: OSError) -> None:
+        discard_output()
+        if self.needed:
             raise OutputLost(error.errno) from error
 
 
@@ -48,6 +57,12 @@ def prepare_output() -> None:
     if isinstance(out, io.TextIOWrapper):
         lines = out.line_buffering
         sys.stdout = Output(out.buffer, out.encoding, "backslashreplace", line_buffering=lines)
+
+
+def go_on_without_output() -> None:
+    """Let a command that writes its results into files not end with its output."""
+    if isinstance(sys.stdout, Output):
+        sys.stdout.needed = False
 
 
 def discard_output() -> None:
@@ -66,7 +81,10 @@ def use_writable_cache() -> None:
     except (OSError, RuntimeError):  # RuntimeError: Python knows no home folder
         usable = False
     if not usable:
-        os.environ["XDG_CACHE_HOME"] = str((layout.STATE / "cache").absolute())
+        cache = (layout.STATE / "cache").absolute()
+        os.environ["XDG_CACHE_HOME"] = str(cache)
+        os.environ.setdefault("TRITON_CACHE_DIR", str(cache / "triton"))
+        os.environ.setdefault("MPLCONFIGDIR", str(cache / "matplotlib"))
 
 
 def use_short_socket_folder() -> None:

@@ -48,9 +48,10 @@ def die_with_parent() -> None:
     if hasattr(libc, "prctl"):
         libc.prctl(PR_SET_PDEATHSIG, number)
     _parent = os.getppid()
-    _guardian = _find_guardian() if is_trainer else None
-    adopted = is_trainer and _guardian is None and os.getsid(1) != os.getsid(0)
-    if adopted or orphaned():  # the parent had ended already
+    ancestors = list(_ancestors()) if is_trainer else []
+    _guardian = _choose_guardian(ancestors)
+    adopted = is_trainer and _guardian is None and 1 in (_parent, *(a.pid for a in ancestors))
+    if (adopted and os.getsid(1) != os.getsid(0)) or orphaned():  # the parent had ended already
         os.kill(os.getpid(), number)
     elif _guardian is not None and _guardian.pid != _parent:
         _signal_at_end(_guardian, number)
@@ -67,9 +68,8 @@ def orphaned() -> bool:
     return gone or os.getppid() != _parent
 
 
-def _find_guardian() -> Ancestor | None:
-    """Return DVC, if it is above this process, or the nearest ancestor that is no shell."""
-    ancestors = list(_ancestors())
+def _choose_guardian(ancestors: list[Ancestor]) -> Ancestor | None:
+    """Return DVC, if it is among them, or the nearest that is no shell; None if all are gone."""
     others = [each for each in ancestors if each.name not in SHELLS and each.pid != 1]
     return next((each for each in ancestors if _is_dvc(each.pid)), [*others, None][0])
 

@@ -16,6 +16,7 @@ from sepablate.errors import UserError
 T = TypeVar("T", dict[str, Any], list[Any])
 MANIFEST = "done.json"
 DISK_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+NO_FOLDER_FLUSH = (errno.EINVAL, errno.EOPNOTSUPP)  # on some network disks
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # a file system without flock
 
 
@@ -49,6 +50,9 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
+    except OSError as error:
+        if error.errno not in NO_FOLDER_FLUSH:
+            raise
     finally:
         os.close(folder)
 

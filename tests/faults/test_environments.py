@@ -154,6 +154,23 @@ def test_an_output_that_cannot_be_written_is_no_traceback(bare: Path) -> None:
     assert done.returncode == 0
 
 
+def test_a_command_that_writes_files_goes_on_without_its_output(bare: Path) -> None:
+    code = (
+        "import sys, time\nfrom sepablate.execution import environment\n"
+        "environment.prepare_output()\nenvironment.go_on_without_output()\n"
+        "for _ in range(3): print('a line', flush=True)\n"
+        "open('result', 'w').close()"
+    )
+    reader, writer = os.pipe()
+    os.close(reader)
+    own = {**os.environ, "PYTHONPATH": str(ROOT)}
+    whole = [sys.executable, "-c", code]
+    done = subprocess.run(whole, cwd=bare, env=own, stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (bare / "result").exists()
+
+
 def test_a_character_that_the_output_lacks_is_no_error(bare: Path) -> None:
     path = bare / f"experiments/{STUDY}.py"
     title = "Xception and Inception V3 at equal parameter count"
