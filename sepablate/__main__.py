@@ -1,13 +1,16 @@
 """`python -m sepablate`, and the command `sepablate`."""
 
+import errno
 import os
+import signal
 import sys
 from typing import Any
 
 import typer
 
 from sepablate.cli.app import app, command_names
-from sepablate.errors import UserError
+from sepablate.errors import UserError, explain
+from sepablate.execution import environment
 from sepablate.execution.launch import is_main_process
 from sepablate.store.files import NoSpace
 
@@ -18,11 +21,18 @@ USAGE_ERROR: type[Any] = typer.BadParameter.__bases__[0]
 def main() -> None:
     """Run the command line; bad input ends in one line on stderr and exit status 2.
 
-    So does a full disk, with exit status 74. Under torchrun only the main process writes the line.
+    So does what the environment refuses; a full disk has exit status 74, an output whose reader is
+    gone 141, as if SIGPIPE had ended it. Under torchrun only the main process writes the line.
     """
-    status = 2
+    environment.prepare_output()
+    environment.use_writable_cache()
+    message, status = "", 2
     try:
-        sys.exit(app(standalone_mode=False))
+        if sys.platform != "linux":
+            raise UserError("sepablate runs on Linux; elsewhere use a Linux container or WSL 2")
+        status = app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0
+        if sys.stdout is not None:  # it is None where the shell has closed it
+            sys.stdout.flush()
     except UserError as error:
         message = str(error)
     except USAGE_ERROR as error:
@@ -31,11 +41,24 @@ def main() -> None:
             message += f" Choose {', '.join(command_names())}"
     except NoSpace as error:
         message, status = f"{error}; make room and run the same command again", os.EX_IOERR
+    except environment.OutputLost as error:
+        message, status = _output_lost(error.args[0])
+    except OSError as error:
+        message = explain(error) or ""
+        if not message:
+            raise
     except typer.Abort:
-        sys.exit(130)
-    if is_main_process():
+        status = 130
+    if message and is_main_process():
         print(f"sepablate: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(status)
+
+
+def _output_lost(number: int) -> tuple[str, int]:
+    """Return the line and the exit status for an output that failed with that error number."""
+    if number == errno.EPIPE:
+        return "", 128 + signal.SIGPIPE
+    return f"standard output: {os.strerror(number)}", os.EX_IOERR
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 from pydantic.json_schema import GenerateJsonSchema
 
-from sepablate.errors import UserError
+from sepablate.errors import UserError, choices
 from sepablate.store import layout
 from sepablate.validation import parse
 
@@ -179,6 +179,11 @@ def current(path: Path = layout.PARAMS) -> str:
     return _scale_name(params, params.get("scale"), path)
 
 
+def names(path: Path = layout.PARAMS) -> list[str]:
+    """Return the names of the scales."""
+    return [str(name) for name in _read(path)["scales"]]
+
+
 def load(name: str, path: Path = layout.PARAMS) -> tuple[Scale, dict[str, Recipe]]:
     """Return the scale of that name and all recipes.
 
@@ -264,8 +269,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _scale_name(params: dict[str, Any], name: object, path: Path) -> str:
     if not isinstance(name, str) or name not in params["scales"]:
-        choices = ", ".join(map(str, params["scales"]))
-        raise UserError(f"{path}: scale: {name!r}: choose {choices}")
+        raise UserError(f"{path}: scale: {name!r}: {choices(name, map(str, params['scales']))}")
     if not NAME.fullmatch(name):
         raise UserError(f"{path}: scale: {name!r}: choose a name of letters, digits, - and _")
     return name

@@ -11,7 +11,13 @@ from sepablate.cli import provenance
 from sepablate.cli.bench import bench
 from sepablate.cli.cost import cost
 from sepablate.cli.evaluate import evaluate
-from sepablate.cli.options import MlflowOption, ScaleOption, positive, resolve_scale
+from sepablate.cli.options import (
+    MlflowOption,
+    ScaleOption,
+    positive,
+    require_project,
+    resolve_scale,
+)
 from sepablate.cli.train import train
 from sepablate.errors import UserError
 from sepablate.store import layout
@@ -81,8 +87,8 @@ def study_(
 
     A study of layers has no runs: `sepablate layers` times it.
     """
-    study.load(name)
     chosen = resolve_scale(scale)
+    study.load(name)
     from sepablate.analysis.partial import trained_part
     from sepablate.report import outputs
 
@@ -97,9 +103,9 @@ def layers(
     scale: ScaleOption = None,
 ) -> None:
     """Time the layers of studies that train nothing, and write their report, COSTS."""
+    chosen = resolve_scale(scale)
     for name in names:
         study.load_layers(name)
-    chosen = resolve_scale(scale)
     from sepablate.profiling import layer_timing
     from sepablate.report import outputs
 
@@ -122,9 +128,9 @@ def report(
     """
     if not name.isidentifier():
         raise UserError(f"report name {name!r}: choose letters, digits and underscores")
+    chosen = resolve_scale(scale)
     for study_name in names:
         study.load(study_name)
-    chosen = resolve_scale(scale)
     from sepablate.report import outputs
 
     outputs.report_outputs(names, chosen, name)
@@ -167,11 +173,22 @@ def _publish(scale: str, names: list[str], retry: bool = False) -> bool:
 
 
 @app.command()
-def ui(port: Annotated[int, typer.Option(parser=positive, help="On 127.0.0.1.")] = 5000) -> None:
-    """Browse the runs in MLflow's user interface, on this machine only."""
+def ui(
+    port: Annotated[int, typer.Option(parser=positive, help="On 127.0.0.1.")] = 5000,
+    allowed_hosts: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT,...", help="Further addresses that a browser may use."),
+    ] = None,
+) -> None:
+    """Browse the runs in MLflow's user interface, on this machine only.
+
+    It answers 403 to a browser that names it otherwise. Where its port is forwarded to another one,
+    as by ssh -L 8080:localhost:5000, allow that one: --allowed-hosts localhost:8080
+    """
+    require_project()
     from sepablate import tracking
 
-    tracking.ui(port)
+    tracking.ui(port, allowed_hosts)
 
 
 @app.command()
@@ -181,6 +198,7 @@ def doctor(
     ] = False,
 ) -> None:
     """Find the damage of a crash or a failing disk: a line each, exit status 1 if there is any."""
+    require_project()
     from sepablate.provenance.doctor import examine
 
     findings = examine(repair)
@@ -194,6 +212,7 @@ def doctor(
 @app.command("list")
 def list_() -> None:
     """Name the studies and their variants."""
+    require_project()
     for name in study.names():
         declared = study.load(name)
         print(f"{name}: {declared.title}")

@@ -4,16 +4,31 @@ from typing import Annotated
 
 import typer
 
+from sepablate import study
+from sepablate.errors import UserError, choices
+from sepablate.store import layout
+
 ScaleOption = Annotated[
     str | None, typer.Option("--scale", help="A scale of params.yaml; default: the selected one.")
 ]
 MlflowOption = Annotated[bool, typer.Option(help="Show the runs in MLflow as well.")]
 
 
+def require_project() -> None:
+    """Raise UserError unless the current folder is the project's."""
+    missing = [path for path in (layout.PARAMS, study.FOLDER) if not path.exists()]
+    if missing:
+        names = " and ".join(map(str, missing))
+        raise UserError(f"no {names} in this folder: run from the project's root folder")
+
+
 def resolve_scale(option: str | None) -> str:
     """Return the scale of the option, or the selected one; UserError if it is unknown or bad."""
+    require_project()
     from sepablate import scales  # with pydantic and YAML, which --help does without
 
+    if option is not None and option not in scales.names():
+        raise UserError(f"--scale {option}: {choices(option, scales.names())}")
     name = option or scales.current()
     scales.load(name)
     return name

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sepablate.cli.options import ScaleOption, resolve_scale
+from sepablate.cli.options import ScaleOption, require_project, resolve_scale
 from sepablate.store import layout
 
 
@@ -16,6 +16,7 @@ def trace(
     path: Annotated[Path, typer.Argument(help="results/<scale>/<study>, a file in it, a report.")],
 ) -> None:
     """List the runs that a table, a figure or a report comes from, and how to make them again."""
+    require_project()
     from sepablate.provenance import trace
 
     print(trace.trace(path), end="")
@@ -35,7 +36,8 @@ def verify(
         print(f"sepablate: {line}", file=sys.stderr)
     if findings.wrong:
         raise typer.Exit(1)
-    print(f"{layout.RESULTS / scale_name}: all agrees")
+    agrees = "; ".join(["what was checked agrees", *findings.unchecked])
+    print(f"{layout.RESULTS / scale_name}: {agrees if findings.unchecked else 'all agrees'}")
 
 
 def export_runs(

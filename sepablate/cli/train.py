@@ -9,11 +9,14 @@ import typer
 
 from sepablate import study
 from sepablate.cli.options import MlflowOption, ScaleOption, positive, resolve_scale
-from sepablate.execution import launch
+from sepablate.errors import UserError
+from sepablate.execution import environment, launch, process_lifetime
 
 
 def train(
-    variant: Annotated[str, typer.Argument(help="A variant; `sepablate list` names them.")],
+    variant: Annotated[
+        str | None, typer.Argument(help="A variant; `sepablate list` names them.")
+    ] = None,
     scale: ScaleOption = None,
     processes: Annotated[
         int | None,
@@ -27,6 +30,12 @@ def train(
         str | None,
         typer.Option(metavar="tcp://HOST:8786", help="Train on the workers of a dask cluster."),
     ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every variant of the paper's studies, study by study.")
+    ] = False,
+    minutes: Annotated[
+        int | None, typer.Option(parser=positive, help="Stop after so long, with checkpoints.")
+    ] = None,
     keys: Annotated[
         bool, typer.Option("--keys", help="Print the keys of the runs to train; train nothing.")
     ] = False,
@@ -35,7 +44,7 @@ def train(
         typer.Option(metavar="KEY", help="Train only this run, and do not write results/."),
     ] = None,
 ) -> None:
-    """Train all seeds of a variant that are not trained yet.
+    """Train all seeds of a variant, or with --all of each variant, that are not trained yet.
 
     Each run gets a core or a GPU; small networks share a GPU. To train one run on several GPUs, at
     a scale with a micro_batch:
@@ -45,20 +54,37 @@ def train(
     With Slurm or another scheduler: submit a job with --only for each key that --keys prints. The
     command without these options then finds all runs trained, and writes results/.
     """
-    study.variant(variant)
     scale_name = resolve_scale(scale)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    variants = _variants(variant, everything, keys or only is not None)
+    for number in process_lifetime.stop_signals():
+        signal.signal(number, signal.default_int_handler)
     try:
         if keys:
-            print(*launch.untrained(variant, scale_name), sep="\n")
+            print(*launch.untrained(variants[0], scale_name), sep="\n")
             return
-        request = launch.TrainRequest(variant, scale_name, processes, mlflow, only, cluster)
-        failures = _train(request)
+        if minutes:
+            signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+            signal.alarm(60 * minutes)
+        failures = []
+        for name in variants:
+            request = launch.TrainRequest(name, scale_name, processes, mlflow, only, cluster)
+            failures += _train(request)
     except KeyboardInterrupt:  # also trainer.Stopped
         failures, status = ["stopped; the same command goes on from here"], os.EX_TEMPFAIL
     else:
         status = 1 if failures else 0
     _end(failures, status)
+
+
+def _variants(variant: str | None, everything: bool, one_run: bool) -> list[str]:
+    """Return the names of the variants to train; UserError unless the arguments choose some."""
+    if (variant is None) != everything or (everything and one_run):
+        raise UserError("train: choose a variant, or --all without --keys and --only")
+    if variant is None:
+        from sepablate.planning.pipeline import paper_variants
+
+        return paper_variants()
+    return [study.variant(variant).name]
 
 
 def _end(failures: list[str], status: int) -> NoReturn:
@@ -71,6 +97,7 @@ def _end(failures: list[str], status: int) -> NoReturn:
 
 def _train(request: launch.TrainRequest) -> list[str]:
     """Train what is requested; return a line for each run that failed."""
+    environment.go_on_without_output()
     with launch.select_trainer(request) as trainer:
         from sepablate.execution.progress import explain
         from sepablate.execution.train_variant import train_variant

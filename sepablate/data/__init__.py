@@ -19,7 +19,7 @@ from sepablate.data import (
 from sepablate.data.image_files import ImageFiles
 from sepablate.data.references import Reference
 from sepablate.data.split import Split
-from sepablate.errors import UserError
+from sepablate.errors import UserError, choices
 from sepablate.store import layout
 
 
@@ -68,7 +68,7 @@ DATASETS: dict[str, DataSet] = {
 def dataset(name: str) -> DataSet:
     """Return the module of a data set; UserError if the name is unknown."""
     if name not in DATASETS:
-        raise UserError(f"data set {name!r}: choose {', '.join(DATASETS)}")
+        raise UserError(f"data set {name!r}: {choices(name, DATASETS)}")
     return DATASETS[name]
 
 

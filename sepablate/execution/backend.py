@@ -1,7 +1,7 @@
 """Select the backend of a run: the precision, and the kernels that compute the layers.
 
 The answer to "auto" is measured once for a machine and kept in .sepablate/, so that a busy moment
-cannot change it between runs.
+cannot change it between runs. That kernels could not be built is no answer, and is not kept.
 """
 
 import copy
@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,13 +26,18 @@ from sepablate.models.weight_init import init_weights
 from sepablate.models.xception import Xception
 from sepablate.runs.run import Run
 from sepablate.runs.source_hash import kernels_digest
-from sepablate.store.files import locked, write_atomically
+from sepablate.store.files import locked, read_json, write_atomically
 
 MAX_BF16_ERROR = 0.05  # relative, of a gradient against fp32: bf16 keeps 8 bits
 MAX_TIME_RATIO = 0.9  # bf16 must take at most this fraction of fp32's time, kernels of torch's
 # The kernels' error against fp32 may be this many times that of torch's bf16 operators, and more.
 ERROR_FACTOR, ERROR_MARGIN = 1.5, 0.02
+KERNELS = ("fused", "triton", "torch")
 PROBE = {"classes": 10, "in_channels": 1, "width": 0.125, "stem_stride": 1, "padding": "same"}
+
+
+class Unavailable(Exception):  # noqa: N818 (says what is missing)
+    """Fused kernels cannot be used here; the message says why."""
 
 
 def select_backend(run: Run, folder: Path) -> Run:
@@ -50,22 +56,46 @@ def select_precision(wanted: str, folder: Path) -> str:
     """Return "fp32" or "bf16": the one wanted, or for "auto" the better one on this machine."""
     if wanted != "auto":
         return wanted
-    return remember(folder / "precision.json", _better_precision)
+    return remember(folder / "precision.json", _better_precision, ("fp32", "bf16"))
 
 
-def remember(path: Path, measure: Callable[[], str], *depends_on: str) -> str:
+def remember(
+    path: Path, measure: Callable[[], str], choices: Sequence[str], *depends_on: str
+) -> str:
     """Return what `measure` returned on this machine the first time, kept in a file.
 
     Args:
+        choices: the valid answers; in place of another one, it is measured again.
         depends_on: what the answer depends on in addition to hardware and versions.
     """
     machine = json.dumps([hardware.describe(), hardware.versions(), *depends_on], sort_keys=True)
     with locked(path.with_suffix(".lock")):  # processes of torchrun measure one after the other
-        answers: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
-        if machine not in answers:
-            answers[machine] = measure()
+        answers = _read_answers(path)
+        answer = answers.get(machine)
+        if answer not in choices:
+            if answer is not None or machine in answers:
+                valid = " or ".join(choices)
+                _say(f"{path}: {answer!r} for this machine is not {valid}; measuring again")
+            answer = answers[machine] = measure()
             write_atomically(path, json.dumps(answers, indent=1))
-    return answers[machine]
+    return str(answer)
+
+
+def _read_answers(path: Path) -> dict[str, Any]:
+    """Return the answers of all machines; none if the file was damaged, which is said."""
+    if not path.exists():
+        return {}
+    try:
+        return read_json(path, dict)
+    except UserError as error:
+        _say(f"{error}; measuring again")
+        return {}
+
+
+@functools.cache
+def _say(line: str) -> None:
+    """Print a line on stderr, once."""
+    print(f"sepablate: {line}", file=sys.stderr)
 
 
 def _better_precision() -> str:
@@ -104,9 +134,13 @@ def _select_kernels(run: Run, precision: str, folder: Path) -> str:
     if run.kernels == "torch" or (run.kernels == "auto" and not suitable):
         return "torch"
     if run.kernels == "auto":
-        measure = functools.partial(_better_kernels, device)
         digest = build.digest() if device == "cpu" else kernels_digest("triton")
-        return remember(folder / "kernels.json", measure, digest)
+        measure = functools.partial(_better_kernels, device)
+        try:
+            return remember(folder / "kernels.json", measure, KERNELS, digest)
+        except Unavailable as error:
+            _say(f"fused kernels unavailable ({error}); using PyTorch kernels")
+            return "torch"
     reason = "they compute in bf16, on a CPU in one thread"
     if suitable:
         reason = why_unavailable(device) or ""
@@ -116,10 +150,9 @@ def _select_kernels(run: Run, precision: str, folder: Path) -> str:
 
 
 def _better_kernels(device: str) -> str:
+    """Return the faster kernels; raise Unavailable where there are only PyTorch's."""
     if reason := why_unavailable(device):
-        message = f"fused kernels unavailable ({reason}); using PyTorch kernels"
-        print(f"sepablate: {message}", file=sys.stderr)
-        return "torch"
+        raise Unavailable(reason)
     if device != "cpu":
         return "triton"  # what they save shows in a recorded step, not in one pass
     return "fused" if fused_time_ratio() < MAX_TIME_RATIO else "torch"
@@ -129,7 +162,11 @@ def why_unavailable(device: str) -> str | None:
     """Return why fused kernels cannot be used here, in one line; None if they can."""
     if device != "cpu":
         return triton_failure(device)
-    return build.load_library() or _matrix_product_failure()
+    if reason := build.load_library():
+        python = sys.prefix
+        space = f"; the space in {python} may be why: move the environment" if " " in python else ""
+        return reason + space
+    return _matrix_product_failure()
 
 
 def _matrix_product_failure() -> str | None:

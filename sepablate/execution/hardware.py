@@ -3,14 +3,15 @@
 import ctypes
 import functools
 import math
-import os
 import platform
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from sepablate.execution import cgroup
+from sepablate.store import git
 
 POWERCAP = Path("/sys/class/powercap")
 Counter = tuple[Callable[[], float], float]  # joules so far, and where they overflow to 0
@@ -32,7 +33,7 @@ def describe() -> dict[str, Any]:
     accelerator = torch.cuda.get_device_name(0) if torch.cuda.device_count() else "none"
     return {
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cgroup.cores(),
         "accelerator": accelerator,
     }
 
@@ -45,10 +46,11 @@ def versions() -> dict[str, str]:
 def commit() -> str:
     """Return the checked-out commit, with a plus if the code differs; "unknown" without git."""
     try:
-        head = _git("rev-parse", "--short=12", "HEAD")
-        return head + ("+" if _git("status", "--porcelain", "--", "sepablate") else "")
-    except (OSError, subprocess.CalledProcessError):
+        return git.head() + ("+" if git.changed("sepablate") else "")
+    except git.NoCommit:
         return "unknown"
+    except git.GitRefused:  # its reason names folders, which results must not
+        return "unknown: git refused to read the repository"
 
 
 def energy_meter(device: str) -> Callable[[], float | None]:
@@ -115,8 +117,3 @@ def _processor() -> str:
     lines = path.read_text().splitlines() if path.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return models[0] if models else platform.processor() or platform.machine()
-
-
-def _git(*arguments: str) -> str:
-    command = ["git", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +14,8 @@ from sepablate.store.run_files import is_finished
 
 # Exit statuses of a worker.
 DONE, FAILED, NO_SPACE, INTERRUPTED, BUSY = 0, 1, os.EX_IOERR, os.EX_TEMPFAIL, 76
+REFUSED = os.EX_NOPERM  # with a reason in words
+REASON_BYTES = 500
 
 
 @dataclass(frozen=True)
@@ -71,3 +74,33 @@ class SharedInts(Protocol):
     def __getitem__(self, index: int) -> int: ...
 
     def __setitem__(self, index: int, value: int) -> None: ...
+
+
+class Outcomes(Protocol):
+    """How each run ended: a status, or the reason in words why it could not be trained."""
+
+    def __getitem__(self, index: int) -> int | str: ...
+
+    def __setitem__(self, index: int, outcome: int | str) -> None: ...
+
+
+class SharedOutcomes:
+    """Outcomes in memory that processes share; a long reason is cut."""
+
+    def __init__(self, context: BaseContext, initial: list[int]) -> None:
+        self.statuses = context.Array("q", initial, lock=False)
+        self.reasons = context.Array("c", len(initial) * REASON_BYTES, lock=False)
+
+    def __getitem__(self, index: int) -> int | str:
+        status = int(self.statuses[index])
+        if status != REFUSED:
+            return status
+        reason = self.reasons[index * REASON_BYTES : (index + 1) * REASON_BYTES]
+        return reason.rstrip(b"\0").decode(errors="ignore")
+
+    def __setitem__(self, index: int, outcome: int | str) -> None:
+        if isinstance(outcome, str):
+            reason = outcome.encode()[:REASON_BYTES].ljust(REASON_BYTES, b"\0")
+            self.reasons[index * REASON_BYTES : (index + 1) * REASON_BYTES] = reason
+            outcome = REFUSED
+        self.statuses[index] = outcome

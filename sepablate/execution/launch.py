@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from sepablate.execution.trainer import Trainer
 
 TORCHRUN = "TORCHELASTIC_RUN_ID"
+# What torchrun tells each process that it starts.
+PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 MUST_NOT_OUTLIVE = {"DVC_STAGE", TORCHRUN, dask_task.ENDS_WITH_PARENT}  # set by such a parent
 
 
@@ -51,6 +53,12 @@ def select_trainer(request: TrainRequest) -> Iterator["Trainer"]:
     options that do not go together.
     """
     torchrun = TORCHRUN in os.environ
+    missing = [name for name in PLACE if name not in os.environ]
+    if torchrun and missing:
+        raise UserError(
+            f"environment: {TORCHRUN} is set, but not {missing[0]}: start this by torchrun, or "
+            f"`unset {TORCHRUN}`"
+        )
     if request.processes and (request.cluster or torchrun):
         raise UserError(
             f"--processes {request.processes}: leave it out where others start the processes"

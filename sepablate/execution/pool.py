@@ -4,17 +4,26 @@ Not `concurrent.futures`: there, one killed worker breaks the whole pool, and wo
 a signal on which they save a checkpoint.
 """
 
+import contextlib
 import dataclasses
 import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 
-from sepablate.execution import hardware, process_lifetime, worker
-from sepablate.execution.job import DONE, INTERRUPTED, Job, SharedInts
+from sepablate.execution import cgroup, environment, hardware, process_lifetime, worker
+from sepablate.execution.job import (
+    DONE,
+    INTERRUPTED,
+    Job,
+    Outcomes,
+    SharedInts,
+    SharedOutcomes,
+)
 from sepablate.execution.trainer import LocalTrainer, Observer, Progress, Stopped, stop_requests
 from sepablate.runs.run import Run
 
@@ -49,17 +58,16 @@ class Pool(LocalTrainer):
         once, without checkpoints, if the parent process (DVC) has exited.
         """
         context, size = start_forkserver(), self.processes or default_processes(jobs)
-        steps, statuses = (context.Array("q", len(jobs), lock=False) for _ in range(2))
         progress = Progress.of(jobs, [job.finished for job in jobs])
-        for index, done in enumerate(progress.steps):
-            steps[index], statuses[index] = done, NOT_REPORTED
+        steps = context.Array("q", progress.steps, lock=False)
+        outcomes = SharedOutcomes(context, [NOT_REPORTED] * len(jobs))
         waiting = [index for index, done in enumerate(progress.steps) if not done]
         running: list[Group] = []
-        with stop_requests() as stops:
+        with stop_requests() as stops, _stopped_by_error(running):
             while waiting or running:
                 while waiting and not stops and (free_slots := size - sum(map(len, running))) > 0:
                     group = pop_next_group(jobs, waiting, free_slots)
-                    process = _start(context, {i: jobs[i] for i in group}, steps, statuses)
+                    process = _start(context, {i: jobs[i] for i in group}, steps, outcomes)
                     running.append(Group(group, process))
                 if stops:
                     waiting.clear()
@@ -67,7 +75,7 @@ class Pool(LocalTrainer):
                 time.sleep(POLL)
                 if process_lifetime.orphaned() and not stops:
                     stops.append(signal.SIGTERM)
-                running = reap_workers(jobs, running, statuses, progress, stopping=bool(stops))
+                running[:] = reap_workers(jobs, running, outcomes, progress, bool(stops))
                 progress.steps = list(steps)
                 observe(progress)
             if stops and progress.finished + len(progress.failures) < len(jobs):
@@ -81,6 +89,7 @@ def start_forkserver() -> ForkServerContext:
     A forked worker starts in milliseconds, and one that crashes does not crash the others. (Runs
     that share a process crash together, and resume from their checkpoints.)
     """
+    environment.use_short_socket_folder()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["sepablate.execution.preload"])
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -92,7 +101,7 @@ def default_processes(jobs: list[Job]) -> int:
     """Return how many runs fit at a time: one a core; on each GPU one, or several small ones."""
     devices = hardware.devices()
     if devices == ["cpu"]:
-        return len(os.sched_getaffinity(0))
+        return cgroup.cores()
     return len(devices) * min((_runs_per_gpu(job.run) for job in jobs), default=1)
 
 
@@ -109,7 +118,7 @@ def pop_next_group(jobs: list[Job], waiting: list[int], free_slots: int) -> list
 def reap_workers(
     jobs: list[Job],
     running: list[Group],
-    statuses: SharedInts,
+    outcomes: Outcomes,
     progress: Progress,
     stopping: bool,
 ) -> list[Group]:
@@ -117,7 +126,7 @@ def reap_workers(
     alive = [group for group in running if group.process.is_alive()]
     for group in (group for group in running if group not in alive):
         for index in group.indices:
-            status = statuses[index]
+            status = outcomes[index]
             if status == NOT_REPORTED:
                 status = group.process.exitcode or DONE
             if not (stopping and status in STOPPED):
@@ -133,14 +142,24 @@ def _runs_per_gpu(run: Run) -> int:
 
 
 def _start(
-    context: ForkServerContext, group: dict[int, Job], steps: SharedInts, statuses: SharedInts
+    context: ForkServerContext, group: dict[int, Job], steps: SharedInts, outcomes: Outcomes
 ) -> ForkServerProcess:
     others = len(group) - 1
     jobs = {i: dataclasses.replace(job, co_located_runs=others) for i, job in group.items()}
     name = next(iter(jobs.values())).key
-    process = context.Process(target=worker.run_jobs, args=(jobs, steps, statuses), name=name)
+    process = context.Process(target=worker.run_jobs, args=(jobs, steps, outcomes), name=name)
     process.start()
     return process
+
+
+@contextlib.contextmanager
+def _stopped_by_error(running: list[Group]) -> Iterator[None]:
+    """Stop the workers if an exception ends the training: at exit, Python would wait for them."""
+    try:
+        yield
+    except BaseException:
+        _stop(running)
+        raise
 
 
 def _stop(running: list[Group]) -> None:

@@ -8,5 +8,7 @@ from sepablate.execution import worker
 
 __all__ = ["torch", "worker"]
 
-# After a SIGTERM to everybody (timeout, systemd, a batch system) it must report how workers ended.
+# After a signal to everybody (timeout, systemd, a batch system, a terminal that is closed) it must
+# report how workers ended.
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
+signal.signal(signal.SIGHUP, signal.SIG_IGN)

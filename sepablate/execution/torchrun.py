@@ -20,7 +20,7 @@ from torch import distributed
 
 from sepablate import scales
 from sepablate.errors import UserError
-from sepablate.execution import worker
+from sepablate.execution import environment, process_lifetime, worker
 from sepablate.execution.job import BUSY, DONE, INTERRUPTED, Job
 from sepablate.execution.trainer import Observer, Progress, Stopped, stop_requests
 from sepablate.scales import Scale
@@ -51,6 +51,7 @@ class TorchrunTrainer:
         Raises UserError if this machine has fewer accelerators than processes, or the scale's
         batches cannot be divided between them.
         """
+        environment.use_short_socket_folder()
         trainer = cls(*_connect())
         try:
             check_batches(scale, scales.load(scale)[0], trainer.world.size)
@@ -123,7 +124,7 @@ class TorchrunTrainer:
 
         Where one process ends, torchrun stops the others: it must not interrupt the main process.
         """
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in process_lifetime.stop_signals():
             signal.signal(number, signal.SIG_IGN)
         if self.in_step:
             with contextlib.suppress(RuntimeError):  # the main process is gone

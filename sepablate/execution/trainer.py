@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from sepablate.execution.job import DONE, Job
+from sepablate.execution.process_lifetime import stop_signals
 
 T = TypeVar("T")
 
@@ -87,7 +88,7 @@ def stop_requests() -> Iterator[list[int]]:
     stops: list[int] = []
     before = {
         number: signal.signal(number, lambda number, frame: stops.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
+        for number in stop_signals()
     }
     try:
         yield stops

@@ -17,8 +17,18 @@ import numpy as np
 from torch import Tensor
 
 from sepablate import data
+from sepablate.errors import UserError, explain
 from sepablate.execution import hardware, process_lifetime
-from sepablate.execution.job import BUSY, DONE, FAILED, INTERRUPTED, NO_SPACE, Job, SharedInts
+from sepablate.execution.job import (
+    BUSY,
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    NO_SPACE,
+    Job,
+    Outcomes,
+    SharedInts,
+)
 from sepablate.store import checkpoint, layout
 from sepablate.store.files import (
     MANIFEST,
@@ -33,39 +43,40 @@ from sepablate.training.process_group import SINGLE, World
 from sepablate.training.step import TrainState, eval_steps
 
 
-def run_jobs(jobs: dict[int, Job], steps: SharedInts, statuses: SharedInts) -> None:
+def run_jobs(jobs: dict[int, Job], steps: SharedInts, outcomes: Outcomes) -> None:
     """Train jobs in this process: one, or several at the same time on one GPU, a thread for each.
 
     Args:
         jobs: by their places in the shared arrays.
         steps: the steps done of each run.
-        statuses: how each run ended: DONE, FAILED, NO_SPACE, INTERRUPTED, or BUSY where another
-            process trains it.
+        outcomes: how each run ended: DONE, FAILED, NO_SPACE, INTERRUPTED, BUSY where another
+            process trains it, or the reason in words why it could not be trained.
     """
     stops = become_worker()
     monitors = {index: RunMonitor(job, stops, steps, index) for index, job in jobs.items()}
     if len(jobs) == 1:
         ((index, job),) = jobs.items()
-        statuses[index] = run_job(job, monitors[index])
+        outcomes[index] = run_job(job, monitors[index])
         return
     with ThreadPoolExecutor(len(jobs)) as threads:
         ended = {i: threads.submit(run_job, job, monitors[i]) for i, job in jobs.items()}
-        for index, status in ended.items():
-            statuses[index] = status.result()
+        for index, outcome in ended.items():
+            outcomes[index] = outcome.result()
 
 
 def become_worker() -> list[int]:
     """Make this process a worker; return a list that fills when it must stop."""
     stops: list[int] = []
     process_lifetime.die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent passes it on as SIGTERM
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the parent passes it on as SIGTERM
     signal.signal(signal.SIGTERM, lambda number, frame: stops.append(number))
     tune_allocator()
     return stops
 
 
-def run_job(job: Job, monitor: "RunMonitor", world: World = SINGLE) -> int:
-    """Train a job unless it is finished, holding its lock; return how it ended.
+def run_job(job: Job, monitor: "RunMonitor", world: World = SINGLE) -> int | str:
+    """Train a job unless it is finished, holding its lock; return how it ended, as in `run_jobs`.
 
     Of several processes the main one holds the lock and writes the files.
     """
@@ -84,13 +95,28 @@ def run_job(job: Job, monitor: "RunMonitor", world: World = SINGLE) -> int:
         except NoSpace as error:
             print(f"sepablate: {error}", file=sys.stderr, flush=True)
             return NO_SPACE
-        except Exception:
-            if world.is_main:
-                write_atomically(job.folder / layout.ERROR, traceback.format_exc())
-            else:
-                traceback.print_exc()
-            return FAILED
+        except Exception as error:
+            return _failure(job, error, world)
     return DONE
+
+
+def _failure(job: Job, error: Exception, world: World) -> int | str:
+    """Return the reason of bad input in words; of a bug, leave the traceback in error.txt."""
+    reason = str(error) if isinstance(error, UserError) else None
+    if isinstance(error, OSError):
+        reason = explain(error)
+    text = f"sepablate: process {world.rank}: {reason}" if reason else traceback.format_exc()
+    if not world.is_main:
+        print(text, file=sys.stderr, flush=True)
+        return FAILED
+    if reason:
+        return " ".join(reason.split())
+    try:
+        write_atomically(job.folder / layout.ERROR, text)
+    except OSError as unwritten:
+        print(text, file=sys.stderr, flush=True)
+        return " ".join(f"{type(error).__name__}: {error} ({unwritten})".split())
+    return FAILED
 
 
 def _prepare(job: Job, stack: contextlib.ExitStack) -> int | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sepablate.execution import pool
+from sepablate.execution import cgroup, pool
 from sepablate.execution.job import Job
 from sepablate.planning import calibration
 from sepablate.planning.calibration import Cost
@@ -157,7 +157,7 @@ def _sum_up(
         seconds=sum(row.seconds or 0.0 for row in rows),
         memory=trainer + parallel * max((cost.memory_bytes for cost in costs), default=0),
         disk=results + parallel * checkpoint.KEPT * checkpoints,
-        memory_free=_memory_free(),
+        memory_free=cgroup.memory_free(),
         disk_free=shutil.disk_usage(Path()).free,
     )
 
@@ -169,10 +169,3 @@ def _result_bytes(job: Job) -> int:
     rows = [row] * (4 * scale.evaluations + 2)
     curve = format_rows(rows, job.key, job.run.variant, job.run.seed)
     return len(curve) + scale.test_images // 8 + len(json.dumps(job.run.config))
-
-
-def _memory_free() -> int | None:
-    path = Path("/proc/meminfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    sizes = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")]
-    return sizes[0] if sizes else None

@@ -70,6 +70,12 @@ class Stage:
         return study.load_layers(self.short_name).at(scale).seconds
 
 
+def paper_variants() -> list[str]:
+    """Return the variants of the paper's studies, in an order that ends whole studies first."""
+    stages = [Stage(name, RUNS) for name in _stage_names(PAPER)]
+    return [stage.variant for stage in stages if stage.variant]
+
+
 def query_dvc(scale: str, everything: bool) -> list[Stage]:
     """Return the stages of the paper's pipeline, or of all, with those that DVC would run.
 

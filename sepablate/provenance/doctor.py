@@ -9,7 +9,6 @@ import importlib.metadata
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
@@ -18,7 +17,10 @@ from voluptuous import Invalid
 
 from sepablate import data
 from sepablate.data import download
-from sepablate.errors import UserError
+from sepablate.errors import UserError, explain
+from sepablate.provenance.finding import HINT, Finding
+from sepablate.provenance.tracking_damage import tracking_damage
+from sepablate.report import manifest
 from sepablate.store import layout
 from sepablate.store.files import corrupt_files, verify_manifest
 
@@ -27,33 +29,38 @@ CACHE = Path(".dvc/cache/files/md5")
 CACHED = re.compile(r"([0-9a-f]{30})(\.dir)?")  # the rest of the MD5, after the folder's two digits
 RWLOCK = Path(".dvc/tmp/rwlock")  # DVC's note of who reads and writes what
 REQUIREMENTS = Path("requirements.lock")
-HINT = "; `sepablate doctor --repair`"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A line on something wrong, and whether it was repaired."""
-
-    line: str
-    repaired: bool = False
 
 
 def examine(repair: bool = False) -> list[Finding]:
     """Return everything that is wrong in the current folder, after the repairs if asked for."""
-    checks = (
-        _locks(repair),
-        _data(),
-        _runs(),
-        _cache(repair),
-        _leftovers(repair),
-        _versions(),
-    )
-    return [finding for check in checks for finding in check]
+    checks = {
+        "dvc.lock": _locks(repair),
+        "data": _data(),
+        "runs": _runs(),
+        "results": _results(),
+        "MLflow": tracking_damage(repair),
+        "DVC's cache": _cache(repair),
+        "leftovers": _leftovers(repair),
+        "versions": _versions(),
+    }
+    return [finding for name, check in checks.items() for finding in _completed(name, check)]
+
+
+def _completed(name: str, check: Iterator[Finding]) -> Iterator[Finding]:
+    """Yield a check's findings; where it cannot go on, the reason."""
+    try:
+        yield from check
+    except OSError as error:
+        yield Finding(explain(error) or f"{name}: {error}")
+    except (ValueError, RecursionError) as error:
+        yield Finding(f"{name}: cannot be examined: {' '.join(str(error).split())}")
 
 
 def _locks(repair: bool) -> Iterator[Finding]:
     for path in LOCKS:
-        if path.exists() and not _is_lock(path):
+        if path.is_dir():
+            yield Finding(f"{path}: a folder stands where a file is needed: move it away")
+        elif path.exists() and not _is_lock(path):
             renamed = path.with_name(f"{path.name}.broken")
             if repair:
                 path.replace(renamed)
@@ -68,7 +75,7 @@ def _locks(repair: bool) -> Iterator[Finding]:
 def _is_lock(path: Path) -> bool:
     try:
         COMPILED_LOCKFILE_SCHEMA(yaml.safe_load(path.read_text()))
-    except (yaml.YAMLError, UnicodeDecodeError, Invalid):
+    except (yaml.YAMLError, UnicodeDecodeError, Invalid, RecursionError):
         return False
     return True
 
@@ -76,7 +83,7 @@ def _is_lock(path: Path) -> bool:
 def _is_json(path: Path) -> bool:
     try:
         json.loads(path.read_text())
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 
@@ -93,6 +100,8 @@ def _data() -> Iterator[Finding]:
                         download.verified(module.SOURCE, folder, name)
                 except UserError as error:
                     yield Finding(str(error))
+                except OSError as error:
+                    yield Finding(explain(error) or f"{folder / name}: {error}")
 
 
 def _runs() -> Iterator[Finding]:
@@ -102,14 +111,32 @@ def _runs() -> Iterator[Finding]:
             yield Finding(f"{folder / name}: damaged; `dvc repro` or `sepablate train` renews it")
 
 
+def _results() -> Iterator[Finding]:
+    """Yield the files of reports that are gone."""
+    scales = sorted(folder.name for folder in layout.RESULTS.glob("*/"))
+    for path in (path for scale in scales for path in layout.manifests(scale)):
+        try:
+            files = manifest.read(path).files
+        except UserError as error:
+            yield Finding(f"{error}; `sepablate report` writes it")
+            continue
+        for name in files:
+            if not (path.parent / name).is_file():
+                yield Finding(f"{path.parent / name}: missing, but {path} lists it; `dvc repro`")
+
+
 def _cache(repair: bool) -> Iterator[Finding]:
     """Yield files in DVC's cache whose content does not have its name; DVC does not check again."""
     for path in sorted(CACHE.glob("??/*")):
         name = CACHED.fullmatch(path.name)
         if name is None:
             continue  # DVC's own temporary file
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "md5").hexdigest()
+        try:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "md5").hexdigest()
+        except OSError as error:
+            yield Finding(explain(error) or f"{path}: {error}")
+            continue
         if digest != path.parent.name + name[1]:
             if repair:
                 path.unlink()
@@ -121,7 +148,7 @@ def _leftovers(repair: bool) -> Iterator[Finding]:
     """Yield temporary files of processes that have ended, and checkpoints of finished runs."""
     roots = (layout.STATE, layout.RESULTS, layout.DATA)
     paths = [path for root in roots for path in root.rglob(".*.tmp")]
-    paths += [*Path().glob("mlflow.db.*.tmp")]
+    paths += [*Path().glob(f"{layout.MLFLOW_DATABASE}.*.tmp")]
     paths = [path for path in paths if not Path("/proc", path.name.split(".")[-2]).exists()]
     checkpoints = layout.RUN_FOLDERS.glob("*/checkpoint-*.pt")
     paths += [path for path in checkpoints if verify_manifest(path.parent)]

@@ -1,7 +1,6 @@
 """The tables on disk compared with those in git's HEAD, to show what a fresh run reproduced."""
 
 import math
-import subprocess
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ import pandas as pd
 
 from sepablate.analysis import summary_table
 from sepablate.analysis.summary_table import Row
-from sepablate.store import layout
+from sepablate.store import git, layout
 
 EXACT = summary_table.COUNTS
 SAME, WITHIN, NOT = "bit for bit", "within the committed 95 % interval", "not reproduced"
@@ -24,29 +23,37 @@ class Reproduction:
         counts: by outcome.
         within: the lines of the numbers within the committed interval.
         lost: the lines of those that are not reproduced.
+        not_compared: why no number could be compared; empty if some were.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
     within: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
+    not_compared: str = ""
 
     @property
     def summary(self) -> str:
         """The counts in one line."""
         counts = ", ".join(f"{self.counts[outcome]} {outcome}" for outcome in (SAME, WITHIN, NOT))
-        total = self.counts.total()
-        if not total:
-            return "git has no committed tables to compare with"
-        return f"{total} committed numbers: {counts}"
+        return f"{self.counts.total()} committed numbers: {counts}"
 
 
 def compare_with_head(scale: str, studies: Sequence[str]) -> Reproduction:
-    """Compare the table.csv of each comparison with the one in git's HEAD, number by number."""
+    """Compare the table.csv of each comparison with the one in git's HEAD, number by number.
+
+    Raises GitRefused if git does not read the repository that is there.
+    """
     reproduction = Reproduction()
+    try:
+        git.head()
+    except git.NoCommit as reason:
+        reproduction.not_compared = str(reason)
+        return reproduction
     for name in studies:
         path = layout.study_folder(scale, name) / layout.TABLE
-        text = _read_head(path.as_posix())
-        if text is None:
+        try:
+            text = git.committed(path.as_posix())
+        except git.NotInCommit:
             continue
         committed = summary_table.from_csv(text, f"{path} in git's HEAD")
         for outcome, line in _compare(committed, summary_table.read(path)):
@@ -54,16 +61,9 @@ def compare_with_head(scale: str, studies: Sequence[str]) -> Reproduction:
             if outcome != SAME:
                 lines = reproduction.within if outcome == WITHIN else reproduction.lost
                 lines.append(f"{path}, {line}: {outcome}")
+    if not reproduction.counts:
+        reproduction.not_compared = f"git's HEAD has no tables of scale {scale}"
     return reproduction
-
-
-def _read_head(path: str) -> str | None:
-    """Return the content of a file in git's HEAD; None without git or if it is not in it."""
-    command = ["git", "show", f"HEAD:./{path}"]
-    try:
-        return subprocess.run(command, capture_output=True, check=True).stdout.decode()
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def _compare(committed: pd.DataFrame, current: pd.DataFrame) -> Iterator[tuple[str, str]]:

@@ -13,7 +13,7 @@ from sepablate.errors import UserError
 from sepablate.provenance import git_compare, self_check
 from sepablate.provenance.differences import byte_differences
 from sepablate.report import manifest, outputs
-from sepablate.store import layout, run_files
+from sepablate.store import git, layout, run_files
 from sepablate.store.files import read_json
 from sepablate.store.made_by import read_made_by
 from sepablate.store.run_key import run_key
@@ -26,10 +26,11 @@ NOT_IN_REPORTS = (layout.RUNS, layout.MEASUREMENTS, layout.SPEEDS, layout.MADE_B
 
 @dataclass
 class Findings:
-    """Lines on the checks that were made, and a line for each thing that is wrong."""
+    """What was checked, what is wrong, and what could not be checked: a line each."""
 
     checked: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
+    unchecked: list[str] = field(default_factory=list)
 
     def run(
         self, path: Path, check: Callable[P, Iterator[str]], *args: P.args, **kwargs: P.kwargs
@@ -63,7 +64,7 @@ def verify(scale: str) -> Findings:
     for path in layout.manifests(scale):
         findings.run(path, _check_digests, path)
         findings.run(path, _check_report, path, scale, findings.checked, compared)
-    findings.run(folder, _check_reproduction, scale, compared, findings.checked)
+    findings.run(folder, _check_reproduction, scale, compared, findings)
     return findings
 
 
@@ -71,8 +72,9 @@ def _check_coverage(scale: str) -> Iterator[str]:
     """Yield the files that no manifest lists."""
     folder, manifests = layout.scale_folder(scale), layout.manifests(scale)
     covered = {folder / name for path in manifests for name in manifest.read(path).files}
-    for path in sorted(folder.rglob("[!.]*")):
+    for path in sorted(folder.rglob("*")):
         expected = path.is_file() and path.relative_to(folder).parts[0] not in NOT_IN_REPORTS
+        expected = expected and not layout.is_backup(path)
         if expected and path not in covered and path not in manifests:
             yield f"{path}: in no digests.json; `sepablate report` writes one"
 
@@ -196,8 +198,15 @@ def _link_project(copy: Path, scale: str, layer_studies: Sequence[str]) -> None:
             (copy / path).symlink_to(path.resolve())
 
 
-def _check_reproduction(scale: str, studies: Sequence[str], checked: list[str]) -> Iterator[str]:
-    """Yield the numbers that are not those of git's HEAD; adds the others to `checked`."""
-    reproduction = git_compare.compare_with_head(scale, studies)
-    checked += [*reproduction.within, reproduction.summary]
+def _check_reproduction(scale: str, studies: Sequence[str], findings: Findings) -> Iterator[str]:
+    """Yield the numbers that are not those of git's HEAD; adds the others to the findings."""
+    try:
+        reproduction = git_compare.compare_with_head(scale, studies)
+    except git.GitRefused as reason:
+        yield f"{layout.scale_folder(scale)}: not compared with git's HEAD: {reason}"
+        return
+    if reproduction.not_compared:
+        findings.unchecked.append(f"not compared with a commit: {reproduction.not_compared}")
+        return
+    findings.checked += [*reproduction.within, reproduction.summary]
     yield from reproduction.lost

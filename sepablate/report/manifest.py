@@ -53,7 +53,8 @@ def write(
     folder = layout.scale_folder(scale)
     paths = [folder / name for name in files]
     for study in studies:
-        paths += layout.study_folder(scale, study).glob("[!.]*")
+        found = layout.study_folder(scale, study).glob("*")
+        paths += (path for path in found if not layout.is_backup(path))
     digests = {path.relative_to(folder).as_posix(): sha256(path) for path in paths}
     content: dict[str, object] = {"report": report, "studies": [*studies]}
     content |= ({"kind": kind} if kind else {}) | {"files": dict(sorted(digests.items()))}

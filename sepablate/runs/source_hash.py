@@ -13,6 +13,7 @@ from sepablate import data, models
 
 PACKAGE = Path(__file__).parents[1]
 SHARED = ("rng.py", "models/layers.py", "models/weight_init.py", "training/*.py")
+SUFFIXES = (".py", ".cpp", ".h")  # all else is a copy of an editor
 KERNELS = {
     "fused": ("kernels/fuse.py", "kernels/cpu/*.*"),
     "triton": ("kernels/fuse.py", "kernels/triton/*.py"),
@@ -41,7 +42,8 @@ def kernels_digest(kernels: str) -> str:
 
 def source_files(*patterns: str) -> list[Path]:
     """Return the package's files that match the patterns, each pattern's in alphabetical order."""
-    return [path for pattern in patterns for path in sorted(PACKAGE.glob(pattern))]
+    found = (path for pattern in patterns for path in sorted(PACKAGE.glob(pattern)))
+    return [path for path in found if path.suffix in SUFFIXES and path.name[0] not in ".#"]
 
 
 def _digest(files: list[Path]) -> str:

@@ -16,6 +16,8 @@ from sepablate.errors import UserError
 T = TypeVar("T", dict[str, Any], list[Any])
 MANIFEST = "done.json"
 DISK_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+NO_FOLDER_FLUSH = (errno.EINVAL, errno.EOPNOTSUPP)  # on some network disks
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # a file system without flock
 
 
 class NoSpace(OSError):  # noqa: N818 (names what is missing)
@@ -39,12 +41,18 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     except OSError as error:
         if error.errno in DISK_FULL:
             raise NoSpace(_no_space(path, len(data))) from error
+        if error.filename == str(temporary):
+            error.filename = str(path)
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it may be its folder that is wrong
+            temporary.unlink()
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
+    except OSError as error:
+        if error.errno not in NO_FOLDER_FLUSH:
+            raise
     finally:
         os.close(folder)
 
@@ -64,7 +72,7 @@ def is_regular(path: Path) -> bool:
 def read_text(path: Path) -> str:
     """Return the content of a text file; UserError if it is not UTF-8."""
     try:
-        return path.read_text()
+        return path.read_text("utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text ({error})") from None
 
@@ -89,12 +97,21 @@ def read_json(path: Path, kind: type[T]) -> T:
 def locked(path: Path, wait: bool = True) -> Iterator[None]:
     """Hold an exclusive lock, which ends with the process that holds it, however it ends.
 
-    Raises BlockingIOError if another process holds it and this one does not wait. (Not `filelock`:
-    where flock is missing it falls back to a lock file that outlives a killed process.)
+    Raises BlockingIOError if another process holds it and this one does not wait, UserError where
+    the file system has no locks. (Not `filelock`: there it falls back to a lock file that outlives
+    a killed process.)
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            raise UserError(
+                f"{path}: this file system has no locks ({error.strerror}), without which two "
+                f"commands would damage each other's runs: work on another disk"
+            ) from None
         yield
 
 

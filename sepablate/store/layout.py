@@ -1,10 +1,13 @@
 """Paths and names of all files on disk, relative to the project's root folder."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 PARAMS = Path("params.yaml")
 DATA = Path("data")
 RESULTS = Path("results")
+MLFLOW_DATABASE = Path("mlflow.db")
+MLFLOW_ARTIFACTS = Path("mlartifacts")
 STATE = Path(".sepablate")  # of this machine; safe to delete
 RUN_FOLDERS = STATE / "runs"  # checkpoints and finished runs, by run key
 LAYER_TIMES = STATE / "layers"
@@ -25,6 +28,13 @@ REPORT, LAYER_REPORT = "REPORT", "COSTS"  # names of reports; others are the use
 TABLE, TABLE_MARKDOWN, CURVES, CLAIMS = "table.csv", "table.md", "curves.csv", "claims.json"
 LAYER_MEASUREMENTS = "measured.csv"
 FIGURE_KINDS = ("png", "svg")
+
+BACKUP_ENDINGS = ("~", ".swp", ".bak", ".orig", ".rej", ".tmp")
+
+
+def is_backup(path: Path) -> bool:
+    """Return whether an editor or an operating system made a file, which is nobody's result."""
+    return path.name.startswith((".", "#")) or path.name.endswith(BACKUP_ENDINGS)
 
 
 def run_folder(key: str) -> Path:
@@ -96,7 +106,7 @@ def figure(folder: Path, kind: str) -> Path:
 
 def figures(folder: Path) -> list[Path]:
     """Return the figures that a study's folder has."""
-    return sorted(folder.glob("figure.*"))
+    return [path for kind in FIGURE_KINDS if (path := figure(folder, kind)).exists()]
 
 
 def report_prefix(report: str) -> str:
@@ -136,9 +146,13 @@ def manifest_name(report: str) -> str:
 
 def manifests(scale: str) -> list[Path]:
     """Return the manifests of a scale's reports."""
-    return sorted(scale_folder(scale).glob("*digests.json"))
+    return _originals(scale_folder(scale).glob("*digests.json"))
 
 
 def verdict_files(scale: str) -> list[Path]:
     """Return the files with the verdicts of a scale's reports."""
-    return sorted(scale_folder(scale).glob("*verdicts.json"))
+    return _originals(scale_folder(scale).glob("*verdicts.json"))
+
+
+def _originals(paths: Iterable[Path]) -> list[Path]:
+    return sorted(path for path in paths if not is_backup(path))

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from sepablate.errors import UserError
+from sepablate.errors import UserError, choices
 from sepablate.study.layer_study import LayerStudy
 from sepablate.study.study import Study
 from sepablate.study.variant import INCEPTION_V3_2016, Variant, check_name
@@ -59,7 +59,7 @@ def variant(name: str, folder: Path = FOLDER) -> Variant:
     """Return the variant of that name, of a study or only counted; UserError if there is none."""
     declared = {**variants(folder), INCEPTION_V3_2016.name: INCEPTION_V3_2016}
     if name not in declared:
-        raise UserError(f"variant {name!r} in {folder}/: choose {', '.join(declared)}")
+        raise UserError(f"variant {name!r} in {folder}/: {choices(name, declared)}")
     return declared[name]
 
 
@@ -73,7 +73,7 @@ def studies_with(variant_name: str, folder: Path = FOLDER) -> list[str]:
 
 
 def _stems(folder: Path) -> list[str]:
-    return sorted(path.stem for path in folder.glob("[!_]*.py"))
+    return sorted(path.stem for path in folder.glob("[!_.#]*.py"))
 
 
 def _comparisons(folder: Path) -> dict[str, Study]:
@@ -87,11 +87,11 @@ def _all_declared(folder: Path) -> dict[str, Study | LayerStudy]:
     return {name: _declared(name, folder) for name in _stems(folder)}
 
 
-def _checked(name: str, choices: Callable[[Path], list[str]], folder: Path) -> Study | LayerStudy:
+def _checked(name: str, valid: Callable[[Path], list[str]], folder: Path) -> Study | LayerStudy:
     """Return what the file of that name declares; UserError, with the valid names, if none has."""
     check_name(name, "study")
     if name not in _stems(folder):
-        raise UserError(f"study {name!r} in {folder}/: choose {', '.join(choices(folder))}")
+        raise UserError(f"study {name!r} in {folder}/: {choices(name, valid(folder))}")
     return _declared(name, folder)
 
 

@@ -12,32 +12,52 @@ from mlflow import MlflowClient
 
 from sepablate.errors import UserError
 from sepablate.store import layout
+from sepablate.store.files import locked
 
 for name in ("mlflow", "urllib3.connectionpool"):  # their failures reach us as exceptions
     logging.getLogger(name).setLevel(logging.CRITICAL)
 
-DATABASE = Path("mlflow.db")
-ARTIFACTS = Path("mlartifacts")
+DATABASE, ARTIFACTS = layout.MLFLOW_DATABASE, layout.MLFLOW_ARTIFACTS
 GIVEN_UP = layout.STATE / "mlflow-given-up"
 RESPITE = 600  # seconds in which no other command of a pipeline waits for MLflow again
 
 
 def address() -> str:
     """Return MLFLOW_TRACKING_URI, or mlflow.db in the current folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{DATABASE.resolve()}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or _sqlite(DATABASE)
+
+
+def _sqlite(path: Path) -> str:
+    """Return the address of a database: relative where its folder has characters of a URI.
+
+    SQLAlchemy would decode them, MLflow would not, and both would leave the project.
+    """
+    absolute = str(path.resolve())
+    return f"sqlite:///{path if set(absolute) & set('%?#') else absolute}"
 
 
 def connect() -> MlflowClient:
     """Return a client of `address`. A new database appears whole: half of one never opens."""
     if not os.environ.get("MLFLOW_TRACKING_URI") and not DATABASE.exists():
-        temporary = DATABASE.with_name(f"{DATABASE}.{os.getpid()}.tmp").resolve()
+        temporary = DATABASE.with_name(f"{DATABASE}.{os.getpid()}.tmp")
         try:
-            MlflowClient(f"sqlite:///{temporary}").search_experiments()
-            with contextlib.suppress(FileExistsError):
-                os.link(temporary, DATABASE)
+            MlflowClient(_sqlite(temporary)).search_experiments()
+            _put(temporary)
         finally:
             temporary.unlink(missing_ok=True)
     return MlflowClient(address())
+
+
+def _put(temporary: Path) -> None:
+    """Give a new database its name, unless another command was faster."""
+    try:
+        os.link(temporary, DATABASE)
+    except FileExistsError:
+        return
+    except OSError:  # a file system without hard links
+        with locked(layout.STATE / "mlflow.lock"):
+            if not DATABASE.exists():
+                temporary.replace(DATABASE)
 
 
 def give_up() -> None:
@@ -71,8 +91,13 @@ def one_line(error: object) -> str:
     return " ".join(str(error).split())[:200]
 
 
-def ui(port: int = 5000) -> None:
-    """Become the MLflow UI, on this machine only; UserError for a port that is not free."""
+def ui(port: int = 5000, allowed_hosts: str | None = None) -> None:
+    """Become the MLflow UI, on this machine only; UserError for a port that is not free.
+
+    Args:
+        port: on 127.0.0.1.
+        allowed_hosts: further addresses by which browsers may name it, separated by commas.
+    """
     if address().startswith("http"):
         print(f"MLflow runs at {address()}")
         return
@@ -85,21 +110,22 @@ def ui(port: int = 5000) -> None:
         except OSError as error:
             raise UserError(f"port {port}: {error.strerror}; choose another") from error
     connect()
-    arguments, environment = ui_command(port)
+    arguments, environment = ui_command(port, allowed_hosts)
     page = f"http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning"
     print(f"MLflow: {page} (Ctrl-C ends it)", flush=True)
     os.execve(arguments[0], arguments, environment)
 
 
-def ui_command(port: int) -> tuple[list[str], dict[str, str]]:
+def ui_command(port: int, allowed_hosts: str | None = None) -> tuple[list[str], dict[str, str]]:
     """Return command line and environment: loopback only, one worker, no jobs or telemetry."""
+    hosts = [f"localhost:{port}", f"127.0.0.1:{port}", *filter(None, [allowed_hosts])]
     options = {
         "--backend-store-uri": address(),
-        "--artifacts-destination": str(ARTIFACTS.resolve()),
+        "--artifacts-destination": ARTIFACTS.resolve().as_uri(),
         "--host": "127.0.0.1",
         "--port": str(port),
         "--workers": "1",
-        "--allowed-hosts": f"localhost:{port},127.0.0.1:{port}",
+        "--allowed-hosts": ",".join(hosts),
     }
     arguments = [word for pair in options.items() for word in pair]
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}

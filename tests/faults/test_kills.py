@@ -92,7 +92,7 @@ def test_killed_at_each_flush_and_rename(half: Path, finished: Path) -> None:
     assert not list((half / ".sepablate").rglob(".*.tmp"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_interrupted_training_goes_on_to_the_same_bytes(
     half: Path, finished: Path, number: int
 ) -> None:
@@ -137,10 +137,18 @@ def test_stopped_under_dvc_and_mlflow(half: Path, empty_database: Path, number: 
     assert not lock.exists() or "train@xception" not in yaml.safe_load(lock.read_text())["stages"]
 
 
-def test_killing_dvc_ends_its_trainers(half: Path) -> None:
-    """Linux kills the workers once DVC is gone; the trainer tells MLflow, and ends as well."""
+@pytest.mark.parametrize("stays", [False, True])
+def test_killing_dvc_ends_its_trainers(half: Path, stays: bool) -> None:
+    """Linux kills the workers once DVC is gone; the trainer tells MLflow, and ends as well.
+
+    stays: the shell that DVC starts is like fish, which does not become the command.
+    """
     subprocess.run(["git", "init", "-q"], cwd=half, check=True)
-    process = start(half, "dvc", "repro", "train@xception", slow=True)
+    fish = half / "fish"
+    fish.write_text('#!/bin/sh\nsh -c "$2; true"\ntrue\n')
+    fish.chmod(0o755)
+    shell = {"SHELL": str(fish)} if stays else {}
+    process = start(half, "dvc", "repro", "train@xception", slow=True, **shell)
     wait_for(lambda: checkpoints(half))
     assert holders(half, process.pid)
     process.kill()

@@ -1,10 +1,17 @@
 """MLflow shows what the files say, however often it is updated."""
 
+import errno
 import json
+import os
+import shutil
 import socket
+import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from helpers.project import ROOT
 from helpers.records import BEGAN, STUDY, curve, folder, key, one, shown, write_results
 from mlflow import MlflowClient
 
@@ -97,6 +104,45 @@ def test_the_ui_is_for_this_machine_only() -> None:
     assert arguments[arguments.index("--allowed-hosts") + 1] == "localhost:5017,127.0.0.1:5017"
     assert environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
     assert environment["MLFLOW_DISABLE_TELEMETRY"] == "true"
+
+
+def test_the_ui_answers_further_addresses_if_asked_to() -> None:
+    arguments, _ = connection.ui_command(5017, "localhost:8080")
+    hosts = arguments[arguments.index("--allowed-hosts") + 1]
+    assert hosts == "localhost:5017,127.0.0.1:5017,localhost:8080"
+
+
+@pytest.mark.parametrize("name", ["a%20b", "a b?c#d%3F\xe4"])
+def test_the_database_stays_in_its_folder(
+    tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    project = tmp_path / name
+    project.mkdir()
+    monkeypatch.chdir(project)
+    (project / "experiments").symlink_to(ROOT / "experiments")
+    shutil.copy(empty_database, ".")
+    write_results()
+    before = {*tmp_path.iterdir()}
+    code = f"from sepablate.tracking import publish; print(publish('smoke', [{STUDY!r}]))"
+    own = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=own, capture_output=True, text=True)
+    assert done.stdout == "4\n", done.stderr
+    with sqlite3.connect(project / "mlflow.db") as database:
+        assert database.execute("SELECT count(*) FROM runs").fetchone() == (5,)
+    assert list((project / "mlartifacts" / STUDY).rglob("figure.svg"))
+    assert {*tmp_path.iterdir()} == before
+
+
+def test_a_database_is_made_without_hard_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    connection.DATABASE.unlink()
+    for content in ("first", "second"):  # the second was slower
+        Path("new").write_text(content)
+        connection._put(Path("new"))
+    assert connection.DATABASE.read_text() == "first"
 
 
 def test_a_port_that_cannot_be_had_is_named() -> None:

@@ -101,6 +101,62 @@ def test_without_a_compiler_auto_says_so_in_a_line_and_trains_by_torch(tmp_path:
     assert sum("using PyTorch kernels" in line for line in lines) == 1
 
 
+REMEMBERED = "kernels.json", lambda: "torch", ("fused", "torch")
+
+
+@pytest.mark.parametrize("content", ["banana", "7", "null", "[]", '"torch"', "{", "", "\0"])
+def test_a_damaged_memory_is_measured_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    name, measure, choices = REMEMBERED
+    path = tmp_path / name
+    path.write_text(content)
+    assert backend.remember(path, measure, choices) == "torch"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"sepablate: {path}: ")
+    assert line.endswith("; measuring again")
+    assert [*json.loads(path.read_text()).values()] == ["torch"]
+    assert backend.remember(path, measure, choices) == "torch"
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("answer", ["banana", 7, None, ["torch"], {}])
+def test_an_answer_that_is_none_is_measured_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], answer: object
+) -> None:
+    name, measure, choices = REMEMBERED
+    path = tmp_path / name
+    backend.remember(path, measure, choices)
+    (machine,) = json.loads(path.read_text())
+    path.write_text(json.dumps({machine: answer, "another machine": "fused"}))
+    assert backend.remember(path, measure, choices) == "torch"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{answer!r} for this machine is not fused or torch; measuring again" in line
+    expected = {machine: "torch", "another machine": "fused"}
+    assert json.loads(path.read_text()) == expected
+
+
+def test_kernels_that_could_not_be_built_are_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The reason is said, and it is not kept: the compiler may come."""
+    reasons = ["ld: cannot find -lc10", None]
+    monkeypatch.setattr(backend, "why_unavailable", lambda _: reasons.pop(0))
+    monkeypatch.setattr(backend, "fused_time_ratio", lambda: 0.1)
+    monkeypatch.setattr(backend.hardware, "devices", lambda: ["cpu"])
+    assert backend.select_backend(wanted("auto"), tmp_path).kernels == "torch"
+    assert "(ld: cannot find -lc10); using PyTorch kernels" in capsys.readouterr().err
+    assert not (tmp_path / "kernels.json").exists()
+    assert backend.select_backend(wanted("auto"), tmp_path).kernels == "fused"
+    assert backend.select_backend(wanted("auto"), tmp_path).kernels == "fused"
+
+
+def test_a_space_in_the_environment_s_path_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend.build, "load_library", lambda: "ld returned 1 exit status")
+    monkeypatch.setattr(backend.sys, "prefix", "/home/me/my environment")
+    assert "the space in /home/me/my environment may" in str(backend.why_unavailable("cpu"))
+
+
 def test_kernels_are_in_the_key_and_theirs_only_in_the_digest_of_fused_runs() -> None:
     by_torch, fused = wanted("torch"), wanted("fused")
     assert by_torch.key != fused.key
