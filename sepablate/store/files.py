@@ -120,7 +120,7 @@ def corrupt_files(folder: Path) -> list[str]:
         digests = json.loads(text)
         changed = [name for name, digest in digests.items() if _digest(folder / name) != digest]
         return changed or ([] if digests and text == _manifest(folder, digests) else [MANIFEST])
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     except (ValueError, AttributeError, OSError):
         return [MANIFEST]
