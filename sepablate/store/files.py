@@ -141,7 +141,7 @@ def corrupt_files(folder: Path) -> list[str]:
         outside = any(Path(name).name != name for name in digests)
         whole = digests and not outside and text == _manifest(folder, digests)
         return changed or ([] if whole else [MANIFEST])
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     except (ValueError, AttributeError, OSError):
         return [MANIFEST]
