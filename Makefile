@@ -28,9 +28,11 @@ git:
 
 repro: git $(STAMP) ## Train and report the paper's three ablations (dvc repro)
 	dvc repro
+	@sepablate publish || true
 
 repro-all: git $(STAMP) ## The same, and the controls (dvc repro --all-pipelines)
 	dvc repro --all-pipelines
+	@sepablate publish || true
 
 test: lint ## Check and test everything (under 10 minutes on two cores)
 	pytest

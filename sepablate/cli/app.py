@@ -185,9 +185,11 @@ def ui(
     It answers 403 to a browser that names it otherwise. Where its port is forwarded to another one,
     as by ssh -L 8080:localhost:5000, allow that one: --allowed-hosts localhost:8080
     """
-    require_project()
+    chosen = resolve_scale(None)
     from sepablate import tracking
 
+    if layout.trained_variants(chosen):
+        _publish(chosen, study.names())
     tracking.ui(port, allowed_hosts)
 
 

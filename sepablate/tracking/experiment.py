@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
@@ -28,7 +29,9 @@ BATCH = 1000  # metrics that MLflow takes at once
 
 
 def publish(scale: str, studies: list[str]) -> int:
-    """Update MLflow from the files of these studies, and return how many runs changed.
+    """Update MLflow from the files of these studies; return how many runs changed.
+
+    The parent run of a study, with its table, figure and verdicts, is one of them.
 
     Raises UserError for an unknown study or scale, OSError if MLflow cannot be written.
     """
@@ -70,13 +73,18 @@ class Experiment:
 
     def _open(self, name: str) -> str:
         experiment = self.client.get_experiment_by_name(name)
-        if experiment is None:
-            tags = {"mlflow.experimentKind": "custom_model_development"}
-            location = artifact_location(self.study, self.scale)
-            return self.client.create_experiment(name, location, tags)
-        if experiment.lifecycle_stage == "deleted":
-            self.client.restore_experiment(experiment.experiment_id)
-        return experiment.experiment_id
+        location = artifact_location(self.study, self.scale)
+        if experiment is not None:
+            if experiment.lifecycle_stage == "deleted":
+                self.client.restore_experiment(experiment.experiment_id)
+            if location in (None, experiment.artifact_location):
+                return experiment.experiment_id
+            # The project was moved or copied: MLflow would write to the folder where it was.
+            old = experiment.experiment_id
+            self.client.rename_experiment(old, f"{name} · {old}, of another folder")
+            self.client.delete_experiment(old)
+        tags = {"mlflow.experimentKind": "custom_model_development"}
+        return self.client.create_experiment(name, location, tags)
 
     def _create_parent(self) -> Run:
         """Create the run that holds the others. Nothing would end it, so it is ended at once."""
@@ -96,8 +104,7 @@ class Experiment:
         for slot in gone:
             self.client.delete_run(self.runs.pop(slot).info.run_id)
         changed = sum([self.log(record) for record in stored])
-        self._describe(study, *decided)
-        return len(gone) + changed
+        return len(gone) + changed + self._describe(study, *decided)
 
     def log(self, record: Record) -> bool:
         """Add the missing parts of a run; return False if none. Archive a run that differs."""
@@ -160,8 +167,11 @@ class Experiment:
             self.client.delete_run(self.parent.info.run_id)
             self.parent = self._create_parent()
 
-    def _describe(self, study: Study, tags: dict[str, str], metrics: dict[str, float]) -> None:
-        """Log table, figure, claims and verdicts on the parent run, unless they are there."""
+    def _describe(self, study: Study, tags: dict[str, str], metrics: dict[str, float]) -> bool:
+        """Log table, figure, claims and verdicts on the parent run; return False if all is there.
+
+        The files may be gone where the tag is not: they lie in a folder, not in the database.
+        """
         folder = layout.study_folder(self.scale, self.study)
         table = folder / layout.TABLE_MARKDOWN
         files = [table, folder / layout.TABLE]
@@ -171,9 +181,11 @@ class Experiment:
         note = f"{study.title}. {study.source}\n\n"
         content = [note.encode(), *(path.read_bytes() for path in files)]
         digest = hashlib.sha256(b"\0".join(content)).hexdigest()[:16]
-        if self.parent.data.tags.get(DIGEST) == digest:
-            return
         run_id = self.parent.info.run_id
+        there = {Path(file.path).name for file in self.client.list_artifacts(run_id)}
+        complete = {path.name for path in files} <= there
+        if complete and self.parent.data.tags.get(DIGEST) == digest:
+            return False
         for path in files:
             self.client.log_artifact(run_id, str(path))
         self.client.set_experiment_tag(self.id, NOTE, note)
@@ -183,6 +195,7 @@ class Experiment:
         self.client.log_batch(run_id, points, (), [RunTag(*tag) for tag in tags.items()])
         self.client.set_tag(run_id, DIGEST, digest)
         self.client.set_terminated(run_id, "FINISHED")
+        return True
 
 
 def _dataset(record: Record) -> DatasetInput:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -152,6 +153,35 @@ def test_only_a_user_error_is_one_line_and_a_bug_shows_its_traceback() -> None:
     code = BUG.format("errors.UserError")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (2, "sepablate: a message\n")
+
+
+def test_a_bare_command_prints_its_help() -> None:
+    done = sepablate(ROOT)
+    assert done.returncode == 0
+    assert done.stdout.startswith("Usage: ")
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (
+            ("train", "xcepton"),
+            "variant 'xcepton' in experiments/: choose .*; did you mean xception",
+        ),
+        (("study", "residual_conections"), ".*; did you mean residual_connections[?]"),
+        (("plan", "--scale", "latop"), "--scale latop: choose smoke, .*; did you mean laptop[?]"),
+        (("fetch", "cifar"), "data set 'cifar': choose .*; did you mean cifar10[?]"),
+        (("train", "--all", "xception"), "train: choose a variant, or --all without"),
+        (("train",), "train: choose a variant, or --all without"),
+        (("verify", "--scale", "zzz"), "--scale zzz: choose smoke, laptop, workstation, paper"),
+    ],
+)
+def test_a_name_that_is_nearly_right_is_recognised(arguments: tuple[str, ...], line: str) -> None:
+    done = sepablate(ROOT, *arguments)
+    assert done.returncode == 2
+    assert re.match(f"sepablate: {line}", done.stderr)
+    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("target", ["repro", "repro-all"])

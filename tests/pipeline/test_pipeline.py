@@ -60,6 +60,15 @@ def test_smoke_pipeline_from_nothing_to_report(project: Path) -> None:
     assert stages_run(again) == []
     assert "Data and pipelines are up to date" in again
 
+    # An edit to what decides numbers: the plan believes the run keys, as training does.
+    model = project / "sepablate/models/xception.py"
+    text = model.read_text()
+    model.write_text(text + "\n# an edit\n")
+    rows = plan(project)
+    assert rows["train@xception"] == ["runs", "0", "0", "2"]
+    assert rows["train@inception_v3"] == ["runs", "2", "0", "0"]
+    model.write_text(text)
+
     # The code that draws, reports and starts processes retrains nothing; it draws the same bytes.
     drawn = contents(results)
     for room in ("execution", "plots", "report", "cli"):

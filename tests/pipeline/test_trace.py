@@ -77,7 +77,7 @@ def parent() -> dict:
 
 def test_mlflow_shows_the_verdicts_and_trace_the_runs_of_mlflow(empty_database: Path) -> None:
     shutil.copy(empty_database, connection.DATABASE)
-    assert publish("tiny", ["residual_connections"]) == 18
+    assert publish("tiny", ["residual_connections"]) == 19
     first = parent()
     decided = json.loads((TINY / "verdicts.json").read_text())
     assert list(first["words"].values()) == [each["outcome"] for each in decided]

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("folder")
 
 def test_publish_twice_changes_nothing() -> None:
     write_results()
-    assert publish("smoke", [STUDY]) == 4
+    assert publish("smoke", [STUDY]) == 5
     first = shown()
     assert publish("smoke", [STUDY]) == 0
     assert shown() == first
@@ -64,6 +64,40 @@ def test_the_parent_carries_what_the_study_found() -> None:
     assert "arXiv:1610.02357, section 4.5" in runs[parent]["tags"]["mlflow.note.content"]
     del runs[parent]
     assert {run["tags"]["mlflow.parentRunId"] for run in runs.values()} == {parent}
+
+
+def test_files_that_are_gone_come_back() -> None:
+    write_results()
+    publish("smoke", [STUDY])
+    before = files()
+    shutil.rmtree("mlartifacts")
+    assert publish("smoke", [STUDY]) == 1
+    assert files() == before
+    Path(sorted(before)[0]).unlink()
+    assert publish("smoke", [STUDY]) == 1
+    assert files() == before
+    assert publish("smoke", [STUDY]) == 0
+
+
+def test_a_moved_project_writes_to_its_new_folder(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_results()
+    publish("smoke", [STUDY])
+    old, new = Path.cwd(), tmp_path_factory.mktemp("moved") / "project"
+    shutil.copytree(old, new, symlinks=True)
+    shutil.rmtree(old / "mlartifacts")
+    monkeypatch.chdir(new)
+    shutil.rmtree("mlartifacts")
+    assert publish("smoke", [STUDY]) == 5
+    assert len(shown()) == 5
+    assert files()
+    assert publish("smoke", [STUDY]) == 0
+    assert not (old / "mlartifacts").exists()
+
+
+def files() -> set[str]:
+    return {str(path) for path in Path("mlartifacts").rglob("*") if path.is_file()}
 
 
 def test_another_run_key_archives_the_old_run() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from dvc.utils.hydra import apply_overrides
 from helpers.project import ROOT, contents, sepablate
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -154,6 +155,20 @@ def test_references_between_aliases_are_harmless(tmp_path: Path) -> None:
     path.write_text("\n".join(lists) + "\n" + path.read_text().replace("- 0", "- *a9"))
     with pytest.raises(UserError, match=r"seeds\.0: .*choose a whole number"):
         scales.load("smoke", path)
+
+
+@pytest.mark.parametrize(
+    "override", ["scale=smoke", "scales.smoke.epochs=2", "recipes.imagenet.learning_rate=1e-5"]
+)
+def test_an_override_of_dvc_changes_one_line(tmp_path: Path, override: str) -> None:
+    """`dvc exp run -S` writes the file again; comments and layout stay."""
+    path = tmp_path / "params.yaml"
+    before = (ROOT / "params.yaml").read_text()
+    path.write_text(before)
+    apply_overrides(str(path), [override])
+    pairs = zip(before.splitlines(), path.read_text().splitlines(), strict=True)
+    assert sum(old != new for old, new in pairs) == 1
+    scales.load(scales.current(path), path)
 
 
 def test_an_edit_to_a_recipe_reaches_that_recipe_only() -> None:

@@ -14,7 +14,11 @@ import torch
 
 from sepablate.kernels.cpu.fake import register_fakes
 
-SOURCES = sorted([*Path(__file__).parent.glob("*.cpp"), *Path(__file__).parent.glob("*.h")])
+SOURCES = sorted(
+    path
+    for path in Path(__file__).parent.iterdir()
+    if path.suffix in (".cpp", ".h") and path.name[0] not in ".#"  # else an editor's copy
+)
 FLAGS = ("-O3", "-march=native", "-mprefer-vector-width=512", "-fno-math-errno")
 
 
