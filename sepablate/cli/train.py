@@ -12,19 +12,21 @@ from sepablate.cli.options import MlflowOption, ScaleOption, positive, resolve_s
 from sepablate.errors import UserError
 from sepablate.execution import environment, launch, process_lifetime
 
+ProcessesOption = Annotated[
+    int | None,
+    typer.Option(
+        parser=positive,
+        help="Runs at a time; default: one per core or GPU, or six small ones per GPU.",
+    ),
+]
+
 
 def train(
     variant: Annotated[
         str | None, typer.Argument(help="A variant; `sepablate list` names them.")
     ] = None,
     scale: ScaleOption = None,
-    processes: Annotated[
-        int | None,
-        typer.Option(
-            parser=positive,
-            help="Runs at a time; default: one per core or GPU, or six small ones per GPU.",
-        ),
-    ] = None,
+    processes: ProcessesOption = None,
     mlflow: MlflowOption = True,
     cluster: Annotated[
         str | None,
@@ -56,24 +58,16 @@ def train(
     """
     scale_name = resolve_scale(scale)
     variants = _variants(variant, everything, keys or only is not None)
-    for number in process_lifetime.stop_signals():
-        signal.signal(number, signal.default_int_handler)
-    try:
-        if keys:
-            print(*launch.untrained(variants[0], scale_name), sep="\n")
-            return
-        if minutes:
-            signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
-            signal.alarm(60 * minutes)
-        failures = []
-        for name in variants:
-            request = launch.TrainRequest(name, scale_name, processes, mlflow, only, cluster)
-            failures += _train(request)
-    except KeyboardInterrupt:  # also trainer.Stopped
-        failures, status = ["stopped; the same command goes on from here"], os.EX_TEMPFAIL
-    else:
-        status = 1 if failures else 0
-    _end(failures, status)
+    if keys:
+        print(*launch.untrained(variants[0], scale_name), sep="\n")
+        return
+    _train_each(
+        [
+            launch.TrainRequest(name, scale_name, processes, mlflow, only, cluster)
+            for name in variants
+        ],
+        minutes,
+    )
 
 
 def _variants(variant: str | None, everything: bool, one_run: bool) -> list[str]:
@@ -85,6 +79,22 @@ def _variants(variant: str | None, everything: bool, one_run: bool) -> list[str]
 
         return paper_variants()
     return [study.variant(variant).name]
+
+
+def _train_each(requests: list[launch.TrainRequest], minutes: int | None) -> NoReturn:
+    """Train what is requested until it is done, stopped or out of time, and exit."""
+    for number in process_lifetime.stop_signals():
+        signal.signal(number, signal.default_int_handler)
+    if minutes:
+        signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        signal.alarm(60 * minutes)
+    try:
+        failures = [line for request in requests for line in _train(request)]
+    except KeyboardInterrupt:  # also trainer.Stopped
+        failures, status = ["stopped; the same command goes on from here"], os.EX_TEMPFAIL
+    else:
+        status = 1 if failures else 0
+    _end(failures, status)
 
 
 def _end(failures: list[str], status: int) -> NoReturn:
