@@ -252,9 +252,9 @@ _Loader.add_implicit_resolver(
 def _read(path: Path) -> dict[str, Any]:
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST:
+        if stat.S_ISFIFO(status.st_mode) or status.st_size > LARGEST:
             raise UserError(f"{path}: choose a regular file of at most {LARGEST:,} bytes")
-        params = yaml.load(path.read_text(), _Loader)  # a SafeLoader
+        params = _Loader(path.read_text()).get_single_data()
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; run from the project's root folder") from None
     except UserError:

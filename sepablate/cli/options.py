@@ -28,7 +28,7 @@ def resolve_scale(option: str | None) -> str:
     from sepablate import scales  # with pydantic and YAML, which --help does without
 
     if option is not None and option not in scales.names():
-        raise UserError(f"--scale {option}: {choices(option, scales.names())}")
+        raise UserError(f"--scale {option!r}: {choices(option, scales.names())}")
     name = option or scales.current()
     scales.load(name)
     return name

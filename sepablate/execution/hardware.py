@@ -4,6 +4,7 @@ import ctypes
 import functools
 import math
 import platform
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,23 @@ POWERCAP = Path("/sys/class/powercap")
 Counter = tuple[Callable[[], float], float]  # joules so far, and where they overflow to 0
 
 
+@functools.cache
 def devices() -> list[str]:
-    """Return one name per accelerator, or the CPU's."""
+    """Return one name per accelerator, or the CPU's; a GPU that cannot be used is named, once."""
     count = torch.cuda.device_count()
+    if count and (reason := _gpu_failure()):
+        print(f"sepablate: GPU unusable ({reason}); training on the CPU", file=sys.stderr)
+        count = 0
     return [f"cuda:{index}" for index in range(count)] or ["cpu"]
+
+
+def _gpu_failure() -> str | None:
+    """Return why the first GPU computes nothing, in one line; None if it does."""
+    try:
+        torch.ones(1, device="cuda:0").item()
+    except (RuntimeError, AssertionError) as error:
+        return str(error).strip().partition("\n")[0] or type(error).__name__
+    return None
 
 
 def warm_up_steps(device: str) -> int:
@@ -30,7 +44,7 @@ def warm_up_steps(device: str) -> int:
 
 def describe() -> dict[str, Any]:
     """Return processor, cores and accelerator, which are written with every time."""
-    accelerator = torch.cuda.get_device_name(0) if torch.cuda.device_count() else "none"
+    accelerator = "none" if devices() == ["cpu"] else torch.cuda.get_device_name(0)
     return {
         "processor": _processor(),
         "cores": cgroup.cores(),

@@ -108,7 +108,7 @@ def evaluate(name: str, weights: Path | None, data: Path, batch: int, mean_std: 
     transform = create_transform(
         size, crop_pct=config.crop_pct, interpolation=config.interpolation, mean=mean, std=std
     )
-    correct = count_correct(model, split, transform, batch)
+    correct = count_correct(model, split, transform, batch, size)
     shorter = math.floor(size / config.crop_pct)
     return [
         f"{name} with {weights}: {len(split)} images of {split.folder}",
@@ -164,14 +164,22 @@ def _counter(key: str) -> str:
 
 @torch.inference_mode()
 def count_correct(
-    model: nn.Module, split: ImageFiles, transform: Any, batch: int
+    model: nn.Module, split: ImageFiles, transform: Any, batch: int, size: int
 ) -> dict[int, int]:
-    """Count, for each k of TOP, the images whose label is among the k likeliest classes."""
+    """Count, for each k of TOP, the images whose label is among the k likeliest classes.
+
+    Args:
+        model: the network.
+        split: the images.
+        transform: turns an image into a tensor (3, size, size).
+        batch: images at a time.
+        size: pixels.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     correct = torch.zeros(max(TOP), dtype=torch.int64)
     workers = max(1, len(os.sched_getaffinity(0)) - 1)
-    batches = plain_batches(split, transform, batch, workers)
+    batches = plain_batches(split, transform, batch, workers, size)
     total = math.ceil(len(split) / batch)
     for images, labels in track(
         batches, "evaluate", total, console=Console(stderr=True), transient=True

@@ -21,7 +21,13 @@ from sepablate.study import Study
 
 P = ParamSpec("P")
 # Entries of results/<scale>/ that belong to no report.
-NOT_IN_REPORTS = (layout.RUNS, layout.MEASUREMENTS, layout.SPEEDS, layout.MADE_BY)
+NOT_IN_REPORTS = (
+    layout.RUNS,
+    layout.MEASUREMENTS,
+    layout.FETCHED,
+    layout.SPEEDS,
+    layout.MADE_BY,
+)
 
 
 @dataclass

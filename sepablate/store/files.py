@@ -69,8 +69,15 @@ def is_regular(path: Path) -> bool:
     return False
 
 
+def refuse_pipe(path: Path) -> None:
+    """Raise UserError for a pipe: to open one would wait for ever."""
+    if path.is_fifo():
+        raise UserError(f"{path}: a pipe, not a regular file; move it away")
+
+
 def read_text(path: Path) -> str:
-    """Return the content of a text file; UserError if it is not UTF-8."""
+    """Return the content of a text file; UserError if it is not UTF-8, or a pipe."""
+    refuse_pipe(path)
     try:
         return path.read_text("utf-8")
     except UnicodeDecodeError as error:
@@ -102,6 +109,7 @@ def locked(path: Path, wait: bool = True) -> Iterator[None]:
     a killed process.)
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    refuse_pipe(path)
     with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -129,13 +137,13 @@ def verify_manifest(folder: Path, required: Iterable[str] = ()) -> bool:
     """
     if not (folder / MANIFEST).is_file() or corrupt_files(folder):
         return False
-    return set(required) <= json.loads((folder / MANIFEST).read_text()).keys()
+    return set(required) <= json.loads(read_text(folder / MANIFEST)).keys()
 
 
 def corrupt_files(folder: Path) -> list[str]:
     """Return the files of a finished folder that have changed; none if it is not finished."""
     try:
-        text = (folder / MANIFEST).read_text()
+        text = read_text(folder / MANIFEST)
         digests = json.loads(text)
         changed = [name for name, digest in digests.items() if _digest(folder / name) != digest]
         outside = any(Path(name).name != name for name in digests)

@@ -20,6 +20,7 @@ LOCK, ERROR = "lock", "error.txt"
 
 # A scale's folder, results/<scale>. Git ignores the first two, which `dvc repro` makes.
 RUNS, MEASUREMENTS = "runs", "measured"
+FETCHED = "fetched.json"
 MADE_BY = "made_by.json"  # the commit that made results of older code
 SPEEDS = "speed.csv"  # of `sepablate cost --save`; belongs to no report
 REPORT, LAYER_REPORT = "REPORT", "COSTS"  # names of reports; others are the user's
@@ -44,7 +45,7 @@ def run_folder(key: str) -> Path:
 
 def fetched(scale: str) -> Path:
     """Return the file that names the data set that was fetched for a scale, with its digest."""
-    return DATA / f"{scale}.json"
+    return scale_folder(scale) / FETCHED
 
 
 def scale_folder(scale: str) -> Path:

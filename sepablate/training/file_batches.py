@@ -16,8 +16,11 @@ x / 127.5 - 1.
 
 import os
 import random
+import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -34,6 +37,8 @@ from sepablate.training.process_group import SINGLE, World
 
 CROP = 0.897  # 299 of 333 pixels
 HALF = (0.5, 0.5, 0.5)
+SHARED_MEMORY = Path("/dev/shm")
+WAITING = 3  # batches of a worker: two wait, one is made
 CHUNK = 64  # images that a worker returns at once: two such chunks a worker wait in memory
 NORMALIZATION: dict[str, Any] = {"interpolation": "bicubic", "mean": HALF, "std": HALF}
 
@@ -72,7 +77,8 @@ class FileBatches:
         """
         if step != self._next:
             chunks = (chunk for batch in self._indices(step) for chunk in batch)
-            self._iterator = read_batches(self.images, chunks, self.run.scale.workers)
+            size = CHUNK * image_bytes(self.run.image_size)
+            self._iterator = read_batches(self.images, chunks, self.run.scale.workers, size)
         self._next = step + 1
         parts = [next(self._iterator) for _ in range(0, self.part.stop - self.part.start, CHUNK)]
         images, labels = zip(*parts, strict=True)
@@ -93,16 +99,17 @@ class FileBatches:
 def eval_file_batches(split: ImageFiles, run: Run) -> Iterator[Batch]:
     """Yield all images of a split, in order, cropped and scaled for evaluation."""
     transform = create_transform(run.image_size, crop_pct=CROP, **NORMALIZATION)
-    return plain_batches(split, transform, CHUNK, run.scale.workers)
+    return plain_batches(split, transform, CHUNK, run.scale.workers, run.image_size)
 
 
 def plain_batches(
-    split: ImageFiles, transform: Transform, batch_size: int, workers: int
+    split: ImageFiles, transform: Transform, batch_size: int, workers: int, size: int
 ) -> Iterator[Batch]:
-    """Yield all images, in order, each through `transform`."""
+    """Yield all images, in order, each through `transform`, which makes them `size` pixels wide."""
     indices = range(len(split))
     batches = (list(indices[start : start + batch_size]) for start in indices[::batch_size])
-    return read_batches(PlainImages(split, transform), batches, workers)
+    batch_bytes = batch_size * image_bytes(size)
+    return read_batches(PlainImages(split, transform), batches, workers, batch_bytes)
 
 
 class PlainImages(Dataset[Batch]):
@@ -143,9 +150,17 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def read_batches(
-    images: Dataset[Batch], batches: Iterable[list[Index]], workers: int
+    images: Dataset[Batch], batches: Iterable[list[Index]], workers: int, batch_bytes: int
 ) -> Iterator[Batch]:
-    """Yield the images of each list of indices; UserError names an image that cannot be read."""
+    """Yield the images of each list of indices; UserError names an image that cannot be read.
+
+    Args:
+        images: by index.
+        batches: lists of indices.
+        workers: processes that read; fewer if shared memory has no room for their batches.
+        batch_bytes: the size of a batch.
+    """
+    workers = _fitting_workers(workers, batch_bytes)
     loader: DataLoader[Batch] = DataLoader(
         images,
         batch_sampler=batches,
@@ -165,6 +180,22 @@ def read_batches(
         except UserError as error:  # a worker adds its traceback
             raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
         yield loaded, labels
+
+
+def _fitting_workers(workers: int, batch_bytes: int) -> int:
+    """Return how many workers can pass on their batches; a container may have 64 MB for that."""
+    if not workers or not SHARED_MEMORY.is_dir():
+        return workers
+    fitting = shutil.disk_usage(SHARED_MEMORY).free // (WAITING * batch_bytes)
+    if fitting < workers:
+        line = f"{SHARED_MEMORY} is too small for {workers} loader processes; using {fitting}"
+        print(f"sepablate: {line}", file=sys.stderr)
+    return min(workers, fitting)
+
+
+def image_bytes(size: int) -> int:
+    """Return the bytes of an image of `size` x `size` pixels as the network gets it."""
+    return 4 * 3 * size**2
 
 
 def _leave_process_group(_: int) -> None:

@@ -12,6 +12,8 @@ from helpers.images import add
 from sepablate import data
 from sepablate.data import imagenet
 from sepablate.errors import UserError
+from sepablate.store import files
+from sepablate.store.run_files import is_finished
 
 DATA_FILES = {
     "fashion-mnist/train-images-idx3-ubyte": "fashion_mnist",
@@ -119,6 +121,17 @@ def test_what_is_no_file_is_named_and_never_opened(
     make(tmp_path / name)
     with pytest.raises(UserError, match=f"{name}: not a regular file; move it away"):
         data.dataset(DATA_FILES[name]).fetch(tmp_path)
+
+
+def test_a_pipe_in_the_place_of_a_lock_or_a_result_is_named(tmp_path: Path) -> None:
+    pipe(tmp_path / "lock")
+    with pytest.raises(UserError, match="lock: a pipe"), files.locked(tmp_path / "lock"):
+        pass
+    with pytest.raises(UserError, match="lock: a pipe"):
+        files.read_json(tmp_path / "lock", dict)
+    for name in ("done.json", "run.json"):
+        pipe(tmp_path / name)
+    assert not is_finished(tmp_path, "0" * 16)
 
 
 @pytest.mark.parametrize("make", [pipe, folder])

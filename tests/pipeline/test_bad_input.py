@@ -170,11 +170,11 @@ def test_a_bare_command_prints_its_help() -> None:
             "variant 'xcepton' in experiments/: choose .*; did you mean xception",
         ),
         (("study", "residual_conections"), ".*; did you mean residual_connections[?]"),
-        (("plan", "--scale", "latop"), "--scale latop: choose smoke, .*; did you mean laptop[?]"),
+        (("plan", "--scale", "latop"), "--scale 'latop': choose smoke, .*; did you mean laptop[?]"),
         (("fetch", "cifar"), "data set 'cifar': choose .*; did you mean cifar10[?]"),
         (("train", "--all", "xception"), "train: choose a variant, or --all without"),
         (("train",), "train: choose a variant, or --all without"),
-        (("verify", "--scale", "zzz"), "--scale zzz: choose smoke, laptop, workstation, paper"),
+        (("verify", "--scale", "zzz"), "--scale 'zzz': choose smoke, laptop, workstation, paper"),
     ],
 )
 def test_a_name_that_is_nearly_right_is_recognised(arguments: tuple[str, ...], line: str) -> None:

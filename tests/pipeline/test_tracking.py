@@ -160,7 +160,7 @@ def test_the_database_stays_in_its_folder(
     code = f"from sepablate.tracking import publish; print(publish('smoke', [{STUDY!r}]))"
     own = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=own, capture_output=True, text=True)
-    assert done.stdout == "4\n", done.stderr
+    assert done.stdout == "5\n", done.stderr
     with sqlite3.connect(project / "mlflow.db") as database:
         assert database.execute("SELECT count(*) FROM runs").fetchone() == (5,)
     assert list((project / "mlartifacts" / STUDY).rglob("figure.svg"))

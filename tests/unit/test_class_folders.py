@@ -148,7 +148,7 @@ def test_folders_named_by_numbers_are_in_the_order_of_the_numbers(tmp_path: Path
     def transform(image: Image.Image) -> torch.Tensor:
         return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).float()
 
-    assert count_correct(AlwaysTen(), split, transform, 8)[1] / len(split) == 0.5
+    assert count_correct(AlwaysTen(), split, transform, 8, 4)[1] / len(split) == 0.5
 
 
 def test_a_list_of_classes_decides_their_order(root: Path) -> None:

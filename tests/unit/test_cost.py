@@ -135,7 +135,7 @@ def test_command_at_the_size_of_the_paper_without_data(folder: Path) -> None:
     ("arguments", "message"),
     [
         ({"variants": ["xcepton"]}, r"variant 'xcepton'.*choose .*xception"),
-        ({"scale": "huge"}, r"scale: 'huge': choose smoke"),
+        ({"scale": "huge"}, r"--scale 'huge': choose smoke"),
         ({"save": True}, r"--save.*choose .*--measure"),
     ],
     ids=str,

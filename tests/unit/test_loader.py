@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -88,6 +89,23 @@ def test_neither_workers_nor_a_resume_change_a_batch(splits: dict[str, ImageFile
     assert all(same(expected[step], got) for step, got in zip((4, 5, 0, 8, 8), jumps, strict=True))
     assert not any(same(expected[0], other) for other in expected[1:])
     assert not same(expected[0], steps(splits["train"], run_of(seed=1), 0)[0])
+
+
+def test_workers_that_shared_memory_has_no_room_for_are_left_out(
+    splits: dict[str, ImageFiles],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """A container has 64 MB: three batches of 64 images of 64 pixels are 9.4 MB a worker."""
+    expected = steps(splits["train"], run_of(), 0)
+    usage = shutil.disk_usage("/dev/shm")
+    for free, fitting in ((20_000_000, 2), (10_000_000, 1), (5_000_000, 0)):
+        small = usage._replace(free=free)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path, small=small: small)
+        found = steps(splits["train"], run_of(workers=4), 0)
+        assert same(expected[0], found[0])
+        line = f"/dev/shm is too small for 4 loader processes; using {fitting}"
+        assert capfd.readouterr().err == f"sepablate: {line}\n"
 
 
 def test_an_epoch_has_each_image_once(root: Path) -> None:

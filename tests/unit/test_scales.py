@@ -299,7 +299,7 @@ def test_missing_field(tmp_path: Path, key: str) -> None:
     ("arguments", "hints"),
     [
         (["train", "resnet"], ["'resnet'", "experiments/", "xception", "no_residual"]),
-        (["train", "xception", "--scale", "huge"], ["'huge'", "params.yaml", "smoke, laptop"]),
+        (["train", "xception", "--scale", "huge"], ["--scale 'huge'", "smoke, laptop"]),
         (["train"], ["variant"]),
         (["train", "xception", "--processes", "0"], ["--processes", "1"]),
         (["train", "xception", "--processes", "two"], ["--processes", "two"]),
