@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterable
 
-# What the user can put right; errors of any other kind are bugs.
+# Errors that the user can put right; any other kind is a bug.
 HINTS = {
     errno.EACCES: "change its owner or its mode",
     errno.EPERM: "change its owner or its mode",

@@ -1,4 +1,4 @@
-"""The doctor finds what is torn or gone, and never raises, whatever the folder looks like."""
+"""The doctor finds what is torn or gone, and never raises, whatever the folder holds."""
 
 import os
 import shutil

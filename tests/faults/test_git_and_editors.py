@@ -1,4 +1,4 @@
-"""Git that refuses, settings of git that change bytes, and files that editors leave behind."""
+"""Git that refuses, settings of git that change bytes, and files that editors leave."""
 
 import shutil
 import subprocess
@@ -122,7 +122,7 @@ BACKUPS = ("{}~", ".#{}", "._{}", "#{}#", ".{}.swp", "{}.orig", "{}.bak")
 
 
 def backup(path: Path, pattern: str) -> None:
-    """Leave what an editor or a system leaves beside a file; Emacs locks it by a dangling link."""
+    """Leave what an editor or a system leaves next to a file; Emacs locks it by a dangling link."""
     other = path.with_name(pattern.format(path.name))
     if pattern == ".#{}":
         other.symlink_to("someone@somewhere.4711:1")

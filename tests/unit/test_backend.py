@@ -51,7 +51,7 @@ def test_the_kernels_are_for_bf16_in_one_thread(
 
 
 def test_without_bf16_matrix_products_auto_trains_by_torch(tmp_path: Path) -> None:
-    """On a processor like most laptops', which oneDNN can be told to take this one for."""
+    """On a processor like most laptops', which an option of oneDNN simulates."""
     code = (
         "from pathlib import Path\nfrom sepablate.execution import backend\n"
         "from test_backend import wanted\n"
