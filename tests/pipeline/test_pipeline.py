@@ -97,6 +97,20 @@ def test_smoke_pipeline_from_nothing_to_report(project: Path) -> None:
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
 
 
+@pytest.mark.parametrize("name", ["data", "data/fashion-mnist"])
+def test_the_data_may_be_a_link_to_another_disk(
+    name: str, project: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    subprocess.run(["git", "init", "-q"], cwd=project, check=True)
+    edit_params(project)
+    disk = tmp_path_factory.mktemp("disk") / "data"
+    shutil.move(project / name, disk)
+    (project / name).symlink_to(disk)
+    assert stages_run(dvc(project, "repro", "fetch")) == ["fetch"]
+    assert stages_run(dvc(project, "repro", "fetch")) == []
+    assert json.loads((project / "results/smoke/fetched.json").read_text())["digest"]
+
+
 def test_a_study_is_one_file_and_its_name_in_the_pipeline(project: Path) -> None:
     """The README's example: listed, planned and run."""
     subprocess.run(["git", "init", "-q"], cwd=project, check=True)
