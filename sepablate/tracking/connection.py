@@ -45,7 +45,12 @@ def connect() -> MlflowClient:
             _put(temporary)
         finally:
             temporary.unlink(missing_ok=True)
-    return MlflowClient(address())
+    try:
+        return MlflowClient(address())
+    except ImportError as error:  # the driver of a database that the user named
+        raise UserError(
+            f"MLFLOW_TRACKING_URI: {address()}: needs {error.name}; install it, or choose another"
+        ) from None
 
 
 def _put(temporary: Path) -> None:

@@ -31,7 +31,8 @@ BATCH = 1000  # metrics that MLflow takes at once
 def publish(scale: str, studies: list[str]) -> int:
     """Update MLflow from the files of these studies; return how many runs changed.
 
-    The parent run of a study, with its table, figure and verdicts, is one of them.
+    The parent run of a study, with its table, figure and verdicts, is one of them. A study of which
+    only the baseline is trained, by another study, gets no experiment.
 
     Raises UserError for an unknown study or scale, OSError if MLflow cannot be written.
     """
@@ -41,8 +42,12 @@ def publish(scale: str, studies: list[str]) -> int:
     declared = {name: load(name) for name in studies}
     try:
         client = connect()
+        trained = set(layout.trained_variants(scale))
         changed = sum(
-            Experiment(client, name, scale).publish(study) for name, study in declared.items()
+            Experiment(client, name, scale).publish(study)
+            for name, study in declared.items()
+            if trained & {variant.name for variant in study.variants}
+            or client.get_experiment_by_name(_experiment_name(name, scale))
         )
         reached()
         return changed
@@ -60,7 +65,7 @@ class Experiment:
 
     def __init__(self, client: MlflowClient, study: str, scale: str) -> None:
         self.client, self.study, self.scale = client, study, scale
-        self.id = self._open(f"{study} · {scale}")
+        self.id = self._open(_experiment_name(study, scale))
         self.tags = {"study": study, "scale": scale, "mlflow.user": "sepablate"}
         self.runs: dict[tuple[str | None, str | None], Run] = {}
         for run in client.search_runs([self.id], max_results=50_000, order_by=["start_time ASC"]):
@@ -196,6 +201,10 @@ class Experiment:
         self.client.set_tag(run_id, DIGEST, digest)
         self.client.set_terminated(run_id, "FINISHED")
         return True
+
+
+def _experiment_name(study: str, scale: str) -> str:
+    return f"{study} · {scale}"
 
 
 def _dataset(record: Record) -> DatasetInput:

@@ -15,6 +15,7 @@ from helpers.project import ROOT
 from helpers.records import BEGAN, STUDY, curve, folder, key, one, shown, write_results
 from mlflow import MlflowClient
 
+from sepablate.errors import UserError
 from sepablate.tracking import connection, publish, ui
 
 __all__ = ["folder"]
@@ -94,6 +95,21 @@ def test_a_moved_project_writes_to_its_new_folder(
     assert files()
     assert publish("smoke", [STUDY]) == 0
     assert not (old / "mlartifacts").exists()
+
+
+def test_a_study_of_which_only_the_baseline_is_trained_gets_no_experiment() -> None:
+    write_results()
+    assert publish("smoke", ["residual_connections"]) == 0
+    assert publish("smoke", [STUDY]) == 5
+    names = [each.name for each in MlflowClient(connection.address()).search_experiments()]
+    assert sorted(names) == ["Default", f"{STUDY} · smoke"]
+
+
+def test_a_database_without_its_driver_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_results()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "mysql://user@localhost/runs")
+    with pytest.raises(UserError, match="mysql://user@localhost/runs: needs MySQLdb; install it"):
+        publish("smoke", [STUDY])
 
 
 def files() -> set[str]:
