@@ -176,23 +176,25 @@ IN_MEMORY = {
 def current(path: Path = layout.PARAMS) -> str:
     """Return the name of the scale that params.yaml selects."""
     params = _read(path)
-    return _scale_name(params, params.get("scale"), path)
+    return _scale_name(params, params.get("scale"), f"{path}: scale:")
 
 
-def names(path: Path = layout.PARAMS) -> list[str]:
-    """Return the names of the scales."""
-    return [str(name) for name in _read(path)["scales"]]
-
-
-def load(name: str, path: Path = layout.PARAMS) -> tuple[Scale, dict[str, Recipe]]:
+def load(
+    name: str, path: Path = layout.PARAMS, origin: str = ""
+) -> tuple[Scale, dict[str, Recipe]]:
     """Return the scale of that name and all recipes.
+
+    Args:
+        name: The scale.
+        path: The file.
+        origin: Where the name comes from, for an error; default: the file.
 
     Raises:
         UserError: The name, a field of the scale or a recipe is invalid. The other scales are not
             checked.
     """
     params = _read(path)
-    place = f"{path}: scales.{_scale_name(params, name, path)}"
+    place = f"{path}: scales.{_scale_name(params, name, origin or f'{path}: scale:')}"
     scale = parse(Scale, params["scales"][name], place)
     recipes = params.get("recipes")
     if not isinstance(recipes, dict) or not recipes:
@@ -267,11 +269,11 @@ def _read(path: Path) -> dict[str, Any]:
     return params
 
 
-def _scale_name(params: dict[str, Any], name: object, path: Path) -> str:
+def _scale_name(params: dict[str, Any], name: object, origin: str) -> str:
     if not isinstance(name, str) or name not in params["scales"]:
-        raise UserError(f"{path}: scale: {name!r}: {choices(name, map(str, params['scales']))}")
+        raise UserError(f"{origin} {name!r}: {choices(name, map(str, params['scales']))}")
     if not NAME.fullmatch(name):
-        raise UserError(f"{path}: scale: {name!r}: choose a name of letters, digits, - and _")
+        raise UserError(f"{origin} {name!r}: choose a name of letters, digits, - and _")
     return name
 
 

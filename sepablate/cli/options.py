@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from sepablate import study
-from sepablate.errors import UserError, choices
+from sepablate.errors import UserError
 from sepablate.store import layout
 
 ScaleOption = Annotated[
@@ -27,10 +27,8 @@ def resolve_scale(option: str | None) -> str:
     require_project()
     from sepablate import scales  # with pydantic and YAML, which --help does without
 
-    if option is not None and option not in scales.names():
-        raise UserError(f"--scale {option!r}: {choices(option, scales.names())}")
-    name = option or scales.current()
-    scales.load(name)
+    name = scales.current() if option is None else option
+    scales.load(name, origin="" if option is None else "--scale")
     return name
 
 

@@ -285,10 +285,10 @@ def _bad_headers(split: ImageFiles, start: int) -> list[str]:
 def summary(splits: Mapping[str, ImageFiles]) -> str:
     """Return what was found, in a line: images by split, classes, and what was skipped."""
     counts = ", ".join(f"{len(split)} {name}" for name, split in splits.items())
-    classes, skipped = splits["test"].classes, {split.folder: split for split in splits.values()}
-    others = sum(split.skipped for split in skipped.values())
+    folders = {split.folder: split.skipped for split in splits.values()}  # two splits may share one
+    others = sum(folders.values())
     rest = f"; {others} other files or folders skipped" if others else ""
-    return f"{counts} images of {len(classes)} classes{rest}"
+    return f"{counts} images of {len(splits['test'].classes)} classes{rest}"
 
 
 def check_counts(splits: Mapping[str, ImageFiles], counts: Mapping[str, tuple[str, int]]) -> None:

@@ -47,7 +47,7 @@ def publish(scale: str, studies: list[str]) -> int:
             Experiment(client, name, scale).publish(study)
             for name, study in declared.items()
             if trained & {variant.name for variant in study.variants}
-            or client.get_experiment_by_name(_experiment_name(name, scale))
+            or client.get_experiment_by_name(experiment_name(name, scale))
         )
         reached()
         return changed
@@ -65,7 +65,7 @@ class Experiment:
 
     def __init__(self, client: MlflowClient, study: str, scale: str) -> None:
         self.client, self.study, self.scale = client, study, scale
-        self.id = self._open(_experiment_name(study, scale))
+        self.id = self._open(experiment_name(study, scale))
         self.tags = {"study": study, "scale": scale, "mlflow.user": "sepablate"}
         self.runs: dict[tuple[str | None, str | None], Run] = {}
         for run in client.search_runs([self.id], max_results=50_000, order_by=["start_time ASC"]):
@@ -203,7 +203,8 @@ class Experiment:
         return True
 
 
-def _experiment_name(study: str, scale: str) -> str:
+def experiment_name(study: str, scale: str) -> str:
+    """Return the name of the MLflow experiment of a study at a scale."""
     return f"{study} · {scale}"
 
 

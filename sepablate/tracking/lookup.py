@@ -6,7 +6,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from sepablate.tracking.connection import DATABASE, address, connect, one_line
-from sepablate.tracking.experiment import KEY
+from sepablate.tracking.experiment import KEY, experiment_name
 
 
 def run_ids(study: str, scale: str) -> dict[str, str]:
@@ -18,7 +18,7 @@ def run_ids(study: str, scale: str) -> dict[str, str]:
         return {}
     try:
         client = connect()
-        experiment = client.get_experiment_by_name(f"{study} · {scale}")
+        experiment = client.get_experiment_by_name(experiment_name(study, scale))
         if experiment is None:
             return {}
         runs = client.search_runs([experiment.experiment_id], max_results=50_000)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.monitors import StopAfterEachStep
+from helpers.mutations import make_run
 from helpers.project import TRAIN, sepablate
 from helpers.tiny_runs import tiny
 
@@ -17,7 +18,7 @@ from sepablate.data import fashion_mnist
 from sepablate.data.split import TensorSplit
 from sepablate.store import checkpoint, layout
 from sepablate.store.files import MANIFEST, corrupt_files, write_manifest
-from sepablate.store.run_files import Row, format_rows, is_finished
+from sepablate.store.run_files import Row, is_finished
 from sepablate.training import engine
 
 STEPS = 2  # before the interruption
@@ -130,13 +131,11 @@ def test_what_is_named_as_a_checkpoint_but_is_no_file_is_left_alone(tmp_path: Pa
     assert checkpoint.newest_step(tmp_path) == 1
 
 
-def finished_run(folder: Path, key: str = "0" * 16, **without: bool) -> Path:
+def finished_run(folder: Path, **without: bool) -> Path:
     """A finished run's folder, of made-up numbers."""
     folder.mkdir(parents=True)
-    (folder / layout.RUN_CONFIG).write_text(json.dumps({"run_key": key}))
-    (folder / layout.MEASURED).write_text(json.dumps({"run_key": key}))
-    (folder / layout.RESULT).write_text(format_rows([(1, "final/test_accuracy", 0.5)], key, "x", 0))
-    (folder / "correct.bin").write_bytes(b"\x01")
+    make_run(folder)
+    (folder / MANIFEST).unlink()
     for name in without:
         (folder / name).unlink()
     write_manifest(folder, [path.name for path in folder.iterdir()])
