@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from sepablate.cli.options import positive
+from sepablate.execution import environment
 from sepablate.store import layout
 
 
@@ -23,6 +24,7 @@ def evaluate(
     ] = "timm",
 ) -> None:
     """Measure the top-1 and top-5 accuracy of published weights in our network."""
+    environment.use_short_socket_folder()  # for the processes that read images
     from sepablate.pretrained import evaluate
 
     for line in evaluate.evaluate(model, weights, data, batch, mean_std):
