@@ -1,7 +1,8 @@
 """Inputs of kernels, their results, and how far two results differ."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -30,3 +31,17 @@ def results(compute: Callable[..., Tensor], *inputs: Tensor, device: str = "cpu"
     gradients = [leaf.grad for leaf in leaves]
     assert all(gradient is not None for gradient in gradients)
     return [tensor.detach().cpu() for tensor in (output, *gradients)]  # type: ignore[union-attr]
+
+
+def fresh(channels: int) -> tuple[Tensor, Tensor]:
+    return torch.zeros(channels), torch.ones(channels)
+
+
+@pytest.fixture(scope="module")
+def as_in_training() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    yield
+    torch.set_flush_denormal(False)
+    torch.set_num_threads(threads)

@@ -1,18 +1,17 @@
-"""The C++ kernels against PyTorch's: forward, backward, batch norm's statistics, registration."""
+"""The C++ kernels against PyTorch's: forward, backward, batch norm's statistics."""
 
 import copy
 import functools
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from helpers.kernel_results import NO_CPU_KERNELS, error, random, results
+from helpers.kernel_results import NO_CPU_KERNELS, as_in_training, error, fresh, random, results
 from torch import Tensor, nn
-from torch.library import opcheck
 from torch.nn import functional
 
 from sepablate import models
@@ -25,19 +24,11 @@ CHANNELS = (2, 3, 4, 8, 13, 16, 91, 128, 200)  # whole vectors, parts, blocks th
 SIZES = ((7, 7), (5, 8), (4, 4), (2, 2), (1, 1))
 SMALL = {"classes": 10, "in_channels": 1, "width": 0.125, "stem_stride": 1, "dropout": 0.0}
 
-pytestmark = pytest.mark.skipif(
-    NO_CPU_KERNELS is not None, reason=f"no C++ kernels: {NO_CPU_KERNELS}"
-)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _as_in_training() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
-    yield
-    torch.set_flush_denormal(False)
-    torch.set_num_threads(threads)
+__all__ = ["as_in_training"]
+pytestmark = [
+    pytest.mark.skipif(NO_CPU_KERNELS is not None, reason=f"no C++ kernels: {NO_CPU_KERNELS}"),
+    pytest.mark.usefixtures("as_in_training"),
+]
 
 
 def assert_equal(
@@ -120,10 +111,6 @@ def plain_batch_norm(
     y = functional.batch_norm(x, *statistics, weight, bias, True, 0.1, 1e-3)
     y = y.relu() if relu else y
     return y if residual is None else y + residual
-
-
-def fresh(channels: int) -> tuple[Tensor, Tensor]:
-    return torch.zeros(channels), torch.ones(channels)
 
 
 @pytest.mark.parametrize(
@@ -266,108 +253,3 @@ def test_without_a_compiler_there_is_one_line_and_no_library(tmp_path: Path) -> 
     assert (process.returncode, process.stderr) == (0, "")
     assert process.stdout == "no C++ compiler: 'c++' is not on the path\n"
     assert list(tmp_path.rglob("*.so")) == []
-
-
-def activation(*shape: int, bf16: bool, seed: int = 0) -> Tensor:
-    """Return random activations as the layers hand them on (bf16, channels_last), or fp32."""
-    x = random(*shape, seed=seed)
-    return x.bfloat16().to(memory_format=torch.channels_last) if bf16 else x
-
-
-BOTH_FORMATS = pytest.mark.parametrize("bf16", [True, False], ids=["bf16", "fp32"])
-IMAGES = pytest.mark.parametrize("shape", [(3, 16, 4, 4), (2, 5, 7, 6)], ids=str)
-
-
-@BOTH_FORMATS
-@IMAGES
-@pytest.mark.parametrize("stride", [1, 2])
-def test_opcheck_depthwise(shape: tuple[int, ...], bf16: bool, stride: int) -> None:
-    operators = torch.ops.sepablate
-    x, weight = activation(*shape, bf16=bf16), random(shape[1], 1, 3, 3)
-    y = operators.depthwise(x, weight, stride, True)
-    grad = activation(*y.shape, bf16=bf16)
-    opcheck(operators.depthwise_backward.default, (grad, x, weight, stride, True))
-    x.requires_grad_(), weight.requires_grad_()
-    opcheck(operators.depthwise.default, (x, weight, stride, True))
-
-
-@BOTH_FORMATS
-@IMAGES
-@pytest.mark.parametrize(
-    ("kernel", "geometry"), [((1, 1), (1, 0, 0)), ((3, 3), (2, 1, 1)), ((1, 3), (1, 0, 1))]
-)
-def test_opcheck_convolution(
-    shape: tuple[int, ...], bf16: bool, kernel: tuple[int, int], geometry: tuple[int, int, int]
-) -> None:
-    operators = torch.ops.sepablate
-    x, weight = activation(*shape, bf16=bf16), random(8, shape[1], *kernel)
-    y = operators.convolution(x, weight, *geometry)
-    grad = activation(*y.shape, bf16=bf16)
-    opcheck(operators.convolution_input_grad.default, (grad, x, weight, *geometry))
-    opcheck(operators.convolution_weight_grad.default, (grad, x, weight, *geometry))
-    opcheck(operators.convolution.default, (x, weight.requires_grad_(), *geometry))
-    opcheck(operators.convolution.default, (x.requires_grad_(), weight, *geometry))
-
-
-@BOTH_FORMATS
-@IMAGES
-@pytest.mark.parametrize("padding", [0, 1])
-def test_opcheck_max_pool(shape: tuple[int, ...], bf16: bool, padding: int) -> None:
-    operators = torch.ops.sepablate
-    x = activation(*shape, bf16=bf16)
-    y, indices = operators.max_pool_with_indices(x, padding)
-    opcheck(operators.max_pool_with_indices.default, (x, padding))
-    grad = activation(*y.shape, bf16=bf16)
-    opcheck(operators.max_pool_backward.default, (grad, indices, *shape[2:], padding))
-    opcheck(operators.max_pool.default, (x.requires_grad_(), padding))
-
-
-@BOTH_FORMATS
-@IMAGES
-@pytest.mark.parametrize(("relu", "residual"), [(True, False), (False, True), (True, True)])
-def test_opcheck_batch_norm(shape: tuple[int, ...], bf16: bool, relu: bool, residual: bool) -> None:
-    operators, channels = torch.ops.sepablate, shape[1]
-    x, weight, bias = activation(*shape, bf16=bf16), random(channels), random(channels, seed=1)
-    added = activation(*shape, bf16=bf16, seed=2) if residual else None
-    count = torch.tensor(0) if residual else None
-    statistics = (*fresh(channels), 0.1, 1e-3)
-    opcheck(operators.bn_forward.default, (x, weight, bias, *statistics, relu, added, count))
-    _, mean, rstd = operators.bn_forward(x, weight, bias, *statistics, relu, added, count)
-    grad = activation(*shape, bf16=bf16, seed=3)
-    opcheck(operators.bn_backward.default, (grad, x, weight, bias, mean, rstd, relu))
-    for tensor in (x, weight, bias, *([] if added is None else [added])):
-        tensor.requires_grad_()
-    opcheck(operators.batch_norm.default, (x, weight, bias, *statistics, relu, added, count))
-
-
-def test_opcheck_covers_every_operator() -> None:
-    names = {
-        schema.name.partition("::")[2]
-        for schema in torch._C._jit_get_all_schemas()
-        if schema.name.startswith("sepablate::")
-    }
-    text = Path(__file__).read_text()
-    assert names
-    assert all(f"opcheck(operators.{name}.default" in text for name in names)
-
-
-def test_a_changed_statistic_is_noticed_by_a_graph_that_saved_it() -> None:
-    x, ones = random(2, 4, 3, 3), torch.ones(4)
-    running_mean, running_var = fresh(4)
-    scale = torch.ones(4, requires_grad=True)
-    loss = (scale * running_mean).sum()
-    torch.ops.sepablate.batch_norm(x, ones, ones, running_mean, running_var, 0.1, 1e-3, False)
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        loss.backward()
-
-
-def test_gradients_of_gradients_and_wrong_shapes_are_refused() -> None:
-    operators = torch.ops.sepablate
-    x, weight = random(2, 4, 3, 3).requires_grad_(), random(4, 1, 3, 3)
-    y = operators.depthwise(x, weight, 1, False).float().square().sum()
-    with pytest.raises(RuntimeError, match="depthwise: gradients of gradients"):
-        torch.autograd.grad(y, x, create_graph=True)
-    with pytest.raises(RuntimeError, match=r"weight must be \(4, 1, 3, 3\), not \[5, 1, 3, 3\]"):
-        operators.depthwise(x, random(5, 1, 3, 3), 1, False)
-    with pytest.raises(RuntimeError, match="at least 2 channels"):
-        operators.max_pool(random(2, 1, 4, 4), 1)
