@@ -4,9 +4,10 @@ Question   What does a network of separable convolutions lose against one of sta
            is it better made narrower or shallower, and what does its width buy?
 Paper      ImageNet, accuracy: standard convolutions 71.7 %, MobileNet 70.6 %; width 0.75 68.4 %,
            shallow 65.3 %; widths 0.5 and 0.25 63.7 % and 50.6 %. One run each.
-Deviates   Small grey images; at the laptop scale widths are relative to half of MobileNet's. SGD
-           with the schedule of the published code, since the paper's RMSprop has no printed rate.
-           Maps are padded as in PyTorch's libraries, not as in TensorFlow.
+Deviates   Small grey images; at the laptop scale widths are relative to half of MobileNet's. The
+           recipe is Xception's for ImageNet: the paper's RMSprop has no printed rate or schedule.
+           The published code has the same rate and ratio, but SGD without momentum and a decay
+           every 2.5 epochs. Maps are padded as in PyTorch's libraries, not as in TensorFlow.
 """
 
 from sepablate.study import Claim, Study, Variant

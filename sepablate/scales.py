@@ -37,6 +37,7 @@ Count = Annotated[int, Field(gt=0, le=1_000_000_000)]
 CountOrZero = Annotated[int, Field(ge=0, le=1_000_000_000)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 FractionOrZero = Annotated[float, Field(ge=0, le=1)]
+ImageSize = Annotated[int, Field(ge=1, le=4096)]
 Width = Annotated[float, Field(gt=0, le=16)]
 Shift = Annotated[int, Field(ge=0, le=28)]
 
@@ -67,8 +68,8 @@ STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, use_attrib
 class Recipe:
     """How a network is trained, as far as the paper says it, at every scale."""
 
-    optimiser: Literal["sgd", "rmsprop"]
-    """sgd: with momentum; rmsprop: with TensorFlow's semantics."""
+    optimizer: Literal["sgd", "rmsprop"]
+    """sgd: with momentum; rmsprop: epsilon under the root, as in TensorFlow and Keras."""
     learning_rate: PositiveFloat
     """At the start of a run."""
     momentum: FractionOrZero
@@ -93,6 +94,8 @@ class Recipe:
     """Decay of RMSprop's mean of squared gradients."""
     epsilon: PositiveFloat = 1e-10
     """Added to RMSprop's mean of squared gradients, under the root."""
+    initial_square: FractionOrZero = 1.0
+    """RMSprop's mean of squared gradients before the first step: 1 in TensorFlow 1, 0 in Keras."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -105,7 +108,7 @@ class Scale:
     """Data set of the multi-label task."""
     images: Count
     """Training images."""
-    image_size: Annotated[int, Field(ge=1, le=4096)]
+    image_size: ImageSize
     """Height and width of an image, in pixels."""
     validation_images: Count
     """Images that the points of a training curve are measured on."""
@@ -129,6 +132,8 @@ class Scale:
     """Every variant is trained once with each."""
     widths: dict[str, Width] = Field(default_factory=dict)
     """Widths of the networks, by name, whose width is not `width`."""
+    image_sizes: dict[str, ImageSize] = Field(default_factory=dict)
+    """Heights and widths of the images of networks, by name, where not `image_size`."""
     classes: CountOrZero = 0
     """Classes of the data set; 0 where the data set knows."""
     micro_batch: CountOrZero = 0

@@ -15,6 +15,9 @@ def cost(
         typer.Argument(metavar="VARIANT...", help="Variants; `sepablate list` names them."),
     ],
     scale: ScaleOption = None,
+    image_size: Annotated[
+        int | None, typer.Option(parser=positive, help="Pixels of an image's side.")
+    ] = None,
     measure: Annotated[
         bool, typer.Option("--measure", help="Time gradient steps on random images as well.")
     ] = False,
@@ -38,7 +41,7 @@ def cost(
     from sepablate.profiling import complexity_table
 
     names = dict.fromkeys(variants)
-    runs = [complexity_table.resolve_variant(variant, scale_name) for variant in names]
+    runs = [complexity_table.resolve_variant(variant, scale_name, image_size) for variant in names]
     complexity_table.show(runs)
     if measure:
         from sepablate.profiling import speed

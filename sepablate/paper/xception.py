@@ -68,7 +68,7 @@ _BOTH = {
 RECIPES = {
     "imagenet": {
         "dataset": "ImageNet (and JFT)",
-        "optimiser": "SGD with momentum",
+        "optimizer": "SGD with momentum",
         "learning_rate": "0.045",
         "decay": "0.94",
         "decays": "every 2 epochs; the number of epochs is not given",
@@ -77,13 +77,14 @@ RECIPES = {
     },
     "jft": {
         "dataset": "JFT, 17,000 classes",
-        "optimiser": "RMSprop with momentum",
+        "optimizer": "RMSprop with momentum",
         "learning_rate": "0.001",
         "decay": "0.9",
         "decays": "every 3,000,000 samples",
         "model.dropout": "none",
         "rho": "not given",
         "epsilon": "not given",
+        "initial_square": "not given",
         **_BOTH,
         "steps": "30 million iterations",
     },

@@ -1,5 +1,7 @@
 """Print parameters, multiply-adds and activations as tables of 80 columns."""
 
+import dataclasses
+
 import torch
 from rich import box
 from rich.console import Console
@@ -10,10 +12,19 @@ from sepablate.models.complexity import KINDS, Breakdown, breakdown
 from sepablate.runs.run import Run, resolve
 
 
-def resolve_variant(variant: str, scale_name: str) -> Run:
-    """Return a variant's run at a scale; UserError for anything unknown or out of range."""
+def resolve_variant(variant: str, scale_name: str, image_size: int | None = None) -> Run:
+    """Return a variant's run at a scale; UserError for anything unknown or out of range.
+
+    Args:
+        variant: its name.
+        scale_name: the scale.
+        image_size: pixels of an image's side; None for the scale's.
+    """
     scale, recipes = scales.load(scale_name)
-    return resolve(study.variant(variant), scale_name, scale, recipes, scale.seeds[0], "fp32")
+    declared = study.variant(variant)
+    if image_size:
+        declared = dataclasses.replace(declared, image_size=image_size)
+    return resolve(declared, scale_name, scale, recipes, scale.seeds[0], "fp32")
 
 
 def show(runs: list[Run]) -> None:

@@ -12,7 +12,7 @@ from sepablate.store.files import read_json
 from sepablate.study import Study
 
 PER_RUN = {"variant", "label", "run_keys", "source_digest"}
-RMSPROP_ONLY = {"rho", "epsilon"}
+RMSPROP_ONLY = {"rho", "epsilon", "initial_square"}
 DESCRIBE_IMAGES = ("dataset", "model.classes", "image_size", "model.in_channels")
 
 
@@ -109,7 +109,7 @@ def shared(configs: Sequence[Config]) -> str:
 
 def _recipe_table(configs: Sequence[Config]) -> str:
     printed = paper.RECIPES.get(configs[0]["recipe"], {})
-    unused = RMSPROP_ONLY if configs[0]["optimiser"] == "sgd" else set()
+    unused = RMSPROP_ONLY if configs[0]["optimizer"] == "sgd" else set()
     rows = []
     for key in {key: None for config in configs for key in config}:
         values = list(dict.fromkeys(text(config[key]) for config in configs if key in config))

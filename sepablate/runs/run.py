@@ -101,8 +101,8 @@ class Run:
         # Left out: `resolve` turned these into options of the model, which are listed below.
         for key in ("width", "widths", "stem_stride", "padding", "precision", "kernels", "classes"):
             del scale[key]
-        # `dataset` is the one of the run's task, and the recipe has its shift.
-        del scale["multi_label_dataset"], scale["shift"]
+        # `dataset` and `image_size` are the run's own, and the recipe has its shift.
+        del scale["multi_label_dataset"], scale["image_sizes"], scale["shift"]
         recipe = dataclasses.asdict(self.recipe)
         for key in ("dropout", "norm_epsilon", "norm_momentum"):
             del recipe[key]
@@ -193,7 +193,8 @@ def _recipe(variant: Variant, scale: Scale, recipe: Recipe) -> Recipe:
 
 def _image_size(variant: Variant, scale: Scale) -> int:
     fixed_size = data.dataset(_dataset(variant, scale)).IMAGE_SIZE
-    return variant.image_size or fixed_size or scale.image_size
+    own_size = scale.image_sizes.get(variant.model, scale.image_size)
+    return variant.image_size or fixed_size or own_size
 
 
 def _build_options(

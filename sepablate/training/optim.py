@@ -12,7 +12,7 @@ from sepablate.training.rmsprop_tf import RMSpropTF
 
 
 def make_optimizer(model: nn.Module, run: Run) -> torch.optim.Optimizer:
-    """Return SGD, or RMSprop with TensorFlow's semantics.
+    """Return SGD, or RMSprop as TensorFlow or Keras has it.
 
     Weight decay acts on kernels only, as in TensorFlow-slim: not on biases or batch norm, and not
     on depthwise kernels where the variant says so.
@@ -24,11 +24,18 @@ def make_optimizer(model: nn.Module, run: Run) -> torch.optim.Optimizer:
         groups[run.weight_decay if decays else 0.0].append(weight)
     parameters = [{"params": weights, "weight_decay": decay} for decay, weights in groups.items()]
     recipe = run.recipe
-    if recipe.optimiser == "sgd":
+    if recipe.optimizer == "sgd":
         return torch.optim.SGD(
             parameters, lr=recipe.learning_rate, momentum=recipe.momentum, fused=True
         )
-    return RMSpropTF(parameters, recipe.learning_rate, recipe.momentum, recipe.rho, recipe.epsilon)
+    return RMSpropTF(
+        parameters,
+        recipe.learning_rate,
+        recipe.momentum,
+        recipe.rho,
+        recipe.epsilon,
+        recipe.initial_square,
+    )
 
 
 def learning_rate(step: int, run: Run) -> float:

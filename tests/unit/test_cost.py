@@ -21,7 +21,7 @@ from torch import nn
 from sepablate.cli.cost import cost as command
 from sepablate.models import MODELS, build
 from sepablate.models.complexity import KINDS, Cost, breakdown
-from sepablate.profiling import speed
+from sepablate.profiling import complexity_table, speed
 from sepablate.profiling.complexity_table import abbreviate, resolve_variant
 from sepablate.profiling.speed import Speed
 
@@ -110,6 +110,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if "__pycache__" not in path.parts)
+
+
+def test_mobilenet_is_counted_at_its_own_image_size() -> None:
+    """Howard et al. 2017, table 7: 569, 418, 290 and 186 million at 224 to 128 pixels."""
+    assert complexity_table.resolve_variant("mobilenet_v1", "paper").image_size == 224
+    for pixels, millions in ((None, 569), (192, 418), (160, 290), (128, 186)):
+        run = complexity_table.resolve_variant("mobilenet_v1", "paper", pixels)
+        assert round(run.mult_adds / 1e6) == millions
 
 
 def test_command_at_the_size_of_the_paper_without_data(folder: Path) -> None:

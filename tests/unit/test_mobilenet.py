@@ -221,7 +221,7 @@ def test_shallow_leaves_out_five_layers_and_keeps_the_weights_of_the_others() ->
 def test_learns_in_bfloat16(options: dict[str, Any]) -> None:
     model = build("mobilenet_v1", **SMALL, **options).to(memory_format=torch.channels_last)
     init_weights(model, 0)
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     labels = torch.arange(32) % 2
     images = torch.randn(32, 1, 28, 28, generator=generator())
     images[labels == 1] = images[labels == 1].cumsum(3) / 5  # stripes, unlike noise
@@ -229,9 +229,9 @@ def test_learns_in_bfloat16(options: dict[str, Any]) -> None:
     for _ in range(8):
         with torch.autocast("cpu", torch.bfloat16):
             loss = cross_entropy(model(images).float(), labels)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.8 * losses[0]
 

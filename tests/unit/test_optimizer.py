@@ -3,14 +3,16 @@
 import copy
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
+from helpers.project import ROOT
 from helpers.tiny_runs import tiny
 from timm.optim import RMSpropTF as TimmRMSpropTF
 from timm.optim import param_groups_weight_decay
 from torch import nn
 
-from sepablate import models
+from sepablate import models, scales
 from sepablate.training import optim
 from sepablate.training.rmsprop_tf import RMSpropTF
 
@@ -37,6 +39,39 @@ def test_rmsprop_is_tensorflow_s(momentum: float, epsilon: float) -> None:
             optimizer.step()
     for weight, expected in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(weight, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_rmsprop_from_zero_is_keras(momentum: float) -> None:
+    """Against Keras 3's update, entered as a fact: zeros, epsilon under the root."""
+    weight = nn.Parameter(torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64))
+    optimizer = RMSpropTF([weight], 0.1, momentum, 0.9, 1e-7, initial_square=0.0)
+    expected, velocity, heat = weight.detach().numpy().copy(), np.zeros(3), np.zeros(3)
+    for step in range(5):
+        gradient = expected * (step + 1)
+        velocity = 0.9 * velocity + 0.1 * gradient**2
+        heat = momentum * heat + 0.1 * gradient / np.sqrt(velocity + 1e-7)
+        expected = expected - heat
+        weight.grad = weight.detach() * (step + 1)
+        optimizer.step()
+    np.testing.assert_allclose(weight.detach().numpy(), expected, rtol=1e-12)
+
+
+def test_recipes_start_the_squares_as_their_source_does() -> None:
+    recipes = scales.load("laptop", ROOT / "params.yaml")[1]
+    assert {name: recipes[name].initial_square for name in ("jft", "example")} == {
+        "jft": 1,  # TensorFlow 1
+        "example": 0,  # Keras
+    }
+    for name in ("jft", "example"):
+        run = dataclasses.replace(tiny(), recipe=recipes[name])
+        optimizer = optim.make_optimizer(nn.Linear(2, 2), run)
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+        squares = [state["square"].max().item() for state in optimizer.state.values()]
+        assert squares == pytest.approx([0.9 * recipes[name].initial_square] * 2, abs=1e-6)
 
 
 def test_rmsprop_goes_on_from_what_it_saved() -> None:

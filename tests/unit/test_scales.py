@@ -44,7 +44,7 @@ def test_declared_scales_are_valid(name: str) -> None:
     assert scale.steps >= scale.evaluations
     recipe = recipes["imagenet"]
     assert (recipe.learning_rate, recipe.momentum, recipe.decay) == (0.045, 0.9, 0.94)
-    assert recipe.optimiser == "sgd"
+    assert recipe.optimizer == "sgd"
 
 
 def test_laptop_is_the_default_and_has_the_seeds_that_a_test_needs() -> None:
@@ -96,7 +96,7 @@ BAD: list[tuple[str, str, object, str]] = [
     ("imagenet", "flip", 1, "true or false"),
     ("imagenet", "shift", -1, "at least 0"),
     ("imagenet", "norm_momentum", 0, "more than 0"),
-    ("imagenet", "optimiser", "adam", "sgd, rmsprop"),
+    ("imagenet", "optimizer", "adam", "sgd, rmsprop"),
 ]
 
 

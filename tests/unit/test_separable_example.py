@@ -96,16 +96,16 @@ def test_learns(separable: bool, precision: torch.dtype) -> None:
     model = build("separable_example", width=0.5, separable=separable)
     model.to(memory_format=torch.channels_last)
     init_weights(model, 0)
-    optimiser = torch.optim.RMSprop(model.parameters(), lr=1e-3, alpha=0.9)
+    optimizer = torch.optim.RMSprop(model.parameters(), lr=1e-3, alpha=0.9)
     labels = torch.randint(2, (16,), generator=generator())
     images = torch.randn(16, 3, 32, 32, generator=generator()) + labels.view(-1, 1, 1, 1)
     losses = []
     for _ in range(30):
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
             loss = cross_entropy(model(images).float(), labels)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.2 * losses[0]
 
