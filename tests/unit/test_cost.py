@@ -114,10 +114,10 @@ def files(folder: Path) -> list[Path]:
 
 def test_mobilenet_is_counted_at_its_own_image_size() -> None:
     """Howard et al. 2017, table 7: 569, 418, 290 and 186 million at 224 to 128 pixels."""
-    assert complexity_table.resolve_variant("mobilenet_v1", "paper").image_size == 224
+    assert resolve_variant("mobilenet_v1", "paper").image_size == 224
     for pixels, millions in ((None, 569), (192, 418), (160, 290), (128, 186)):
-        run = complexity_table.resolve_variant("mobilenet_v1", "paper", pixels)
-        assert round(run.mult_adds / 1e6) == millions
+        run = resolve_variant("mobilenet_v1", "paper", pixels)
+        assert abs(run.mult_adds / 1e6 - millions) < 1
 
 
 def test_command_at_the_size_of_the_paper_without_data(folder: Path) -> None:
