@@ -3,8 +3,10 @@
 `python -m sepablate.scales > params.schema.json` writes the schema that editors check it with.
 """
 
+import dataclasses
 import json
 import re
+import reprlib
 import stat
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -66,7 +68,7 @@ STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, use_attrib
 
 @dataclass(frozen=True, config=STRICT)
 class Recipe:
-    """How a network is trained, as far as the paper says it, at every scale."""
+    """How a network is trained, as far as the paper says it; a scale may change some of it."""
 
     optimizer: Literal["sgd", "rmsprop"]
     """sgd: with momentum; rmsprop: epsilon under the root, as in TensorFlow and Keras."""
@@ -96,6 +98,18 @@ class Recipe:
     """Added to RMSprop's mean of squared gradients, under the root."""
     initial_square: FractionOrZero = 1.0
     """RMSprop's mean of squared gradients before the first step: 1 in TensorFlow 1, 0 in Keras."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class RecipeChange:
+    """What a scale changes in a recipe; null for what it leaves."""
+
+    learning_rate: PositiveFloat | None = None
+    """At the start of a run."""
+    decays: Count | None = None
+    """How often the learning rate is decayed over a whole run."""
+    shift: Shift | None = None
+    """Largest random shift of an image, in pixels."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -142,13 +156,19 @@ class Scale:
     """Processes that read images from disk, for each accelerator."""
     kernels: Kernels = "auto"
     """Layers in training: PyTorch's or fused ones; auto: fused where a check finds them fast."""
-    shift: Shift | None = None
-    """Largest random shift of an image of `dataset`, in pixels; null for the recipe's."""
+    recipes: dict[str, RecipeChange] = Field(default_factory=dict)
+    """What this scale changes in recipes, by their names."""
 
     @property
     def steps(self) -> int:
         """Gradient steps of one run; the last, incomplete batch of an epoch is dropped."""
         return max(1, round(self.epochs * (self.images // self.batch_size)))
+
+    def changed(self, name: str, recipe: Recipe) -> Recipe:
+        """Return the recipe of that name as it is at this scale."""
+        changes = dataclasses.asdict(self.recipes.get(name, RecipeChange()))
+        changes = {key: value for key, value in changes.items() if value is not None}
+        return dataclasses.replace(recipe, **changes)
 
 
 @dataclass(config=ConfigDict(use_attribute_docstrings=True))
@@ -187,7 +207,7 @@ def current(path: Path = layout.PARAMS) -> str:
 def load(
     name: str, path: Path = layout.PARAMS, origin: str = ""
 ) -> tuple[Scale, dict[str, Recipe]]:
-    """Return the scale of that name and all recipes.
+    """Return the scale of that name, and all recipes before its changes to them.
 
     Args:
         name: The scale.
@@ -200,10 +220,10 @@ def load(
     """
     params = _read(path)
     place = f"{path}: scales.{_scale_name(params, name, origin or f'{path}: scale:')}"
-    scale = parse(Scale, params["scales"][name], place)
     recipes = params.get("recipes")
     if not isinstance(recipes, dict) or not recipes:
         raise UserError(f"{path}: recipes: {recipes!r}: choose a mapping by name")
+    scale = _parse_scale(params["scales"][name], place, list(recipes))
     _check_together(scale, place)
     return scale, {
         key: parse(Recipe, value, f"{path}: recipes.{key}") for key, value in recipes.items()
@@ -221,6 +241,23 @@ def json_schema() -> dict[str, Any]:
 
     schema = TypeAdapter(Params).json_schema(schema_generator=WithoutTitles)
     return {"$schema": WithoutTitles.schema_dialect, **schema}
+
+
+def _parse_scale(values: object, place: str, recipes: list[object]) -> Scale:
+    """Return a scale, whose changes are of these recipes."""
+    if isinstance(values, dict) and "recipes" in values:
+        changes, key = values["recipes"], f"{place}.recipes"
+        if not isinstance(changes, dict):
+            raise UserError(f"{key}: {reprlib.repr(changes)}: choose a mapping by name")
+        for name in changes:
+            if name not in recipes:
+                valid = choices(name, map(str, recipes))
+                raise UserError(f"{key}: {reprlib.repr(name)}: {valid}")
+        changes = {
+            name: parse(RecipeChange, change, f"{key}.{name}") for name, change in changes.items()
+        }
+        values = {**values, "recipes": changes}
+    return parse(Scale, values, place)
 
 
 def _check_together(scale: Scale, place: str) -> None:

@@ -26,7 +26,8 @@ class Run:
 
     Args:
         options: all keyword arguments of the model's constructor.
-        dataset, image_size, recipe: of the variant's task at its scale, with the scale's shift.
+        dataset, image_size: of the variant's task at its scale.
+        recipe: with the scale's changes.
         precision: "fp32" or "bf16"; before a backend is selected also "auto".
         kernels: "torch", "fused" (C++, on a CPU) or "triton"; before that also "auto".
         threads: per process.
@@ -101,8 +102,8 @@ class Run:
         # Left out: `resolve` turned these into options of the model, which are listed below.
         for key in ("width", "widths", "stem_stride", "padding", "precision", "kernels", "classes"):
             del scale[key]
-        # `dataset` and `image_size` are the run's own, and the recipe has its shift.
-        del scale["multi_label_dataset"], scale["image_sizes"], scale["shift"]
+        # `dataset` and `image_size` are the run's own, and the recipe has the scale's changes.
+        del scale["multi_label_dataset"], scale["image_sizes"], scale["recipes"]
         recipe = dataclasses.asdict(self.recipe)
         for key in ("dropout", "norm_epsilon", "norm_momentum"):
             del recipe[key]
@@ -154,7 +155,7 @@ def resolve(
     if variant.recipe not in recipes:
         choices = ", ".join(recipes)
         raise UserError(f"variant {variant.name!r}: recipe {variant.recipe!r}: choose {choices}")
-    recipe = _recipe(variant, scale, recipes[variant.recipe])
+    recipe = scale.changed(variant.recipe, recipes[variant.recipe])
     dataset = _dataset(variant, scale)
     options, parameters, mult_adds = _build_options(variant, scale, recipe)
     return Run(
@@ -182,13 +183,6 @@ def resolve(
 
 def _dataset(variant: Variant, scale: Scale) -> str:
     return scale.dataset if variant.task == "single_label" else scale.multi_label_dataset
-
-
-def _recipe(variant: Variant, scale: Scale, recipe: Recipe) -> Recipe:
-    """Return the recipe with the scale's own shift, if it has one for the variant's images."""
-    if scale.shift is None or variant.task != "single_label":
-        return recipe
-    return dataclasses.replace(recipe, shift=scale.shift)
 
 
 def _image_size(variant: Variant, scale: Scale) -> int:

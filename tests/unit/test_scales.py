@@ -77,8 +77,23 @@ BAD: list[tuple[str, str, object, str]] = [
     ("smoke", "padding", "reflect", "same, valid"),
     ("smoke", "precision", "fp16", "auto, fp32, bf16"),
     ("smoke", "dataset", "cifar", "fashion_mnist"),
-    ("smoke", "shift", 29, "choose a whole number, at least 0 and at most 28, or null"),
-    ("smoke", "shift", True, "or null"),
+    ("smoke", "shift", 4, "unknown: choose dataset"),
+    ("smoke", "recipes", None, "recipes: None: choose a mapping by name"),
+    ("smoke", "recipes", {"imagnet": {}}, "choose imagenet; did you mean imagenet?"),
+    ("smoke", "recipes", {"imagenet": 15}, "recipes.imagenet: 15: choose a mapping of learning"),
+    (
+        "smoke",
+        "recipes",
+        {"imagenet": {"decay": 1}},
+        "unknown: choose learning_rate, decays",
+    ),
+    (
+        "smoke",
+        "recipes",
+        {"imagenet": {"decays": 0}},
+        "decays: 0: choose a whole number",
+    ),
+    ("smoke", "recipes", {"imagenet": {"shift": 29}}, "at least 0 and at most 28, or null"),
     ("smoke", "stem_stride", 3, "at least 1 and at most 2"),
     ("smoke", "stem_stride", True, "at least 1 and at most 2"),
     ("smoke", "widht", 1, "width"),
@@ -158,7 +173,8 @@ def test_references_between_aliases_are_harmless(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "override", ["scale=smoke", "scales.smoke.epochs=2", "recipes.imagenet.learning_rate=1e-5"]
+    "override",
+    ["scale=smoke", "recipes.jft.learning_rate=1e-5", "scales.laptop.recipes.imagenet.decays=15"],
 )
 def test_an_override_of_dvc_changes_one_line(tmp_path: Path, override: str) -> None:
     """`dvc exp run -S` writes the file again; comments and layout stay."""
@@ -179,7 +195,7 @@ def test_an_edit_to_a_recipe_reaches_that_recipe_only() -> None:
     assert len({id(recipe) for recipe in RECIPES.values()}) == len(RECIPES)
 
 
-CIFAR = {"dataset": "cifar10", "image_size": 32, "shift": 4}
+CIFAR: dict[str, Any] = {"dataset": "cifar10", "image_size": 32}
 
 
 @pytest.mark.parametrize(
@@ -194,11 +210,11 @@ CIFAR = {"dataset": "cifar10", "image_size": 32, "shift": 4}
     ],
 )
 def test_the_limits_of_a_data_set(tmp_path: Path, changes: dict[str, object], hint: str) -> None:
-    for scale in (CIFAR, CIFAR | {"shift": None}, CIFAR | {"images": 45_000}):
+    for scale in (CIFAR, CIFAR | {"images": 45_000}):
         params = {**PARAMS, "scales": {"smoke": PARAMS["scales"]["smoke"] | scale}}
         path = tmp_path / "params.yaml"
         path.write_text(yaml.safe_dump(params))
-        assert scales.load("smoke", path)[0].shift == scale["shift"]
+        assert scales.load("smoke", path)[0].dataset == scale["dataset"]
         params["scales"]["smoke"] |= changes
         path.write_text(yaml.safe_dump(params))
         with pytest.raises(UserError) as error:
