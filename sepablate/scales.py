@@ -7,11 +7,10 @@ import dataclasses
 import json
 import re
 import reprlib
-import stat
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
-import yaml
 from pydantic import (
     AfterValidator,
     BeforeValidator,
@@ -26,11 +25,12 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from sepablate.errors import UserError, choices
 from sepablate.store import layout
+from sepablate.store.params_file import read_params
 from sepablate.validation import parse
 
-LARGEST = 1_000_000  # bytes of a params.yaml
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")  # safe in a path and on a command line
 
+Number = TypeVar("Number", int, float)
 Dataset = Literal["cifar10", "fashion_mnist", "imagenet"]
 MultiLabelDataset = Literal["garment_scenes", "labelled_images"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -49,19 +49,20 @@ def _tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
-    for seed in seeds:
-        if seeds.count(seed) > 1:
-            raise UserError(f"{seed} is a duplicate: choose different seeds")
-    return seeds
+def _distinct(values: tuple[Number, ...]) -> tuple[Number, ...]:
+    for value in values:
+        if values.count(value) > 1:
+            raise UserError(f"{value} is a duplicate: choose different values")
+    return values
 
 
-Seeds = Annotated[
-    tuple[NonNegativeInt, ...],
+# A list of one or more, each once.
+LIST = (
     BeforeValidator(_tuple),
     AfterValidator(_distinct),
     Field(min_length=1, max_length=1000, json_schema_extra={"uniqueItems": True}),
-]
+)
+Seeds = Annotated[tuple[NonNegativeInt, ...], *LIST]
 
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
@@ -171,6 +172,23 @@ class Scale:
         return dataclasses.replace(recipe, **changes)
 
 
+@dataclass(frozen=True, config=STRICT)
+class Search:
+    """The candidates for a scale's recipe: every combination of these values.
+
+    A field without values stays as the scale has it.
+    """
+
+    learning_rate: Annotated[tuple[PositiveFloat, ...], *LIST] = ()
+    """Learning rates at the start of a run."""
+    decays: Annotated[tuple[Count, ...], *LIST] = ()
+    """How often the learning rate is decayed over a whole run."""
+    batch_size: Annotated[tuple[Count, ...], *LIST] = ()
+    """Images of a gradient step."""
+    seeds: Seeds = (1000, 1001)
+    """Each candidate is trained once with each; none of them is a seed of the scale."""
+
+
 @dataclass(config=ConfigDict(use_attribute_docstrings=True))
 class Params:
     """Every number that a person may want to turn."""
@@ -181,6 +199,8 @@ class Params:
     """Recipes by the names that studies give them."""
     scales: dict[str, Scale]
     """Scales by name."""
+    search: dict[str, Search] = Field(default_factory=dict)
+    """Searches of `sepablate tune`, by the scale's name."""
 
 
 class _InMemory(NamedTuple):
@@ -200,7 +220,7 @@ IN_MEMORY = {
 
 def current(path: Path = layout.PARAMS) -> str:
     """Return the name of the scale that params.yaml selects."""
-    params = _read(path)
+    params = read_params(path)
     return _scale_name(params, params.get("scale"), f"{path}: scale:")
 
 
@@ -218,7 +238,7 @@ def load(
         UserError: The name, a field of the scale or a recipe is invalid. The other scales are not
             checked.
     """
-    params = _read(path)
+    params = read_params(path)
     place = f"{path}: scales.{_scale_name(params, name, origin or f'{path}: scale:')}"
     recipes = params.get("recipes")
     if not isinstance(recipes, dict) or not recipes:
@@ -228,6 +248,34 @@ def load(
     return scale, {
         key: parse(Recipe, value, f"{path}: recipes.{key}") for key, value in recipes.items()
     }
+
+
+def load_search(name: str, scale: Scale, path: Path = layout.PARAMS) -> Search:
+    """Return the search of that scale.
+
+    Raises:
+        UserError: There is none, a field is invalid, it has no candidates, one of them does not go
+            with the scale, or a seed is the scale's.
+    """
+    searches = read_params(path).get("search") or {}
+    if not isinstance(searches, dict):
+        raise UserError(f"{path}: search: {reprlib.repr(searches)}: choose a mapping by scale")
+    place = f"{path}: search.{name}"
+    if name not in searches:
+        raise UserError(f"{place}: missing: a search stands there for {_listed(searches)}")
+    search = parse(Search, searches[name], place)
+    if not (search.learning_rate or search.decays or search.batch_size):
+        raise UserError(f"{place}: empty: give values of learning_rate, decays or batch_size")
+    for size in search.batch_size:
+        _check_together(dataclasses.replace(scale, batch_size=size), place)
+    for seed in search.seeds:
+        if seed in scale.seeds:
+            raise UserError(f"{place}.seeds: {seed}: choose seeds that are not the scale's")
+    return search
+
+
+def _listed(names: Iterable[object]) -> str:
+    return ", ".join(map(str, names)) or "no scale"
 
 
 def json_schema() -> dict[str, Any]:
@@ -282,33 +330,6 @@ def _check_together(scale: Scale, place: str) -> None:
         for key, limit in zip(_InMemory._fields[1:], counts, strict=True):
             if getattr(scale, key) > limit:
                 raise UserError(f"{place}.{key}: {getattr(scale, key)}: choose at most {limit}")
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads 1e-5 as a number, as YAML 1.2 and DVC do; PyYAML wants a dot in it."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        status = path.stat()
-        if stat.S_ISFIFO(status.st_mode) or status.st_size > LARGEST:
-            raise UserError(f"{path}: choose a regular file of at most {LARGEST:,} bytes")
-        params = _Loader(path.read_text()).get_single_data()
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; run from the project's root folder") from None
-    except UserError:
-        raise
-    except Exception as error:  # a tag with a bad value makes the parser raise nearly anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path}: not valid YAML: {reason[:300]}") from None
-    if not isinstance(params, dict) or not isinstance(params.get("scales"), dict):
-        raise UserError(f"{path}: choose a mapping with scale, recipes and scales")
-    return params
 
 
 def _scale_name(params: dict[str, Any], name: object, origin: str) -> str:

@@ -18,7 +18,7 @@ from sepablate.cli.options import (
     require_project,
     resolve_scale,
 )
-from sepablate.cli.train import train
+from sepablate.cli.train import train, tune
 from sepablate.errors import UserError
 from sepablate.store import layout
 from sepablate.store.files import write_atomically
@@ -61,6 +61,7 @@ def fetch(
 
 
 app.command()(train)
+app.command()(tune)
 
 
 @app.command()

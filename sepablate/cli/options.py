@@ -22,13 +22,16 @@ def require_project() -> None:
         raise UserError(f"no {names} in this folder: run from the project's root folder")
 
 
-def resolve_scale(option: str | None) -> str:
-    """Return the scale of the option, or the selected one; UserError if it is unknown or bad."""
+def resolve_scale(option: str | None, origin: str = "--scale") -> str:
+    """Return the scale of the option, or the selected one; UserError if it is unknown or bad.
+
+    origin: where the option stands, for an error.
+    """
     require_project()
     from sepablate import scales  # with pydantic and YAML, which --help does without
 
     name = scales.current() if option is None else option
-    scales.load(name, origin="" if option is None else "--scale")
+    scales.load(name, origin="" if option is None else origin)
     return name
 
 

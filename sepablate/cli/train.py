@@ -1,8 +1,9 @@
-"""The command `train`. Nothing heavy is imported before it runs."""
+"""The commands `train` and `tune`. Nothing heavy is imported before it runs."""
 
 import os
 import signal
 import sys
+from collections.abc import Callable
 from typing import Annotated, NoReturn
 
 import typer
@@ -18,6 +19,9 @@ ProcessesOption = Annotated[
         parser=positive,
         help="Runs at a time; default: one per core or GPU, or six small ones per GPU.",
     ),
+]
+MinutesOption = Annotated[
+    int | None, typer.Option(parser=positive, help="Stop after so long, with checkpoints.")
 ]
 
 
@@ -35,9 +39,7 @@ def train(
     everything: Annotated[
         bool, typer.Option("--all", help="Every variant of the paper's studies, study by study.")
     ] = False,
-    minutes: Annotated[
-        int | None, typer.Option(parser=positive, help="Stop after so long, with checkpoints.")
-    ] = None,
+    minutes: MinutesOption = None,
     keys: Annotated[
         bool, typer.Option("--keys", help="Print the keys of the runs to train; train nothing.")
     ] = False,
@@ -61,13 +63,34 @@ def train(
     if keys:
         print(*launch.untrained(variants[0], scale_name), sep="\n")
         return
-    _train_each(
-        [
-            launch.TrainRequest(name, scale_name, processes, mlflow, only, cluster)
-            for name in variants
-        ],
-        minutes,
-    )
+    requests = [
+        launch.TrainRequest(name, scale_name, processes, mlflow, only, cluster) for name in variants
+    ]
+    _until_done(lambda: [line for request in requests for line in _train(request)], minutes)
+
+
+def tune(
+    scale: Annotated[str, typer.Argument(help="A scale with a search in params.yaml.")],
+    processes: ProcessesOption = None,
+    minutes: MinutesOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show candidates and time; train nothing.")
+    ] = False,
+) -> None:
+    """Choose a scale's recipe among the candidates of its search, before anything is compared.
+
+    The baseline alone is trained with each, by seeds that the scale does not have, and compared on
+    validation images; no test image is read. It writes results/SCALE/tuning.csv and names the
+    lines of params.yaml that the choice is made with. The same command goes on where it stopped.
+    """
+    scale_name = resolve_scale(scale, "tune")
+    if dry_run:
+        from sepablate.planning import tuning
+
+        tuning.show_forecast(scale_name)
+        return
+    request = launch.TrainRequest(study.XCEPTION.name, scale_name, processes, mlflow=False)
+    _until_done(lambda: _tune(request), minutes)
 
 
 def _variants(variant: str | None, everything: bool, one_run: bool) -> list[str]:
@@ -81,15 +104,15 @@ def _variants(variant: str | None, everything: bool, one_run: bool) -> list[str]
     return [study.variant(variant).name]
 
 
-def _train_each(requests: list[launch.TrainRequest], minutes: int | None) -> NoReturn:
-    """Train what is requested until it is done, stopped or out of time, and exit."""
+def _until_done(work: Callable[[], list[str]], minutes: int | None) -> NoReturn:
+    """Train until it is done, stopped or out of time, and exit; `work` returns the failures."""
     for number in process_lifetime.stop_signals():
         signal.signal(number, signal.default_int_handler)
     if minutes:
         signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         signal.alarm(60 * minutes)
     try:
-        failures = [line for request in requests for line in _train(request)]
+        failures = work()
     except KeyboardInterrupt:  # also trainer.Stopped
         failures, status = ["stopped; the same command goes on from here"], os.EX_TEMPFAIL
     else:
@@ -113,4 +136,18 @@ def _train(request: launch.TrainRequest) -> list[str]:
         from sepablate.execution.train_variant import train_variant
 
         progress = train_variant(request, trainer)
+    return [explain(name, reason) for name, reason in progress.failures.items()]
+
+
+def _tune(request: launch.TrainRequest) -> list[str]:
+    """Train the trials of a scale's search; return a line for each that failed."""
+    environment.go_on_without_output()
+    with launch.select_trainer(request) as trainer:
+        from sepablate.execution.progress import explain
+        from sepablate.execution.tune import tune
+        from sepablate.planning import tuning
+
+        progress = tune(request, trainer)
+        if trainer.is_main and not progress.failures:
+            tuning.show_choice(request.scale)
     return [explain(name, reason) for name, reason in progress.failures.items()]

@@ -49,8 +49,11 @@ class DataSet(Protocol):
     def fetch(self, folder: Path, /) -> None:
         """Make the data exist below `folder` and verify it; UserError says what to do if not."""
 
-    def load(self, folder: Path, /) -> Mapping[str, Split]:
-        """Return the splits "train", "validation" and "test"; UserError if they are not fetched."""
+    def load(self, folder: Path, /, test: bool = True) -> Mapping[str, Split]:
+        """Return the splits "train", "validation" and, if asked for, "test".
+
+        Without `test`, no test image is read. Raises UserError if the data are not fetched.
+        """
 
     def digest(self, folder: Path, /) -> str:
         """Return a hash of what `load` returns: 16 hexadecimal digits."""
@@ -88,10 +91,11 @@ def check_files(name: str, classes: int, counts: Mapping[str, tuple[str, int]]) 
     Args:
         name: of the data set; those with a fixed content are checked with the scale.
         classes: of the network.
-        counts: for each split, the place of the number of images, for the error, and the number.
+        counts: for each split that is used, the place of the number of images, for the error, and
+            the number.
     """
     if dataset(name).CLASSES is None:
-        splits = dataset(name).load(layout.DATA).items()
+        splits = dataset(name).load(layout.DATA, test="test" in counts).items()
         files = {split: images for split, images in splits if isinstance(images, ImageFiles)}
         image_files.check_classes(files, classes)
         image_files.check_counts(files, counts)

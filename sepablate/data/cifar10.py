@@ -55,17 +55,14 @@ def fetch(folder: Path) -> None:
     download.fetch(SOURCE, folder / "cifar-10")
 
 
-def load(folder: Path) -> dict[str, TensorSplit]:
-    """Return the splits train (45,000), validation (5,000) and test (10,000).
+def load(folder: Path, test: bool = True) -> dict[str, TensorSplit]:
+    """Return the splits train (45,000), validation (5,000) and, if asked for, test (10,000).
 
     The files' SHA-256 are verified as they are read: UserError if one is absent or wrong.
     """
     train = _read(folder / "cifar-10", TRAIN)
-    return {
-        "train": train.first(TRAINING_POOL),
-        "validation": train[TRAINING_POOL:],
-        "test": _read(folder / "cifar-10", [TEST]),
-    }
+    splits = {"train": train.first(TRAINING_POOL), "validation": train[TRAINING_POOL:]}
+    return {**splits, "test": _read(folder / "cifar-10", [TEST])} if test else splits
 
 
 def _read(folder: Path, names: Iterable[str]) -> TensorSplit:

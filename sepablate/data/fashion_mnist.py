@@ -57,17 +57,14 @@ def fetch(folder: Path) -> None:
     download.fetch(SOURCE, folder / "fashion-mnist")
 
 
-def load(folder: Path) -> dict[str, TensorSplit]:
-    """Return the splits train (50,000), validation (10,000) and test (10,000).
+def load(folder: Path, test: bool = True) -> dict[str, TensorSplit]:
+    """Return the splits train (50,000), validation (10,000) and, if asked for, test (10,000).
 
     The files' SHA-256 are verified as they are read: UserError if one is absent or wrong.
     """
-    train, test = _read(folder, "train"), _read(folder, "t10k")
-    return {
-        "train": train.first(TRAINING_POOL),
-        "validation": train[TRAINING_POOL:],
-        "test": test,
-    }
+    train = _read(folder, "train")
+    splits = {"train": train.first(TRAINING_POOL), "validation": train[TRAINING_POOL:]}
+    return {**splits, "test": _read(folder, "t10k")} if test else splits
 
 
 def _read(folder: Path, prefix: str) -> TensorSplit:

@@ -34,12 +34,13 @@ def digest(folder: Path) -> str:
     return fashion_mnist.digest(folder)
 
 
-def load(folder: Path) -> dict[str, TensorSplit]:
+def load(folder: Path, test: bool = True) -> dict[str, TensorSplit]:
     """Return the splits, with as many scenes as those of Fashion-MNIST have images.
 
     Labels are (N, 20) uint8 of 0 and 1.
     """
-    return {name: _scenes(name, split) for name, split in fashion_mnist.load(folder).items()}
+    garments = fashion_mnist.load(folder, test)
+    return {name: _scenes(name, split) for name, split in garments.items()}
 
 
 def _scenes(name: str, garments: TensorSplit) -> TensorSplit:

@@ -44,21 +44,24 @@ def fetch(folder: Path) -> None:
     print(f"ImageNet: {image_files.summary(splits)}; headers checked")
 
 
-def load(folder: Path) -> dict[str, ImageFiles]:
+def load(folder: Path, test: bool = True) -> dict[str, ImageFiles]:
     """Return the splits train, validation (held out of train) and test (the official validation).
+
+    Without `test` there is no such split, but its files are listed as well.
 
     Raises UserError if a folder is missing or malformed, or if the two differ in their classes.
     """
     root = folder / "imagenet"
-    train, test = images(root / "train"), images(root / "validation")
-    if odd := sorted(set(train.classes) ^ set(test.classes)):
+    train, official = images(root / "train"), images(root / "validation")
+    if odd := sorted(set(train.classes) ^ set(official.classes)):
         where = "train" if odd[0] in train.classes else "validation"
         raise UserError(
-            f"{root}: {len(train.classes)} classes in train and {len(test.classes)} in validation: "
-            f"{odd[0]!r} is only in {where}"
+            f"{root}: {len(train.classes)} classes in train and {len(official.classes)} in "
+            f"validation: {odd[0]!r} is only in {where}"
         )
     held_out = max(1, min(HELD_OUT, len(train) // 10))
-    return {"train": train[held_out:], "validation": train[:held_out], "test": test}
+    splits = {"train": train[held_out:], "validation": train[:held_out]}
+    return {**splits, "test": official} if test else splits
 
 
 def images(folder: Path) -> ImageFiles:

@@ -46,8 +46,10 @@ def fetch(folder: Path) -> None:
     print(f"labelled images: {image_files.summary(splits)}; headers checked")
 
 
-def load(folder: Path) -> dict[str, ImageFiles]:
+def load(folder: Path, test: bool = True) -> dict[str, ImageFiles]:
     """Return the splits train, validation and test, with labels (N, classes) uint8 of 0 and 1.
+
+    Without `test` there is no such split, but its list is checked as well.
 
     Raises UserError with file and line for a missing or malformed list, an image that is missing,
     is listed twice or lies outside of the folder, or an unknown label.
@@ -56,7 +58,8 @@ def load(folder: Path) -> dict[str, ImageFiles]:
     seen: dict[str, str] = {}
     rows = {name: list(_rows(root / f"{name}.csv", seen)) for name in SPLITS}
     classes = _classes(root, rows["train"])
-    return {name: _split(root, rows[name], classes) for name in SPLITS}
+    names = [name for name in SPLITS if test or name != "test"]
+    return {name: _split(root, rows[name], classes) for name in names}
 
 
 def digest(folder: Path) -> str:

@@ -41,7 +41,12 @@ class Job:
     @property
     def name(self) -> str:
         """Return the job's name in messages."""
-        return f"{self.run.variant} seed {self.run.seed}"
+        run = self.run
+        name = f"{run.variant} seed {run.seed}"
+        if not run.trial_images:
+            return name
+        recipe, size = run.recipe, run.scale.batch_size
+        return f"{name} at rate {recipe.learning_rate:g}, {recipe.decays} decays, batch {size}"
 
     @property
     def folder(self) -> Path:

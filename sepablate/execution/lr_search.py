@@ -34,12 +34,17 @@ def validation_scores(trials: list[Job]) -> TrialScores:
     """Return the final validation scores of finished trials; 0 for one that diverged."""
     scores: TrialScores = {}
     for job in trials:
-        rows = run_files.read_rows(job.folder / layout.RESULT)
         metric = run_files.validation_metric(TASK_SCORES[job.run.task], averaged=True)
-        diverged = run_files.last_value(rows, run_files.DIVERGED) is not None
-        score = 0.0 if diverged else run_files.last_value(rows, metric) or 0.0
+        score = last_score(job, metric)
         scores.setdefault(repr(job.run.recipe.learning_rate), []).append(score)
     return scores
+
+
+def last_score(job: Job, metric: str) -> float:
+    """Return the last value of a finished run's metric; 0 if it diverged."""
+    rows = run_files.read_rows(job.folder / layout.RESULT)
+    diverged = run_files.last_value(rows, run_files.DIVERGED) is not None
+    return 0.0 if diverged else run_files.last_value(rows, metric) or 0.0
 
 
 def best_rate(scores: Mapping[str, list[float]]) -> float:

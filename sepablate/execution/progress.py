@@ -1,6 +1,8 @@
 """Show a stage's progress: one bar, or a line now and then without a terminal."""
 
 import contextlib
+import itertools
+import operator
 import signal
 import time
 from collections.abc import Iterator
@@ -44,9 +46,12 @@ def explain(name: str, status: int | str) -> str:
 @contextlib.contextmanager
 def _bar(jobs: list[Job]) -> Iterator[Observer]:
     run = jobs[0].run
-    title, steps = f"{run.variant} · {run.scale_name}", run.scale.steps
-    already = sum(steps for job in jobs if job.finished)
-    total, began, console = steps * len(jobs), time.monotonic(), Console()
+    title = f"{run.variant} · {run.scale_name}"
+    images = [job.run.scale.batch_size for job in jobs]  # of a step
+    whole = [job.run.scale.steps * size for job, size in zip(jobs, images, strict=True)]
+    finished = [job.finished for job in jobs]
+    total, already = sum(whole), sum(itertools.compress(whole, finished))
+    console, began = Console(), time.monotonic()
     last_line = began
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"))
     with ProgressBar(*columns, TimeElapsedColumn(), console=console) as bar:
@@ -55,17 +60,16 @@ def _bar(jobs: list[Job]) -> Iterator[Observer]:
 
         def show(progress: Progress) -> None:
             nonlocal last_line
-            done, now = sum(progress.steps), time.monotonic()
+            done, now = sum(map(operator.mul, progress.steps, images)), time.monotonic()
             rate = max(done - already, 0) / max(now - began, 1e-9)
             left = f"{(total - done) / rate:.0f} s left" if rate else "starting"
-            speed = f"{rate * run.scale.batch_size:.0f} images/s"
-            note = f"{progress.finished}/{len(jobs)} runs, {speed}, {left}"
+            note = f"{progress.finished}/{len(jobs)} runs, {rate:.0f} images/s, {left}"
             bar.update(task, completed=done, note=note)
             if not console.is_terminal and now - last_line > LINE_EVERY:
                 last_line = now
                 print(f"{title}: {note}", flush=True)
 
-        _print_state(console, jobs, already // steps)
+        _print_state(console, jobs, sum(finished))
         yield show
 
 

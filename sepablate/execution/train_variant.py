@@ -28,18 +28,26 @@ def train_variant(request: TrainRequest, trainer: Trainer) -> Progress:
     """
     variant, scale = request.variant, request.scale
     if request.only:
-        return _train(trainer.resolve(lambda: [_known_job(request)]), trainer, request)
+        return train_shown(trainer.resolve(lambda: [_known_job(request)]), trainer, request)
     trials = trainer.resolve(lambda: _trials(variant, scale))
     if trials:
-        progress = _train(trials, trainer, request)
+        progress = train_shown(trials, trainer, request)
         if progress.failures:
             return progress
     scores = trainer.agree(validation_scores(trials) if trainer.is_main else {})
     jobs = trainer.resolve(lambda: seed_jobs(variant, scale, scores))
-    progress = _train(jobs, trainer, request)
+    progress = train_shown(jobs, trainer, request)
     if trainer.is_main and not progress.failures:
         collect(jobs, scores)
     return progress
+
+
+def train_shown(jobs: list[Job], trainer: Trainer, request: TrainRequest) -> Progress:
+    """Train jobs, shown on the main process's terminal, and in MLflow if it is asked for."""
+    if not trainer.is_main:
+        return trainer.train(jobs, lambda progress: None)
+    with shown(jobs, request.mlflow) as observe:
+        return trainer.train(jobs, observe)
 
 
 def known_jobs(variant: str, scale: str) -> list[Job]:
@@ -88,14 +96,6 @@ def _known_job(request: TrainRequest) -> Job:
             f"{', '.join(known)}; keys follow the code, the data, precision, kernels and torch"
         )
     return known[request.only]
-
-
-def _train(jobs: list[Job], trainer: Trainer, request: TrainRequest) -> Progress:
-    """Train jobs, shown on the main process's terminal, and in MLflow if it is asked for."""
-    if not trainer.is_main:
-        return trainer.train(jobs, lambda progress: None)
-    with shown(jobs, request.mlflow) as observe:
-        return trainer.train(jobs, observe)
 
 
 def _runs(variant: str, scale: str) -> list[Run]:

@@ -86,7 +86,8 @@ def run_job(job: Job, monitor: "RunMonitor", world: World = SINGLE) -> int | str
             if (status := world.broadcast(status)) is not None:
                 return status
             monitor.on_start()
-            splits = data.dataset(job.run.dataset).load(layout.DATA)
+            module = data.dataset(job.run.dataset)
+            splits = module.load(layout.DATA, test=not job.run.trial_images)
             outcome = engine.fit(job.run, splits, job.folder, monitor, job.device, world)
             if world.is_main:
                 monitor.write_result(outcome)

@@ -68,7 +68,8 @@ class Cost:
     def seconds(self, run: Run, done: int = 0) -> float:
         """Return the seconds of `run` from step `done` to its end."""
         points = sum(step > done for step in eval_steps(run))
-        images = 2 * (points * run.scale.validation_images + run.scale.test_images)
+        final = run.trial_images or run.scale.test_images
+        images = 2 * (points * run.scale.validation_images + final)
         steps = run.scale.steps - done
         return self.start + steps * self.step + points * self.checkpoint + images * self.image
 
@@ -113,7 +114,7 @@ def _measure(job: Job, submitted: float) -> Cost:
         state, batches.make_batches(training, run, device=job.device), context
     )
     batch_size = batches.eval_batch_size(job.device)
-    batch = splits["test"].first(min(batch_size, run.scale.test_images))
+    batch = splits["validation"].first(min(batch_size, run.scale.test_images))
 
     def evaluate_batch() -> None:
         evaluate(state.model, batch, context)
@@ -154,11 +155,11 @@ def _mean_seconds(call: Callable[[], object], seconds: float, most: int) -> floa
 def _load_or_draw(run: Run) -> Mapping[str, Split]:
     """Load the data, or draw noise of the same shape if they are not fetched yet."""
     try:
-        return data.dataset(run.dataset).load(layout.DATA)
+        return data.dataset(run.dataset).load(layout.DATA, test=False)
     except UserError:
         source = data.dataset(run.dataset)
         size, channels = source.IMAGE_SIZE or 28, () if source.CHANNELS == 1 else (source.CHANNELS,)
         images = torch.randint(256, (NOISE_IMAGES, size, size, *channels), dtype=torch.uint8)
         classes = (run.options["classes"],) if run.task == "multi_label" else ()
         labels = torch.randint(2 if classes else 10, (NOISE_IMAGES, *classes))
-        return dict.fromkeys(("train", "test"), TensorSplit(images, labels))
+        return dict.fromkeys(("train", "validation"), TensorSplit(images, labels))

@@ -26,6 +26,7 @@ NOT_IN_REPORTS = (
     layout.MEASUREMENTS,
     layout.FETCHED,
     layout.SPEEDS,
+    layout.TUNING,
     layout.MADE_BY,
 )
 

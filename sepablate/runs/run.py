@@ -34,6 +34,8 @@ class Run:
         parameters: trainable ones.
         mult_adds: multiply-adds (MACs) of one image's forward pass.
         learning_rates: the grid that the recipe's rate was chosen from; empty for a fixed rate.
+        trial_images: of a run that helps to choose a recipe, the validation images of its final
+            numbers, for it reads no test images; 0 for any other.
     """
 
     variant: str
@@ -55,6 +57,7 @@ class Run:
     parameters: int
     mult_adds: int
     learning_rates: tuple[float, ...] = ()
+    trial_images: int = 0
 
     def with_seed(self, seed: int) -> "Run":
         """Return the same run with another seed."""
@@ -70,6 +73,10 @@ class Run:
             self, recipe=dataclasses.replace(self.recipe, learning_rate=rate)
         )
 
+    def as_trial(self, images: int) -> "Run":
+        """Return the same run with final numbers on so many validation, not on test images."""
+        return dataclasses.replace(self, trial_images=images)
+
     @property
     def classes(self) -> int:
         """Return the number of the network's classes."""
@@ -77,13 +84,15 @@ class Run:
 
     @property
     def image_counts(self) -> dict[str, tuple[str, int]]:
-        """Return, for each split, where params.yaml has its number of images, and the number."""
+        """Return, for each split that is read, where its number of images stands, and that."""
         place, scale = f"{layout.PARAMS}: scales.{self.scale_name}", self.scale
-        return {
+        counts = {
             "train": (f"{place}.images", scale.images),
             "validation": (f"{place}.validation_images", scale.validation_images),
-            "test": (f"{place}.test_images", scale.test_images),
         }
+        if self.trial_images:
+            return counts
+        return {**counts, "test": (f"{place}.test_images", scale.test_images)}
 
     @property
     def in_channels(self) -> int:
@@ -104,6 +113,9 @@ class Run:
             del scale[key]
         # `dataset` and `image_size` are the run's own, and the recipe has the scale's changes.
         del scale["multi_label_dataset"], scale["image_sizes"], scale["recipes"]
+        if self.trial_images:
+            del scale["test_images"]
+            scale["trial_images"] = self.trial_images
         recipe = dataclasses.asdict(self.recipe)
         for key in ("dropout", "norm_epsilon", "norm_momentum"):
             del recipe[key]

@@ -22,6 +22,7 @@ LOCK, ERROR = "lock", "error.txt"
 RUNS, MEASUREMENTS = "runs", "measured"
 FETCHED = "fetched.json"
 MADE_BY = "made_by.json"  # the commit that made results of older code
+TUNING = "tuning.csv"  # of `sepablate tune`: how the recipe was chosen
 SPEEDS = "speed.csv"  # of `sepablate cost --save`; belongs to no report
 REPORT, LAYER_REPORT = "REPORT", "COSTS"  # names of reports; others are the user's
 
@@ -46,6 +47,11 @@ def run_folder(key: str) -> Path:
 def fetched(scale: str) -> Path:
     """Return the file that names the data set that was fetched for a scale, with its digest."""
     return scale_folder(scale) / FETCHED
+
+
+def tuning(scale: str) -> Path:
+    """Return the file with the trials that a scale's recipe was chosen from."""
+    return scale_folder(scale) / TUNING
 
 
 def scale_folder(scale: str) -> Path:

@@ -38,9 +38,15 @@ def validation_metric(score: str, averaged: bool = False) -> str:
     return f"validation/{score}{_suffix(averaged)}"
 
 
-def final_metric(score: str, averaged: bool = False) -> str:
-    """Return the metric of the test images after the last step; averaged: of averaged weights."""
-    return f"final/test_{score}{_suffix(averaged)}"
+def final_metric(score: str, averaged: bool = False, trial: bool = False) -> str:
+    """Return the metric of the test images after the last step.
+
+    Args:
+        score: of an image, such as accuracy.
+        averaged: of the averaged weights.
+        trial: of validation images, as in a run that helps to choose a recipe.
+    """
+    return f"final/{'validation' if trial else 'test'}_{score}{_suffix(averaged)}"
 
 
 def is_final(metric: str) -> bool:

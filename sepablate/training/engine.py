@@ -47,7 +47,8 @@ class Outcome:
 
     Args:
         rows: the whole curve and the final metrics.
-        scores: (N,) float64, of each test image, with averaged weights; None if the run diverged.
+        scores: (N,) float64, of each image of the final numbers, with averaged weights; None if
+            the run diverged.
         seconds: of training and evaluation, resumes included.
         times: [step, Unix time in milliseconds] of each point of the curve.
     """
@@ -74,6 +75,7 @@ def fit(
     # Set up
     training = splits["train"].first(run.scale.images)
     validation = splits["validation"].first(run.scale.validation_images)
+    final = final_images(run, splits)
     context = TrainContext(run, make_objective(run.task, training.labels), device, world)
     state = resume(start(run, device, world), run, folder, world)
     step = make_train_step(state, make_batches(training, run, world, device), context)
@@ -102,8 +104,15 @@ def fit(
         if stops and state.step < run.scale.steps:
             raise Interrupted
 
-    scores = evaluate_final(state, splits["test"].first(run.scale.test_images), context)
+    scores = evaluate_final(state, final, context)
     return Outcome(state.rows, scores, time.monotonic() - began, state.times)
+
+
+def final_images(run: Run, splits: Mapping[str, Split]) -> Split:
+    """Return the images of a run's final numbers: test images, or a trial's validation images."""
+    if run.trial_images:
+        return splits["validation"].first(run.trial_images)
+    return splits["test"].first(run.scale.test_images)
 
 
 def start(run: Run, device: str = "cpu", world: World = SINGLE) -> TrainState:
@@ -159,13 +168,13 @@ def evaluate_curve_point(state: TrainState, validation: Split, context: TrainCon
     state.times.append([state.step, time.time_ns() // 1_000_000])
 
 
-def evaluate_final(state: TrainState, test: Split, context: TrainContext) -> Tensor:
-    """Evaluate the last step, never a chosen one, on the test images; return averaged scores."""
-    score = context.objective.score
-    raw, averaged = _evaluate_both(state, test, context)
+def evaluate_final(state: TrainState, images: Split, context: TrainContext) -> Tensor:
+    """Evaluate the last step, never a chosen one, on the final images; return averaged scores."""
+    score, trial = context.objective.score, bool(context.run.trial_images)
+    raw, averaged = _evaluate_both(state, images, context)
     state.rows += [
-        (state.step, run_files.final_metric(score), raw.mean().item()),
-        (state.step, run_files.final_metric(score, averaged=True), averaged.mean().item()),
+        (state.step, run_files.final_metric(score, False, trial), raw.mean().item()),
+        (state.step, run_files.final_metric(score, True, trial), averaged.mean().item()),
     ]
     return averaged
 
