@@ -5,9 +5,9 @@ Question   What does a network of separable convolutions lose against one of sta
 Paper      ImageNet, accuracy: standard convolutions 71.7 %, MobileNet 70.6 %; width 0.75 68.4 %,
            shallow 65.3 %; widths 0.5 and 0.25 63.7 % and 50.6 %. One run each.
 Deviates   Small grey images; at the laptop scale widths are relative to half of MobileNet's. The
-           recipe is Xception's for ImageNet: the paper's RMSprop has no printed rate or schedule.
-           The published code has the same rate and ratio, but SGD without momentum and a decay
-           every 2.5 epochs. Maps are padded as in PyTorch's libraries, not as in TensorFlow.
+           paper's RMSprop has no printed rate or schedule: the rate and its ratio are those of
+           the published code, but SGD has momentum here, and there none. Maps are padded as in
+           PyTorch's libraries, not as in TensorFlow.
 """
 
 from sepablate.study import Claim, Study, Variant
@@ -17,6 +17,7 @@ MOBILENET = Variant(
     "MobileNet",
     model="mobilenet_v1",
     weight_decay=4e-5,
+    recipe="mobilenet",
     options={"dropout": 0.001},  # the published code keeps 0.999
     decay_depthwise=False,  # section 3.2
 )

@@ -39,6 +39,7 @@ Count = Annotated[int, Field(gt=0, le=1_000_000_000)]
 CountOrZero = Annotated[int, Field(ge=0, le=1_000_000_000)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 FractionOrZero = Annotated[float, Field(ge=0, le=1)]
+Epochs = Annotated[float, Field(gt=0, le=100_000)]
 ImageSize = Annotated[int, Field(ge=1, le=4096)]
 Width = Annotated[float, Field(gt=0, le=16)]
 Shift = Annotated[int, Field(ge=0, le=28)]
@@ -111,6 +112,8 @@ class RecipeChange:
     """How often the learning rate is decayed over a whole run."""
     shift: Shift | None = None
     """Largest random shift of an image, in pixels."""
+    epochs: Epochs | None = None
+    """Passes over the training images, if not as many as the scale's."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -137,7 +140,7 @@ class Scale:
     """valid: as in the published networks; same: what is unpadded there is padded."""
     batch_size: Count
     """Images of a gradient step."""
-    epochs: Annotated[float, Field(gt=0, le=100_000)]
+    epochs: Epochs
     """Passes over the training images; need not be whole."""
     evaluations: Count
     """Points of a training curve."""
@@ -168,8 +171,14 @@ class Scale:
     def changed(self, name: str, recipe: Recipe) -> Recipe:
         """Return the recipe of that name as it is at this scale."""
         changes = dataclasses.asdict(self.recipes.get(name, RecipeChange()))
+        del changes["epochs"]
         changes = {key: value for key, value in changes.items() if value is not None}
         return dataclasses.replace(recipe, **changes)
+
+    def with_recipe(self, name: str) -> "Scale":
+        """Return this scale with the epochs of the recipe of that name."""
+        epochs = self.recipes.get(name, RecipeChange()).epochs
+        return self if epochs is None else dataclasses.replace(self, epochs=epochs)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -310,7 +319,8 @@ def _parse_scale(values: object, place: str, recipes: list[object]) -> Scale:
 
 def _check_together(scale: Scale, place: str) -> None:
     """Raise UserError for fields that do not go with each other."""
-    limits = {"batch_size": ("images", scale.images), "evaluations": ("steps", scale.steps)}
+    steps = min(scale.with_recipe(name).steps for name in ("", *scale.recipes))
+    limits = {"batch_size": ("images", scale.images), "evaluations": ("steps", steps)}
     for key, (name, limit) in limits.items():
         if getattr(scale, key) > limit:
             raise UserError(

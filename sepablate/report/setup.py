@@ -17,28 +17,27 @@ DESCRIBE_IMAGES = ("dataset", "model.classes", "image_size", "model.in_channels"
 
 
 def trained(studies: Mapping[str, Study], configs: Mapping[str, Config]) -> str:
-    """Return the networks, images and steps of the training, a line per kind of images.
+    """Return the networks, images and steps of the training, a line per kind of images and steps.
 
-    All runs of a scale have as many images, seeds and gradient steps.
+    All runs of a scale have as many seeds and images; gradient steps may depend on the recipe.
     """
     kinds: dict[tuple[object, ...], list[Study]] = {}
     for declared in studies.values():
         first = configs[declared.baseline.name]
-        kind = (*(first[key] for key in DESCRIBE_IMAGES), first["model"])
+        kind = (*(first[key] for key in DESCRIBE_IMAGES), first["model"], first["steps"])
         kinds.setdefault(kind, []).append(declared)
     first = next(iter(configs.values()))
-    alike = len(kinds) == 1
+    alike, same_steps = len(kinds) == 1, len({kind[-1] for kind in kinds}) == 1
     parts = [
         f"{len(configs)} networks were trained from scratch, each {_times(len(first['seeds']))} "
         f"(seeds {text(first['seeds'])}), on {first['images']:,} images"
-        f"{_images(first) if alike else ''}: {first['steps']:,} gradient steps, each on "
-        f"{first['batch_size']} images (epochs: {text(first['epochs'])}).",
+        f"{_images(first) if alike else ''}{': ' + _steps(first) if same_steps else ''}.",
         *([_networks(list(studies.values()), configs)] if alike else []),
         f"The curves are measured on {first['validation_images']:,} images that are not trained "
         f"on; the final scores on {first['test_images']:,} test "
         "images, once, after the last step.",
     ]
-    lines = [_line(alike_studies, configs) for alike_studies in kinds.values()]
+    lines = [_line(of_kind, configs, not same_steps) for of_kind in kinds.values()]
     return " ".join(parts) + "\n" + ("" if alike else "\n" + "".join(lines))
 
 
@@ -46,10 +45,18 @@ def _times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
 
 
-def _line(studies: list[Study], configs: Mapping[str, Config]) -> str:
+def _steps(config: Config) -> str:
+    return (
+        f"{config['steps']:,} gradient steps, each on {config['batch_size']} images "
+        f"(epochs: {text(config['epochs'])})"
+    )
+
+
+def _line(studies: list[Study], configs: Mapping[str, Config], with_steps: bool) -> str:
     titles = "; ".join(f"*{declared.title}*" for declared in studies)
-    images = _images(configs[studies[0].baseline.name])
-    return f"- {titles}: images{images}. {_networks(studies, configs)}\n"
+    first = configs[studies[0].baseline.name]
+    steps = f"; {_steps(first)}" if with_steps else ""
+    return f"- {titles}: images{_images(first)}{steps}. {_networks(studies, configs)}\n"
 
 
 def _images(config: Config) -> str:

@@ -168,6 +168,7 @@ def resolve(
         choices = ", ".join(recipes)
         raise UserError(f"variant {variant.name!r}: recipe {variant.recipe!r}: choose {choices}")
     recipe = scale.changed(variant.recipe, recipes[variant.recipe])
+    scale = scale.with_recipe(variant.recipe)
     dataset = _dataset(variant, scale)
     options, parameters, mult_adds = _build_options(variant, scale, recipe)
     return Run(

@@ -35,7 +35,7 @@ def make_runs(name, seeds=range(6), diverged=()):
     config |= {"model": declared.model, "model.in_channels": 1, "task": declared.task}
     config |= {"model.segments": declared.options.get("segments", 0), "rho": 0.9}
     config |= {"recipe": declared.recipe}
-    config |= {"optimizer": "sgd" if declared.recipe == "imagenet" else "rmsprop"}
+    config |= {"optimizer": "rmsprop" if declared.recipe in ("jft", "example") else "sgd"}
     (folder / "config.json").write_text(json.dumps(config))
     for seed in seeds:
         draw = np.random.default_rng([seed, len(name)])

@@ -21,7 +21,7 @@ from torch import nn
 from sepablate.cli.cost import cost as command
 from sepablate.models import MODELS, build
 from sepablate.models.complexity import KINDS, Cost, breakdown
-from sepablate.profiling import complexity_table, speed
+from sepablate.profiling import speed
 from sepablate.profiling.complexity_table import abbreviate, resolve_variant
 from sepablate.profiling.speed import Speed
 

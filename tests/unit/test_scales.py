@@ -94,6 +94,8 @@ BAD: list[tuple[str, str, object, str]] = [
         "decays: 0: choose a whole number",
     ),
     ("smoke", "recipes", {"imagenet": {"shift": 29}}, "at least 0 and at most 28, or null"),
+    ("smoke", "recipes", {"imagenet": {"epochs": 0}}, "more than 0"),
+    ("smoke", "recipes", {"imagenet": {"epochs": 0.3}}, "at most the steps (2)"),
     ("smoke", "stem_stride", 3, "at least 1 and at most 2"),
     ("smoke", "stem_stride", True, "at least 1 and at most 2"),
     ("smoke", "widht", 1, "width"),
