@@ -28,7 +28,7 @@ TUNE = ("tune", "smoke")
 
 @pytest.fixture
 def project(tmp_path: Path, data_folder: Path) -> Path:
-    """A tiny scale with four candidates, one seed each, and no test images."""
+    """A tiny scale with two candidates, one seed each, and no test images."""
     copy_project(tmp_path, [STUDY])
     edit_params(tmp_path, **TINY, epochs=2, evaluations=3, seeds=[0])
     edit(tmp_path, lambda params: params.update(search={"smoke": GRID}))
@@ -41,7 +41,7 @@ def project(tmp_path: Path, data_folder: Path) -> Path:
     return tmp_path
 
 
-GRID = {"decays": [2, 4], "batch_size": [16, 48], "seeds": [1000]}
+GRID = {"decays": [2], "batch_size": [16, 48], "seeds": [1000]}
 
 
 def edit(project: Path, change: Callable[[dict], object]) -> None:
@@ -55,7 +55,7 @@ def test_a_search_is_planned_stopped_and_finished(project: Path) -> None:
     params = (project / "params.yaml").read_bytes()
     dry = sepablate(project, *TUNE, "--dry-run")
     assert dry.returncode == 0, dry.stderr
-    assert "0 of 4 trials are finished\ntime " in dry.stdout
+    assert "0 of 2 trials are finished\ntime " in dry.stdout
     assert not (project / ".sepablate/runs").exists()
 
     process = start(project, "sepablate", *TUNE, slow=True)
@@ -74,7 +74,7 @@ def test_a_search_is_planned_stopped_and_finished(project: Path) -> None:
     with (project / "results/smoke/tuning.csv").open() as file:
         rows = list(csv.DictReader(file))
     candidates = [(row["decays"], row["batch_size"], row["steps"]) for row in rows]
-    assert candidates == [("2", "16", "12"), ("2", "48", "4"), ("4", "16", "12"), ("4", "48", "4")]
+    assert candidates == [("2", "16", "12"), ("2", "48", "4")]
     for row in rows:
         folder = project / ".sepablate/runs" / row["run_key"]
         assert "test" not in (folder / "result.csv").read_text()
@@ -96,7 +96,7 @@ def _take_the_choice(project: Path, rows: list[dict[str, str]], output: str) -> 
     edit(project, lambda params: params["scales"]["smoke"].update(change))
     before = contents(project / ".sepablate/runs")
     again = sepablate(project, *TUNE)
-    assert "4 of 4 runs are on disk already" in again.stdout
+    assert "2 of 2 runs are on disk already" in again.stdout
     assert "params.yaml has the best candidate already" in again.stdout
     assert contents(project / ".sepablate/runs").keys() == before.keys()
 
@@ -119,7 +119,7 @@ def test_without_training_images_each_trial_says_so(project: Path) -> None:
     done = sepablate(project, *TUNE)
     assert done.returncode == 1
     lines = done.stderr.splitlines()
-    assert len(lines) == 4
+    assert len(lines) == 2
     assert all("sepablate fetch fashion_mnist" in line for line in lines)
     assert "decays, batch" in lines[0]
     assert not (project / "results").exists()
