@@ -13,9 +13,11 @@ from sepablate import data, scales, study
 from sepablate.data import fashion_mnist
 from sepablate.errors import UserError
 from sepablate.execution import tune
-from sepablate.execution.tune import Candidate
 from sepablate.planning import tuning
+from sepablate.report import tuning as tuning_report
 from sepablate.runs.run import resolve
+from sepablate.store import layout, tuning_file
+from sepablate.store.tuning_file import Candidate, TuningRow
 from sepablate.training import engine
 
 
@@ -173,3 +175,59 @@ def test_the_other_splits_are_the_same_without_the_test_images(
     assert [*part] == [*whole][:2]
     for split, images in part.items():
         assert images.labels.equal(whole[split].labels)
+
+
+TRIALS = [
+    TuningRow(rate, decays, 32, seed, 9, 10_000, accuracy, f"{seed:016d}")
+    for rate, decays, seed, accuracy in [
+        (0.045, 30, 1000, 0.871),
+        (0.045, 30, 1001, 0.873),
+        (0.1, 15, 1000, 0.9),
+        (0.1, 15, 1001, 0.85),
+        (1e-5, 90, 1000, 0.0),
+    ]
+]
+
+
+def report(folder: Path, rows: list[TuningRow] = TRIALS, **changes: object) -> str:
+    config = {"learning_rate": 0.1, "decays": 15, "batch_size": 32, "steps": 9, "seeds": [0, 1]}
+    layout.tuning("tiny").parent.mkdir(parents=True, exist_ok=True)
+    layout.tuning("tiny").write_text(tuning_file.format_rows(rows))
+    return tuning_report.chosen("tiny", {"xception": config | changes})
+
+
+def test_a_report_says_how_the_recipe_was_chosen(project_folder: Path) -> None:
+    text = report(project_folder)
+    assert tuning_file.read_rows(layout.tuning("tiny")) == TRIALS
+    assert "`sepablate tune tiny` compared candidates by Xception alone" in text
+    assert "with seeds\n1000, 1001, and read no test image" in text
+    assert "on 10,000 validation images. The runs of this report have the best" in text
+    assert "have the best candidate, and other seeds." in text
+    rows = [line for line in text.splitlines() if line.startswith("| ")][2:]
+    assert rows == [
+        "| 0.1 | 15 | 32 | 9 | 2 | 87.50 | 3.54 | yes |",
+        "| 0.045 | 30 | 32 | 9 | 2 | 87.20 | 0.14 |  |",
+        "| 1e-5 | 90 | 32 | 9 | 1 | 0.00 | – |  |",
+    ]
+
+
+def test_a_report_says_what_is_not_as_it_was_chosen(project_folder: Path) -> None:
+    other = report(project_folder, decays=30, seeds=[1001, 5])
+    assert (
+        "do not have the best candidate, but learning_rate 0.1, decays 30, batch_size 32" in other
+    )
+    assert "and share seeds 1001 with it." in other
+    assert "| yes |" not in other
+    longer = report(project_folder, steps=12)
+    assert longer.count("another one, 12 steps, than the trials'.") == 1
+    assert tuning_report.chosen("tiny", {"xception_multilabel": {}}) == ""
+    assert tuning_report.chosen("none", {"xception": {}}) == ""
+
+
+@pytest.mark.parametrize("content", ["", "seed\n1", "a,b\n", "\x00", ",".join(TuningRow._fields)])
+def test_damaged_trials_are_one_line(project_folder: Path, content: str) -> None:
+    report(project_folder)
+    layout.tuning("tiny").write_text(content)
+    with pytest.raises(UserError, match=r"results/tiny/tuning\.csv: not the trials") as error:
+        tuning_report.chosen("tiny", {"xception": {}})
+    assert "\n" not in str(error.value)
