@@ -4,14 +4,9 @@ No trial reads a test image, and none has a seed of the scale. To write the choi
 is left to the user.
 """
 
-import csv
 import dataclasses
-import io
 import itertools
-import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
 
 from sepablate import data, scales
 from sepablate.execution.backend import select_backend
@@ -24,48 +19,8 @@ from sepablate.runs.run import Run, resolve
 from sepablate.scales import IN_MEMORY, Recipe, RecipeChange, Scale
 from sepablate.store import layout, run_files
 from sepablate.store.files import write_atomically
+from sepablate.store.tuning_file import Candidate, Result, TuningRow, format_rows, summarise
 from sepablate.study import TASK_SCORES, XCEPTION
-
-BASELINE = XCEPTION.name
-
-
-class Candidate(NamedTuple):
-    """The fields of a recipe and its scale that a search tries."""
-
-    learning_rate: float
-    decays: int
-    batch_size: int
-
-
-class TuningRow(NamedTuple):
-    """A line of tuning.csv, as its columns are: one finished trial."""
-
-    learning_rate: float
-    decays: int
-    batch_size: int
-    seed: int
-    steps: int
-    validation_images: int
-    validation_accuracy: float
-    run_key: str
-
-
-@dataclass(frozen=True)
-class Result:
-    """A candidate with the accuracies of its finished trials, one for each seed."""
-
-    candidate: Candidate
-    accuracies: tuple[float, ...]
-
-    @property
-    def mean(self) -> float:
-        """Return the mean; 0 without trials."""
-        return statistics.mean(self.accuracies or [0.0])
-
-    @property
-    def deviation(self) -> float | None:
-        """Return the standard deviation over seeds; None for fewer than two."""
-        return statistics.stdev(self.accuracies) if len(self.accuracies) > 1 else None
 
 
 def tune(request: TrainRequest, trainer: Trainer) -> Progress:
@@ -76,7 +31,7 @@ def tune(request: TrainRequest, trainer: Trainer) -> Progress:
     trials = trainer.resolve(lambda: make_trials(request.scale))
     progress = train_shown(trials, trainer, request)
     if trainer.is_main and not progress.failures:
-        write_atomically(layout.tuning(request.scale), format_rows(trials))
+        write_atomically(layout.tuning(request.scale), format_rows(finished_rows(trials)))
     return progress
 
 
@@ -104,12 +59,23 @@ def current(scale: Scale, recipes: Mapping[str, Recipe]) -> Candidate:
 
 def results(trials: list[Job]) -> list[Result]:
     """Return all candidates with their finished trials, the best mean first."""
-    accuracies: dict[Candidate, list[float]] = {candidate_of(job.run): [] for job in trials}
-    for job in trials:
-        if job.finished:
-            accuracies[candidate_of(job.run)].append(accuracy(job))
-    found = [Result(candidate, tuple(values)) for candidate, values in accuracies.items()]
-    return sorted(found, key=lambda result: -result.mean)
+    return summarise(finished_rows(trials), [candidate_of(job.run) for job in trials])
+
+
+def finished_rows(trials: list[Job]) -> list[TuningRow]:
+    """Return a row of tuning.csv for each finished trial."""
+    return [
+        TuningRow(
+            *candidate_of(job.run),
+            seed=job.run.seed,
+            steps=job.run.scale.steps,
+            validation_images=job.run.trial_images,
+            validation_accuracy=accuracy(job),
+            run_key=job.key,
+        )
+        for job in trials
+        if job.finished
+    ]
 
 
 def candidate_of(run: Run) -> Candidate:
@@ -121,25 +87,6 @@ def accuracy(job: Job) -> float:
     """Return the accuracy of averaged weights after the last step; 0 if the run diverged."""
     score = TASK_SCORES[job.run.task]
     return last_score(job, run_files.final_metric(score, averaged=True, trial=True))
-
-
-def format_rows(trials: list[Job]) -> str:
-    """Return tuning.csv: a line for each trial, all digits kept."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(TuningRow._fields)
-    for job in trials:
-        run = job.run
-        row = TuningRow(
-            *candidate_of(run),
-            seed=run.seed,
-            steps=run.scale.steps,
-            validation_images=run.trial_images,
-            validation_accuracy=accuracy(job),
-            run_key=job.key,
-        )
-        writer.writerow(row)
-    return text.getvalue()
 
 
 def _first_run(

@@ -1,5 +1,6 @@
 """Show the search for a scale's recipe: its candidates, what is known of them, the time left."""
 
+import math
 import sys
 
 from rich import box
@@ -9,10 +10,10 @@ from rich.table import Table
 from sepablate import scales
 from sepablate.execution import pool, tune
 from sepablate.execution.job import Job
-from sepablate.execution.tune import Candidate, Result
 from sepablate.planning import calibration, forecast, table
 from sepablate.planning.work import StageRuns
 from sepablate.store import layout
+from sepablate.store.tuning_file import Candidate, Result
 from sepablate.study import XCEPTION
 
 
@@ -53,7 +54,7 @@ def show_results(results: list[Result]) -> None:
     complete = results[0].accuracies and len({len(each.accuracies) for each in results}) == 1
     for result in results:
         mark = "best" if complete and result is results[0] else ""
-        deviation = "" if result.deviation is None else f"{100 * result.deviation:.2f} %"
+        deviation = "" if math.isnan(result.deviation) else f"{100 * result.deviation:.2f} %"
         mean = f"{100 * result.mean:.2f} %" if result.accuracies else ""
         shown.add_row(
             mark, *map(str, result.candidate), str(len(result.accuracies)), mean, deviation

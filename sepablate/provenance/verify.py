@@ -196,7 +196,8 @@ def _link_project(copy: Path, scale: str, layer_studies: Sequence[str]) -> None:
             (copy / path.name).symlink_to(path.resolve())
     folder = layout.scale_folder(scale)
     (copy / folder).mkdir(parents=True)
-    inputs = [folder / name for name in (layout.RUNS, layout.MEASUREMENTS, layout.MADE_BY)]
+    names = (layout.RUNS, layout.MEASUREMENTS, layout.MADE_BY, layout.TUNING)
+    inputs = [folder / name for name in names]
     for name in layer_studies:
         inputs.append(layout.study_folder(scale, name) / layout.LAYER_MEASUREMENTS)
         (copy / layout.study_folder(scale, name)).mkdir()

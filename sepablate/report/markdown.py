@@ -9,7 +9,7 @@ from sepablate import study
 from sepablate.analysis import partial, summary_table, wording
 from sepablate.analysis.load_runs import Config, load_config
 from sepablate.analysis.verdicts import Verdict
-from sepablate.report import paper_tables, setup
+from sepablate.report import paper_tables, setup, tuning
 from sepablate.store import layout
 from sepablate.store.files import read_text
 from sepablate.store.made_by import read_made_by
@@ -67,6 +67,7 @@ def write(studies: Sequence[str], scale: str, decided: Sequence[Verdict], report
         "## Setup\n",
         f"{made_by}\n" if made_by else "",
         setup.hardware(scale, list(configs)),
+        tuning.chosen(scale, configs),
         SETUP,
         setup.shared(list(configs.values())),
     ]
