@@ -10,7 +10,7 @@ from sepablate import study
 from sepablate.cli import provenance
 from sepablate.cli.bench import bench
 from sepablate.cli.cost import cost
-from sepablate.cli.evaluate import evaluate
+from sepablate.cli.evaluate import evaluate, export_weights
 from sepablate.cli.options import (
     MlflowOption,
     ScaleOption,
@@ -231,4 +231,5 @@ app.command()(provenance.export_runs)
 app.command()(provenance.import_runs)
 app.command()(cost)
 app.command()(evaluate)
+app.command()(export_weights)
 app.command()(bench)

@@ -1,4 +1,4 @@
-"""The command `evaluate`. Nothing heavy is imported before it runs."""
+"""The commands `evaluate` and `export-weights`. Nothing heavy is imported before they run."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,26 +6,61 @@ from typing import Annotated
 import typer
 
 from sepablate.cli.options import positive
+from sepablate.errors import UserError
 from sepablate.execution import environment
 from sepablate.store import layout
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="xception, inception_v3 or mobilenet_v1.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="NETWORK|RUN",
+            help="xception, inception_v3 or mobilenet_v1; or a run's key, or its weights file.",
+        ),
+    ],
     weights: Annotated[
-        Path | None, typer.Option(help="timm's weights for it: .safetensors, .pth or .pt.")
+        Path | None, typer.Option(help="timm's weights for NETWORK: .safetensors, .pth or .pt.")
     ] = None,
-    data: Annotated[Path, typer.Option(help="A folder with validation/, as ImageNet's.")] = (
-        layout.DATA / "imagenet"
-    ),
+    data: Annotated[
+        Path, typer.Option(help="For NETWORK: a folder with validation/, as ImageNet's.")
+    ] = layout.DATA / "imagenet",
     batch: Annotated[int, typer.Option(parser=positive, help="Images at a time.")] = 64,
     mean_std: Annotated[
         str, typer.Option(help="half, imagenet, or timm: those of timm's config.")
     ] = "timm",
+    split: Annotated[
+        str | None, typer.Option(help="For RUN: test or validation images; default: test.")
+    ] = None,
 ) -> None:
-    """Measure the top-1 and top-5 accuracy of published weights in our network."""
-    environment.use_short_socket_folder()  # for the processes that read images
-    from sepablate.pretrained import evaluate
+    """Measure a run's trained weights again, or published weights in our network.
 
-    for line in evaluate.evaluate(model, weights, data, batch, mean_std):
+    RUN: the score of its averaged weights, which must be the one that it recorded. NETWORK: top-1
+    and top-5 accuracy.
+    """
+    environment.use_short_socket_folder()  # for the processes that read images
+    from sepablate.models import MODELS
+
+    if source not in MODELS and weights is None:
+        from sepablate.pretrained import run_weights
+
+        lines = run_weights.measure(source, split)
+    else:
+        if split is not None:
+            raise UserError(f"--split {split!r}: only for a run, not for the network {source!r}")
+        from sepablate.pretrained import evaluate
+
+        lines = evaluate.evaluate(source, weights, data, batch, mean_std)
+    for line in lines:
+        print(line)
+
+
+def export_weights(
+    source: Annotated[str, typer.Argument(metavar="RUN", help="A run's key, or its weights file.")],
+    file: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+) -> None:
+    """Write a run's trained weights under the names that timm gives the network's layers."""
+    from sepablate.pretrained import timm_export
+
+    for line in timm_export.export(source, file):
         print(line)

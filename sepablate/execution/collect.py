@@ -11,7 +11,7 @@ from sepablate.store.files import locked, write_atomically, write_manifest
 
 
 def collect(jobs: list[Job], trial_scores: TrialScores) -> None:
-    """Copy curves, scores and the config to runs/, times and hardware to measured/.
+    """Copy curves, scores, weights and the config to runs/, times and hardware to measured/.
 
     Whoever trained the same at the same time collects the same, one after the other.
     """
@@ -32,10 +32,11 @@ def _collect(jobs: list[Job], trial_scores: TrialScores) -> None:
         targets = {
             layout.RESULT: layout.seed_rows(*place, seed),
             layout.SCORES[run.task]: layout.seed_scores(*place, seed, run.task),
+            layout.WEIGHTS: layout.seed_weights(*place, seed),
             layout.MEASURED: layout.seed_measurements(*place, seed),
         }
         for source, target in targets.items():
-            if (job.folder / source).exists():  # a run that diverged has no scores
+            if (job.folder / source).exists():  # a run that diverged has no scores and weights
                 write_atomically(target, (job.folder / source).read_bytes())
     keys = {str(job.run.seed): job.key for job in jobs}
     config: dict[str, Any] = {**run.config, "label": jobs[0].label, "run_keys": keys}

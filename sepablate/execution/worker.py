@@ -29,7 +29,7 @@ from sepablate.execution.job import (
     Outcomes,
     SharedInts,
 )
-from sepablate.store import checkpoint, layout
+from sepablate.store import checkpoint, layout, weights
 from sepablate.store.files import (
     MANIFEST,
     NoSpace,
@@ -183,6 +183,13 @@ class RunMonitor(engine.Monitor):
         job = self.job
         if outcome.scores is not None:
             self._write(layout.SCORES[job.run.task], _encode_scores(job.run.task, outcome.scores))
+        if outcome.weights is not None:
+            self._write(
+                layout.WEIGHTS,
+                weights.encode(
+                    job.key, job.run.seed, job.run.config, outcome.rows, outcome.weights
+                ),
+            )
         last_step = outcome.rows[-1][0]
         self._write_measured(outcome.seconds, last_step, outcome.times, self.energy())
         self._write(layout.RESULT, self._format(outcome.rows))

@@ -163,9 +163,10 @@ def _sum_up(
 
 
 def _result_bytes(job: Job) -> int:
-    """Return the size of the curve, the correctness of each test image, and the config."""
+    """Return the size of the curve, the correctness of each test image, config and weights."""
     scale = job.run.scale
     row = (scale.steps, "validation/accuracy_averaged", 1 / 3)
     rows = [row] * (4 * scale.evaluations + 2)
     curve = format_rows(rows, job.key, job.run.variant, job.run.seed)
-    return len(curve) + scale.test_images // 8 + len(json.dumps(job.run.config))
+    weights = 4 * job.run.parameters
+    return len(curve) + scale.test_images // 8 + len(json.dumps(job.run.config)) + weights

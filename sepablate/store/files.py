@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sepablate.errors import UserError
+from sepablate.store.layout import WEIGHTS_ENDING
 
 T = TypeVar("T", dict[str, Any], list[Any])
 MANIFEST = "done.json"
@@ -141,13 +142,22 @@ def verify_manifest(folder: Path, required: Iterable[str] = ()) -> bool:
 
 
 def corrupt_files(folder: Path) -> list[str]:
-    """Return the files of a finished folder that have changed; none if it is not finished."""
+    """Return the files of a finished folder that have changed; none if it is not finished.
+
+    Weights may be absent: they need not travel with the rest.
+    """
     try:
         text = read_text(folder / MANIFEST)
         digests = json.loads(text)
-        changed = [name for name, digest in digests.items() if _digest(folder / name) != digest]
+        needed = {
+            name: digest
+            for name, digest in digests.items()
+            if not _is_absent_weights(folder / name)
+        }
+        changed = [name for name, digest in needed.items() if _digest(folder / name) != digest]
         outside = any(Path(name).name != name for name in digests)
-        whole = digests and not outside and text == _manifest(folder, digests)
+        sorted_text = json.dumps(digests, indent=1, sort_keys=True) + "\n"
+        whole = needed and not outside and text == sorted_text
         return changed or ([] if whole else [MANIFEST])
     except (FileNotFoundError, NotADirectoryError):
         return []
@@ -155,12 +165,19 @@ def corrupt_files(folder: Path) -> list[str]:
         return [MANIFEST]
 
 
+def _is_absent_weights(path: Path) -> bool:
+    return path.name.endswith(WEIGHTS_ENDING) and not os.path.lexists(path)
+
+
 def _manifest(folder: Path, names: Iterable[str]) -> str:
     return json.dumps({name: _digest(folder / name) for name in sorted(names)}, indent=1) + "\n"
 
 
 def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "absent"
+    if not path.is_file():
+        return "absent"
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _no_space(path: Path, size: int) -> str:

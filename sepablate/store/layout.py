@@ -15,7 +15,9 @@ LAYER_TIMES = STATE / "layers"
 # A run's own folder, RUN_FOLDERS/<run key>.
 RUN_CONFIG, CURVE, RESULT, MEASURED = "run.json", "curve.csv", "result.csv", "measured.json"
 SCORES = {"single_label": "correct.bin", "multi_label": "precision.bin"}  # by task
-RUN_FILES = (RUN_CONFIG, CURVE, MEASURED, *SCORES.values(), RESULT)
+WEIGHTS_ENDING = ".safetensors"  # large: a finished folder may do without them
+WEIGHTS = f"weights{WEIGHTS_ENDING}"
+RUN_FILES = (RUN_CONFIG, CURVE, MEASURED, *SCORES.values(), WEIGHTS, RESULT)
 LOCK, ERROR = "lock", "error.txt"
 
 # A scale's folder, results/<scale>. Git ignores the first two, which `dvc repro` makes.
@@ -77,6 +79,11 @@ def seed_rows(scale: str, variant: str, seed: int | str) -> Path:
 def seed_scores(scale: str, variant: str, seed: int | str, task: str) -> Path:
     """Return the file of a collected run's scores, one for each test image."""
     return variant_runs(scale, variant) / f"seed-{seed}.{SCORES[task]}"
+
+
+def seed_weights(scale: str, variant: str, seed: int | str) -> Path:
+    """Return the file of a collected run's trained weights."""
+    return variant_runs(scale, variant) / f"seed-{seed}{WEIGHTS_ENDING}"
 
 
 def seed_measurements(scale: str, variant: str, seed: int | str) -> Path:

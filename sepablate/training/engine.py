@@ -51,12 +51,14 @@ class Outcome:
             the run diverged.
         seconds: of training and evaluation, resumes included.
         times: [step, Unix time in milliseconds] of each point of the curve.
+        weights: the state dict of the averaged weights; None if the run diverged.
     """
 
     rows: list[Row]
     scores: Tensor | None
     seconds: float
     times: list[list[int]]
+    weights: Mapping[str, Tensor] | None
 
 
 def fit(
@@ -89,7 +91,7 @@ def fit(
         state.loss_sum += mean_loss
         if not math.isfinite(state.loss_sum):
             state.rows.append((state.step, run_files.DIVERGED, float(state.step)))
-            return Outcome(state.rows, None, time.monotonic() - began, state.times)
+            return Outcome(state.rows, None, time.monotonic() - began, state.times, None)
         # Evaluate
         if state.step in curve_steps:
             evaluate_curve_point(state, validation, context)
@@ -105,7 +107,8 @@ def fit(
             raise Interrupted
 
     scores = evaluate_final(state, final, context)
-    return Outcome(state.rows, scores, time.monotonic() - began, state.times)
+    weights = state.average.model.state_dict()
+    return Outcome(state.rows, scores, time.monotonic() - began, state.times, weights)
 
 
 def final_images(run: Run, splits: Mapping[str, Split]) -> Split:

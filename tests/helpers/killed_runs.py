@@ -49,8 +49,8 @@ def killed(run: Job, after: float) -> bool:
 
 def result(run: Job) -> list[bytes]:
     """What must be the same each time; empty if the run is not whole."""
-    names = ("result.csv", "curve.csv", "correct.bin", "run.json") if run.finished else ()
-    return [(run.folder / name).read_bytes() for name in names]
+    names = ("result.csv", "curve.csv", "correct.bin", layout.WEIGHTS, "run.json")
+    return [(run.folder / name).read_bytes() for name in names if run.finished]
 
 
 def main(least: int, seconds: float, seed: int) -> None:

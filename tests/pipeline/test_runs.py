@@ -9,6 +9,7 @@ import pytest
 from helpers.project import TINY, TRAIN, edit_params, results, sepablate
 
 pytestmark = pytest.mark.slow
+KINDS = ("csv", "correct.bin", "safetensors")
 
 
 def test_same_bytes_with_one_process_and_in_any_order(half: Path, finished: Path) -> None:
@@ -17,7 +18,7 @@ def test_same_bytes_with_one_process_and_in_any_order(half: Path, finished: Path
     done = sepablate(half, *TRAIN, "--processes", "1")
     assert done.returncode == 0, done.stderr
     ours, theirs = results(half), results(finished)
-    names = {f"seed-{seed}.{kind}" for seed in (0, 2) for kind in ("csv", "correct.bin")}
+    names = {f"seed-{seed}.{kind}" for seed in (0, 2) for kind in KINDS}
     assert ours.keys() - {"config.json", "done.json"} == names
     assert {name: ours[name] for name in names} == {name: theirs[name] for name in names}
 

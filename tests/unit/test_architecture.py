@@ -45,7 +45,7 @@ MAY_IMPORT = {
     "report": REPORTS,
     "provenance": REPORTS | {"data", "tracking"},
     "bench": NUMBERS | {"execution", "profiling", "analysis", "plots"},
-    "__init__": set(),
+    "__init__": {"pretrained"},  # when it is asked for
     "cli": None,  # any
     "__main__": None,
 }
