@@ -30,10 +30,19 @@ def apply_fused_kernels(model: nn.Module) -> nn.Module:
     On a CPU, `sepablate.kernels.cpu.build.load_library` must have loaded the kernels.
     """
     for module in model.modules():
-        if type(module) in _FUSED and _supported(module):
+        if type(module) in _FUSED and supported(module):
             module.__class__ = _FUSED[type(module)]
     for module in model.modules():
         _fuse_relus(module)
+    return model
+
+
+def remove_fused_kernels(model: nn.Module) -> nn.Module:
+    """Undo `apply_fused_kernels`, in place; return `model`."""
+    plain = {fused: kind for kind, fused in _FUSED.items()} | {_FusedReLU: nn.ReLU}
+    for module in model.modules():
+        if type(module) in plain:
+            module.__class__ = plain[type(module)]
     return model
 
 
@@ -201,7 +210,7 @@ _FUSED: dict[type[nn.Module], type[nn.Module]] = {
 }
 
 
-def _supported(module: nn.Module) -> bool:
+def supported(module: nn.Module) -> bool:
     """Whether the kernels can compute the layer, and faster than PyTorch's."""
     if isinstance(module, nn.MaxPool2d):
         return (module.kernel_size, module.stride) == (3, 2) and module.padding in (0, 1)

@@ -117,7 +117,8 @@ class Depthwise(nn.Conv2d):
             return super().forward(x)
         # On a map smaller than its kernel oneDNN uses a reference implementation, 20 times slower
         # in the weight gradient, unless the padding is part of the input.
-        return conv2d(pad(x, (1, 1, 1, 1)), self.weight, stride=self.stride, groups=self.groups)
+        x = pad(x, (1, 1, 1, 1))
+        return conv2d(x, self.weight, self.bias, self.stride, groups=self.groups)
 
 
 class SameConv(nn.Conv2d):

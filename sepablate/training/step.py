@@ -13,6 +13,7 @@ from sepablate.runs.run import Run
 from sepablate.store.run_files import Row
 from sepablate.training.batches import eval_batches
 from sepablate.training.ema import EMA
+from sepablate.training.inference import inference_network
 from sepablate.training.objective import Objective
 from sepablate.training.optim import learning_rate
 from sepablate.training.process_group import SINGLE, World
@@ -151,11 +152,11 @@ def _logits(model: nn.Module, images: Tensor) -> Tensor:
 def evaluate(model: nn.Module, split: Split, context: TrainContext) -> Tensor:
     """Return (N,) float64: the score of each image of the split, each computed by one process."""
     run, world = context.run, context.world
-    model.eval()
+    network = inference_network(model, run)
     part = world.part(len(split))
     scores = torch.zeros(len(split), dtype=torch.float64)
     computed = [
-        context.objective.scores(forward(model, images, run, context.device), labels)
+        context.objective.scores(forward(network, images, run, context.device), labels)
         for images, labels in eval_batches(split[part], run, context.device)
     ]
     if computed:

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <optional>
 
 #include "gemm.h"
 
@@ -86,6 +87,49 @@ inline Tensor convolution_cpu(const Tensor& input, const Tensor& weight, int64_t
        shape.contiguous(bf16_data(x)), shape.im2col(bf16_data(x)),
        [&](int64_t first, int64_t count, const float* products, int64_t stride) {
          round_rows(products, stride, count, outputs, to + first * outputs, outputs);
+       });
+  return y;
+}
+
+// Writes fp32 rows of `size` numbers, `from_stride` numbers apart, plus the bias and the residual's
+// contiguous rows, to contiguous rows in bf16, after a ReLU if `relu`.
+inline void finish_rows(const float* from, int64_t from_stride, int64_t rows, int64_t size,
+                        const float* bias, const bf16_t* residual, bool relu, bf16_t* to) {
+  for_channel_groups(size, [&]<int W, int N>(const std::array<int64_t, N>& starts) {
+    using V = Vec<W>;
+    typename V::F32 offset[N];
+    for (int k = 0; k < N; k++) offset[k] = V::load(bias + starts[k]);
+    for (int64_t i = 0; i < rows; i++)
+      for (int k = 0; k < N; k++) {
+        auto sum = V::load(from + i * from_stride + starts[k]) + offset[k];
+        if (residual) sum += V::load(residual + i * size + starts[k]);
+        V::store(to + i * size + starts[k], relu ? V::relu(sum) : sum);
+      }
+  });
+}
+
+// The convolution of `convolution_cpu` plus bias (O) in fp32 and residual (N, O, H', W'), then a
+// ReLU if `relu`; O is at least 2. Without gradients.
+inline Tensor convolution_inference_cpu(const Tensor& input, const Tensor& weight,
+                                        const Tensor& bias, const std::optional<Tensor>& residual,
+                                        int64_t stride, int64_t padding_height,
+                                        int64_t padding_width, bool relu) {
+  check_convolution("convolution_inference", input, weight, stride);
+  Tensor x = channels_last(input);
+  ConvShape shape(x, weight.sizes(), stride, padding_height, padding_width);
+  int64_t outputs = weight.size(0);
+  TORCH_CHECK(outputs >= 2 && bias.numel() == outputs, "convolution_inference: bias must be (",
+              outputs, "), of at least 2, not ", bias.sizes());
+  Tensor y = empty_channels_last(x, {shape.images, outputs, shape.out_height, shape.out_width});
+  TORCH_CHECK(!residual || residual->sizes() == y.sizes(), "convolution_inference: residual must be ",
+              y.sizes());
+  Tensor added = residual ? channels_last(*residual) : Tensor();
+  gemm(shape.out_pixels(), shape.patch_size(), outputs, pack_weight(weight).forward(),
+       shape.contiguous(bf16_data(x)), shape.im2col(bf16_data(x)),
+       [&](int64_t first, int64_t count, const float* products, int64_t stride) {
+         int64_t offset = first * outputs;
+         finish_rows(products, stride, count, outputs, bias.data_ptr<float>(),
+                     residual ? bf16_data(added) + offset : nullptr, relu, bf16_data(y) + offset);
        });
   return y;
 }

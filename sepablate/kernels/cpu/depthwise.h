@@ -1,6 +1,7 @@
 // Depthwise 3x3 convolution with a padding of one pixel, after an optional ReLU.
 #pragma once
 
+#include <optional>
 #include <tuple>
 
 #include "simd.h"
@@ -33,18 +34,18 @@ template <int W, int SIZE> struct SmallImage {
 
 // The forward pass of all images for 16 channels.
 template <int SIZE>
-void depthwise_small(const Vec<16>::F32 (&tap)[9], const bf16_t* from, bf16_t* to, int64_t images,
-                     int64_t channels, bool relu) {
+void depthwise_small(const Vec<16>::F32 (&tap)[9], Vec<16>::F32 bias, const bf16_t* from,
+                     bf16_t* to, int64_t images, int64_t channels, bool relu, bool relu_after) {
   using F32 = Vec<16>::F32;
   for (int64_t n = 0; n < images; n++, from += SIZE * SIZE * channels) {
     SmallImage<16, SIZE> in(from, channels, relu);
 #pragma GCC unroll 16
     for (int p = 0; p < SIZE * SIZE; p++, to += channels) {
-      F32 sum{};
+      F32 sum = bias;
 #pragma GCC unroll 9
       for (int k = 0; k < 9; k++)
         if (in_bounds<SIZE>(p, k)) sum += tap[k] * in.pixels[neighbour<SIZE>(p, k)];
-      Vec<16>::store(to, sum);
+      Vec<16>::store(to, relu_after ? Vec<16>::relu(sum) : sum);
     }
   }
 }
@@ -94,7 +95,10 @@ inline void check_depthwise(const char* name, const Tensor& x, const Tensor& wei
 }
 
 // x (N, C, H, W), weight (C, 1, 3, 3) in fp32 -> (N, C, ceil(H / stride), ceil(W / stride)).
-inline Tensor depthwise_cpu(const Tensor& input, const Tensor& weight, int64_t stride, bool relu) {
+// For inference the bias (C) of a batch norm and a ReLU may follow.
+inline Tensor depthwise_inference_cpu(const Tensor& input, const Tensor& weight,
+                                      const std::optional<Tensor>& bias, int64_t stride, bool relu,
+                                      bool relu_after) {
   check_depthwise("depthwise", input, weight, stride);
   Tensor x = channels_last(input);
   int64_t images = x.size(0), channels = x.size(1), height = x.size(2), width = x.size(3);
@@ -105,13 +109,14 @@ inline Tensor depthwise_cpu(const Tensor& input, const Tensor& weight, int64_t s
     using V = Vec<W>;
     typename V::F32 tap[9];
     for (int k = 0; k < 9; k++) tap[k] = V::load(taps.data() + k * channels + start);
+    typename V::F32 offset = bias ? V::load(bias->data_ptr<float>() + start) : typename V::F32{};
     bf16_t* to = bf16_data(y) + start;
     if constexpr (W == 16) {
       const bf16_t* from = bf16_data(x) + start;
       if (stride == 1 && height == 4 && width == 4)
-        return depthwise_small<4>(tap, from, to, images, channels, relu);
+        return depthwise_small<4>(tap, offset, from, to, images, channels, relu, relu_after);
       if (stride == 1 && height == 2 && width == 2)
-        return depthwise_small<2>(tap, from, to, images, channels, relu);
+        return depthwise_small<2>(tap, offset, from, to, images, channels, relu, relu_after);
     }
     PaddedImage<W> image(height, width);
     for (int64_t n = 0; n < images; n++) {
@@ -119,13 +124,17 @@ inline Tensor depthwise_cpu(const Tensor& input, const Tensor& weight, int64_t s
       for (int64_t i = 0; i < out_height; i++)
         for (int64_t j = 0; j < out_width; j++, to += channels) {
           auto* window = image.at(i * stride - 1, j * stride - 1);
-          typename V::F32 sum = tap[0] * window[0];
-          for (int k = 1; k < 9; k++) sum += tap[k] * window[k / 3 * image.row_stride + k % 3];
-          V::store(to, sum);
+          typename V::F32 sum = offset;
+          for (int k = 0; k < 9; k++) sum += tap[k] * window[k / 3 * image.row_stride + k % 3];
+          V::store(to, relu_after ? V::relu(sum) : sum);
         }
     }
   });
   return y;
+}
+
+inline Tensor depthwise_cpu(const Tensor& x, const Tensor& weight, int64_t stride, bool relu) {
+  return depthwise_inference_cpu(x, weight, std::nullopt, stride, relu, false);
 }
 
 // grad (N, C, H', W'), x (N, C, H, W), weight (C, 1, 3, 3) -> the gradients of x and weight.

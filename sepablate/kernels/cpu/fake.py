@@ -15,8 +15,10 @@ def register_fakes() -> None:
         "convolution": _convolution,
         "convolution_input_grad": _convolution_input_grad,
         "convolution_weight_grad": _convolution_weight_grad,
+        "convolution_inference": _convolution_inference,
         "depthwise": _depthwise,
         "depthwise_backward": _depthwise_backward,
+        "depthwise_inference": _depthwise_inference,
         "max_pool": _max_pool,
         "max_pool_with_indices": _max_pool_with_indices,
         "max_pool_backward": _max_pool_backward,
@@ -52,9 +54,28 @@ def _convolution_weight_grad(
     return torch.empty_like(weight, memory_format=torch.channels_last)
 
 
+def _convolution_inference(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    residual: Tensor | None,
+    stride: int,
+    padding_height: int,
+    padding_width: int,
+    relu: bool,
+) -> Tensor:
+    return _convolution(x, weight, stride, padding_height, padding_width)
+
+
 def _depthwise(x: Tensor, weight: Tensor, stride: int, relu: bool) -> Tensor:
     images, channels, height, width = x.shape
     return _activation(x, images, channels, (height - 1) // stride + 1, (width - 1) // stride + 1)
+
+
+def _depthwise_inference(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, relu: bool, relu_after: bool
+) -> Tensor:
+    return _depthwise(x, weight, stride, relu)
 
 
 def _depthwise_backward(

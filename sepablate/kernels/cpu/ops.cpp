@@ -44,10 +44,16 @@ TORCH_LIBRARY(sepablate, library) {
   library.def(
       "convolution_weight_grad(Tensor grad, Tensor x, Tensor weight, int stride,"
       " int padding_height, int padding_width) -> Tensor");
+  library.def(
+      "convolution_inference(Tensor x, Tensor weight, Tensor bias, Tensor? residual, int stride,"
+      " int padding_height, int padding_width, bool relu) -> Tensor");
   library.def("depthwise(Tensor x, Tensor weight, int stride, bool relu) -> Tensor");
   library.def(
       "depthwise_backward(Tensor grad, Tensor x, Tensor weight, int stride, bool relu)"
       " -> (Tensor, Tensor)");
+  library.def(
+      "depthwise_inference(Tensor x, Tensor weight, Tensor? bias, int stride, bool relu,"
+      " bool relu_after) -> Tensor");
   library.def("max_pool(Tensor x, int padding) -> Tensor");
   library.def("max_pool_with_indices(Tensor x, int padding) -> (Tensor, Tensor)");
   library.def(
@@ -70,8 +76,10 @@ TORCH_LIBRARY_IMPL(sepablate, CPU, library) {
   library.impl("convolution", TORCH_FN(sepablate::convolution_cpu));
   library.impl("convolution_input_grad", TORCH_FN(sepablate::convolution_input_grad_cpu));
   library.impl("convolution_weight_grad", TORCH_FN(sepablate::convolution_weight_grad_cpu));
+  library.impl("convolution_inference", TORCH_FN(sepablate::convolution_inference_cpu));
   library.impl("depthwise", TORCH_FN(sepablate::depthwise_cpu));
   library.impl("depthwise_backward", TORCH_FN(sepablate::depthwise_backward_cpu));
+  library.impl("depthwise_inference", TORCH_FN(sepablate::depthwise_inference_cpu));
   library.impl("max_pool", TORCH_FN(sepablate::max_pool_cpu));
   library.impl("max_pool_with_indices", TORCH_FN(sepablate::max_pool_with_indices_cpu));
   library.impl("max_pool_backward", TORCH_FN(sepablate::max_pool_backward_cpu));
