@@ -80,7 +80,7 @@ def _children(module: nn.Module) -> list[str]:
 
 
 def _steps(module: nn.Module) -> Iterator[Step]:
-    """Yield the layers of a chain in the order in which they are computed, those of chains in it."""
+    """Yield the layers of a chain in the order of computation, those of inner chains included."""
     for name in _children(module):
         child = getattr(module, name)
         if child is None or isinstance(child, nn.Identity):
@@ -106,7 +106,7 @@ def _fold(conv: nn.Module, parent: nn.Module, name: str) -> None:
 def _fuse_relus(steps: list[Step]) -> None:
     """Make a convolution of the kernels compute the ReLU before or after it."""
     steps = [step for step in steps if not isinstance(getattr(*step), nn.Identity)]
-    for before, relu, after in zip([None, *steps], steps, [*steps[1:], None]):
+    for before, relu, after in zip([None, *steps], steps, [*steps[1:], None], strict=True):
         if type(getattr(*relu)) is not nn.ReLU:
             continue
         conv, following = before and getattr(*before), after and getattr(*after)
@@ -159,13 +159,16 @@ class InferenceBlock(Block):
     def forward(self, x: Tensor) -> Tensor:
         if not self.residual:
             return super().forward(x)
+        y: Tensor
         if isinstance(self.shortcut, Shortcut):
-            return self.shortcut.conv(x, self.body(x), stride=2)
+            y = self.shortcut.conv(x, self.body(x), stride=2)
+            return y
         y, layers = x, self.layers
         for layer in layers[:-1]:
             y = layer(y)
         last = layers[-1]
-        return last(y, x) if isinstance(last, InferenceConv) else last(y) + x
+        y = last(y, x) if isinstance(last, InferenceConv) else last(y) + x
+        return y
 
 
 _KERNELS: dict[type[nn.Module], type[nn.Module]] = {

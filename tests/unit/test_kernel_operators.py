@@ -34,6 +34,8 @@ def test_opcheck_depthwise(shape: tuple[int, ...], bf16: bool, stride: int) -> N
     y = operators.depthwise(x, weight, stride, True)
     grad = activation(*y.shape, bf16=bf16)
     opcheck(operators.depthwise_backward.default, (grad, x, weight, stride, True))
+    bias = torch.ones(shape[1])
+    opcheck(operators.depthwise_inference.default, (x, weight, bias, stride, True, True))
     x.requires_grad_(), weight.requires_grad_()
     opcheck(operators.depthwise.default, (x, weight, stride, True))
 
@@ -52,6 +54,8 @@ def test_opcheck_convolution(
     grad = activation(*y.shape, bf16=bf16)
     opcheck(operators.convolution_input_grad.default, (grad, x, weight, *geometry))
     opcheck(operators.convolution_weight_grad.default, (grad, x, weight, *geometry))
+    bias = torch.ones(8)
+    opcheck(operators.convolution_inference.default, (x, weight, bias, grad, *geometry, True))
     opcheck(operators.convolution.default, (x, weight.requires_grad_(), *geometry))
     opcheck(operators.convolution.default, (x.requires_grad_(), weight, *geometry))
 
