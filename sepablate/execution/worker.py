@@ -88,9 +88,9 @@ def run_job(job: Job, monitor: "RunMonitor", world: World = SINGLE) -> int | str
             monitor.on_start()
             module = data.dataset(job.run.dataset)
             splits = module.load(layout.DATA, test=not job.run.trial_images)
-            outcome = engine.fit(job.run, splits, job.folder, monitor, job.device, world)
+            result = engine.fit(job.run, splits, job.folder, monitor, job.device, world)
             if world.is_main:
-                monitor.write_result(outcome)
+                monitor.write_result(result)
         except engine.Interrupted:
             return INTERRUPTED
         except NoSpace as error:
@@ -178,21 +178,19 @@ class RunMonitor(engine.Monitor):
         """Return whether the user asked to stop, or the parent process is gone."""
         return bool(self.stops) or process_lifetime.orphaned()
 
-    def write_result(self, outcome: engine.Outcome) -> None:
+    def write_result(self, result: engine.TrainResult) -> None:
         """Write the files of a finished run, the manifest last, and delete its checkpoints."""
         job = self.job
-        if outcome.scores is not None:
-            self._write(layout.SCORES[job.run.task], _encode_scores(job.run.task, outcome.scores))
-        if outcome.weights is not None:
+        if result.scores is not None:
+            self._write(layout.SCORES[job.run.task], _encode_scores(job.run.task, result.scores))
+        if result.weights is not None:
             self._write(
                 layout.WEIGHTS,
-                weights.encode(
-                    job.key, job.run.seed, job.run.config, outcome.rows, outcome.weights
-                ),
+                weights.encode(job.key, job.run.seed, job.run.config, result.rows, result.weights),
             )
-        last_step = outcome.rows[-1][0]
-        self._write_measured(outcome.seconds, last_step, outcome.times, self.energy())
-        self._write(layout.RESULT, self._format(outcome.rows))
+        last_step = result.rows[-1][0]
+        self._write_measured(result.seconds, last_step, result.times, self.energy())
+        self._write(layout.RESULT, self._format(result.rows))
         names = [name for name in layout.RUN_FILES if (job.folder / name).exists()]
         write_manifest(job.folder, names)
         checkpoint.clear(job.folder)

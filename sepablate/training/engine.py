@@ -31,10 +31,10 @@ class Interrupted(Exception):  # noqa: N818 (a request, not an error)
 
 
 class Monitor:
-    """Follows a run and can stop it; this one does neither."""
+    """Callbacks of a run: after each step, and to stop it. These do nothing and never stop."""
 
     def on_step(self, state: TrainState) -> None:
-        """Take note of the state after a step. Of several processes only the main one is called."""
+        """Called after each step; in a distributed run, only in the main process."""
 
     def should_stop(self) -> bool:
         """Return whether to save a checkpoint and raise Interrupted."""
@@ -42,8 +42,8 @@ class Monitor:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """The end of a run.
+class TrainResult:
+    """The rows, scores and weights of a finished or diverged run.
 
     Args:
         rows: the whole curve and the final metrics.
@@ -68,7 +68,7 @@ def fit(
     monitor: Monitor,
     device: str = "cpu",
     world: World = SINGLE,
-) -> Outcome:
+) -> TrainResult:
     """Train `run`, continuing from the last checkpoint in `folder` if there is one.
 
     Raises Interrupted when the monitor, of any process, asks to stop. Only the main process reads
@@ -87,28 +87,28 @@ def fit(
         # Train
         loss = step()
         stop = loss is not None and monitor.should_stop()
-        mean_loss, stops = world.totals((loss or 0.0) / world.size, stop)
+        mean_loss, stop_requests = world.totals((loss or 0.0) / world.size, stop)
         state.loss_sum += mean_loss
         if not math.isfinite(state.loss_sum):
             state.rows.append((state.step, run_files.DIVERGED, float(state.step)))
-            return Outcome(state.rows, None, time.monotonic() - began, state.times, None)
+            return TrainResult(state.rows, None, time.monotonic() - began, state.times, None)
         # Evaluate
         if state.step in curve_steps:
             evaluate_curve_point(state, validation, context)
         state.seconds = time.monotonic() - began
         # Checkpoint
-        if stops:
+        if stop_requests:
             world.sync_batch_norm_buffers(state.model, state.average.model)
         if world.is_main:
             monitor.on_step(state)
-            if stops or state.step in curve_steps:
+            if stop_requests or state.step in curve_steps:
                 checkpoint.save(folder, state.step, {**state.to_dict(), "run_key": run.key})
-        if stops and state.step < run.scale.steps:
+        if stop_requests and state.step < run.scale.steps:
             raise Interrupted
 
     scores = evaluate_final(state, final, context)
     weights = state.average.model.state_dict()
-    return Outcome(state.rows, scores, time.monotonic() - began, state.times, weights)
+    return TrainResult(state.rows, scores, time.monotonic() - began, state.times, weights)
 
 
 def final_images(run: Run, splits: Mapping[str, Split]) -> Split:
