@@ -10,9 +10,9 @@ from sepablate.study import XCEPTION
 
 CHOSEN = """\
 **Deviates.** The paper's decays of the learning rate belong to a run of another length, and it
-gives no batch size. `sepablate tune {scale}` compared candidates by {baseline} alone, trained with seeds
-{seeds}, and read no test image: the table has the accuracy of averaged weights after the last step
-on {images:,} validation images. {taken}
+gives no batch size. `sepablate tune {scale}` compared candidates by {baseline} alone, trained with
+seeds {seeds}, and read no test image: the table has the accuracy of averaged weights after the last
+step on {images:,} validation images. {taken}
 """
 TAKEN = "The runs of this report have the best candidate{seeds}."
 NOT_TAKEN = "The runs of this report do not have the best candidate, but {candidate}{seeds}."

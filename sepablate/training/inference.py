@@ -106,7 +106,7 @@ def _fold(conv: nn.Module, parent: nn.Module, name: str) -> None:
 def _fuse_relus(steps: list[Step]) -> None:
     """Make a convolution of the kernels compute the ReLU before or after it."""
     steps = [step for step in steps if not isinstance(getattr(*step), nn.Identity)]
-    for before, relu, after in zip([None, *steps], steps, [*steps[1:], None], strict=True):
+    for before, relu, after in zip([None, *steps], steps, [*steps[1:], None], strict=False):
         if type(getattr(*relu)) is not nn.ReLU:
             continue
         conv, following = before and getattr(*before), after and getattr(*after)
