@@ -141,7 +141,7 @@ CASES = (
     ),
 )
 GPU_CASES = (
-    Case("small", "Xception, 28 px, 5.3 M", "xception", "workstation", SMALL_GPU, 30, 5),
+    Case("small", "Xception, 32 px, 5.3 M", "xception", "workstation", SMALL_GPU, 30, 5),
     dataclasses.replace(CASES[1], contenders=TINY_GPU),
     *(
         dataclasses.replace(case, contenders=LARGE_GPU, turn=10, rounds=5, batch=64)

@@ -39,7 +39,7 @@ from sepablate.training import batches, engine, optim
 from sepablate.training.process_group import SINGLE
 
 SEEDS, TEST_IMAGES = 4, 2000  # of `wall_clock`
-IMAGES = {"laptop": 6400, "workstation": 50_000}
+IMAGES = {"laptop": 6400, "workstation": 45_000}
 # The scale's changes in `accuracies`. After one epoch at laptop scale the difference of two runs
 # has a standard deviation of 1.4 points over seeds: six pairs cannot show one within a point.
 LENGTH: dict[str, dict[str, Any]] = {

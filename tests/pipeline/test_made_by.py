@@ -1,17 +1,14 @@
 """Results of older code are named as such, and checked in all but the hash of their configs."""
 
 import json
-import shutil
-from pathlib import Path
 
 import pytest
-from helpers.project import ROOT
 from helpers.published import TINY, current, made, without_runs
 
 from sepablate.errors import UserError
 from sepablate.provenance.verify import verify
 from sepablate.report import outputs
-from sepablate.store.made_by import MadeBy, read_made_by
+from sepablate.store.made_by import read_made_by
 
 __all__ = ["current", "made"]
 pytestmark = pytest.mark.usefixtures("current")
@@ -73,11 +70,3 @@ def test_another_file_of_that_name_is_refused(text: str) -> None:
     (TINY / "made_by.json").write_text(text)
     with pytest.raises(UserError, match=r"results/tiny/made_by\.json: "):
         read_made_by("tiny")
-
-
-def test_the_workstation_results_are_of_the_commit_that_trained_them() -> None:
-    shutil.copytree(ROOT / "results/workstation", "results/workstation")
-    made_by = read_made_by("workstation")
-    assert isinstance(made_by, MadeBy)
-    assert made_by.commit == "8f12b1a"
-    assert str(made_by) in Path("results/workstation/REPORT.md").read_text()
