@@ -62,7 +62,7 @@ def find(run: str | Path) -> Path:
     found = f"the nearest of {len(known)} that have: {', '.join(near)}" if near else "none has"
     raise UserError(
         f"run {str(run)!r}: has no weights here; {found}; `dvc pull` or `sepablate train` brings "
-        f"them; choose a run's key, or a file of weights"
+        f"them; choose a run's key or a file of weights, or for `sepablate evaluate` a network"
     )
 
 
