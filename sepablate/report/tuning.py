@@ -16,7 +16,7 @@ step on {images:,} validation images. {taken}
 """
 TAKEN = "The runs of this report have the best candidate{seeds}."
 NOT_TAKEN = "The runs of this report do not have the best candidate, but {candidate}{seeds}."
-OTHER_LENGTH = " Their length is another one, {steps} steps, than the trials'."
+OTHER_LENGTH = " They have {steps:,} gradient steps, its trials {of_trials:,}."
 
 
 def chosen(scale: str, configs: Mapping[str, Config]) -> str:
@@ -65,9 +65,9 @@ def _taken(best: bool, here: Candidate, rows: list[TuningRow], config: Config) -
     seeds = f" and share seeds {_listed(shared)} with it" if shared else ", and other seeds"
     candidate = ", ".join(f"{key} {scientific(value)}" for key, value in here._asdict().items())
     text = (TAKEN if best else NOT_TAKEN).format(candidate=candidate, seeds=seeds)
-    lengths = {row.steps for row in rows if row.candidate == here}
-    other = lengths and lengths != {config["steps"]}
-    return text + (OTHER_LENGTH.format(steps=config["steps"]) if other else "")
+    for of_trials in {row.steps for row in rows if row.candidate == here} - {config["steps"]}:
+        text += OTHER_LENGTH.format(steps=config["steps"], of_trials=of_trials)
+    return text
 
 
 def _listed(seeds: set[int]) -> str:

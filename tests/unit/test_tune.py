@@ -219,7 +219,7 @@ def test_a_report_says_what_is_not_as_it_was_chosen(project_folder: Path) -> Non
     assert "and share seeds 1001 with it." in other
     assert "| yes |" not in other
     longer = report(project_folder, steps=12)
-    assert longer.count("another one, 12 steps, than the trials'.") == 1
+    assert longer.count(" They have 12 gradient steps, its trials 9.") == 1
     assert tuning_report.chosen("tiny", {"xception_multilabel": {}}) == ""
     assert tuning_report.chosen("none", {"xception": {}}) == ""
 
