@@ -17,7 +17,7 @@ from sepablate.analysis import (
 from sepablate.errors import UserError
 from sepablate.plots import forest, layer_figure, study_figure
 from sepablate.report import dvc_metrics, html, layer_markdown, manifest, markdown
-from sepablate.store import layout
+from sepablate.store import layout, run_archive
 from sepablate.store.files import write_atomically
 from sepablate.study import Study
 
@@ -51,8 +51,8 @@ def study_outputs(name: str, scale: str, part: Study | None = None) -> None:
 def report_outputs(studies: Sequence[str], scale: str, report: str = layout.REPORT) -> None:
     """Write the report on `studies`, whose claims are one family.
 
-    REPORT.md, report.html, scorecard.png and .svg, verdicts.json, metrics.json and digests.json;
-    under another name <NAME>.md, <name>.html and the rest after <name>_.
+    REPORT.md, report.html, scorecard.png and .svg, verdicts.json, metrics.json, digests.json, and
+    runs.tar.gz with the runs; under another name <NAME>.md, <name>.html and the rest after <name>_.
 
     Args:
         studies: their names, in the order of the report.
@@ -76,6 +76,9 @@ def report_outputs(studies: Sequence[str], scale: str, report: str = layout.REPO
         for kind in layout.FIGURE_KINDS:
             files[layout.scorecard_name(report, kind)] = forest.draw(decided, kind, keys)
     _write_report(scale, report, studies, files)
+    archive = layout.scale_folder(scale) / layout.archive_name(report)
+    trained = dict.fromkeys(name for table in summaries.values() for name in table["variant"])
+    write_atomically(archive, run_archive.renewed(scale, trained, archive))
 
 
 def layer_outputs(studies: Sequence[str], scale: str, report: str = layout.LAYER_REPORT) -> None:

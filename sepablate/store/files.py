@@ -125,7 +125,7 @@ def locked(path: Path, wait: bool = True) -> Iterator[None]:
 
 def write_manifest(folder: Path, names: Iterable[str]) -> None:
     """Write done.json, the SHA-256 of these files: the last file of a finished folder."""
-    write_atomically(folder / MANIFEST, _manifest(folder, names))
+    write_atomically(folder / MANIFEST, manifest_text(folder, names))
 
 
 def verify_manifest(folder: Path, required: Iterable[str] = ()) -> bool:
@@ -147,7 +147,7 @@ def corrupt_files(folder: Path) -> list[str]:
         digests = json.loads(text)
         changed = [name for name, digest in digests.items() if _digest(folder / name) != digest]
         outside = any(Path(name).name != name for name in digests)
-        whole = digests and not outside and text == _manifest(folder, digests)
+        whole = digests and not outside and text == manifest_text(folder, digests)
         return changed or ([] if whole else [MANIFEST])
     except (FileNotFoundError, NotADirectoryError):
         return []
@@ -155,7 +155,8 @@ def corrupt_files(folder: Path) -> list[str]:
         return [MANIFEST]
 
 
-def _manifest(folder: Path, names: Iterable[str]) -> str:
+def manifest_text(folder: Path, names: Iterable[str]) -> str:
+    """Return the SHA-256 of these files of a folder, as in its manifest."""
     return json.dumps({name: _digest(folder / name) for name in sorted(names)}, indent=1) + "\n"
 
 

@@ -10,7 +10,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from sepablate.errors import UserError
-from sepablate.store import layout
+from sepablate.store import collected_runs, layout
 from sepablate.study import Study, load
 from sepablate.tracking import verdicts
 from sepablate.tracking.connection import (
@@ -36,13 +36,13 @@ def publish(scale: str, studies: list[str]) -> int:
 
     Raises UserError for an unknown study or scale, OSError if MLflow cannot be written.
     """
-    folder = layout.scale_folder(scale) / layout.RUNS
-    if not folder.is_dir():
-        raise UserError(f"scale {scale!r}: no folder {folder}/")
+    trained = set(collected_runs.trained_variants(scale))
+    if not trained:
+        folder = layout.scale_folder(scale)
+        raise UserError(f"scale {scale!r}: no runs in {folder / layout.RUNS}/ or an archive")
     declared = {name: load(name) for name in studies}
     try:
         client = connect()
-        trained = set(layout.trained_variants(scale))
         changed = sum(
             Experiment(client, name, scale).publish(study)
             for name, study in declared.items()

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sepablate.store import layout, run_files
+from sepablate.store import collected_runs, layout, run_files
 from sepablate.store.files import read_json
 from sepablate.store.run_files import Row
 
@@ -115,10 +115,10 @@ class Record:
 
 def finished(scale: str, variant: str) -> Iterator[Record]:
     """Yield the collected runs of a variant, by seed; none if it was not trained."""
-    for seed in layout.collected_seeds(scale, variant):
-        config = read_json(layout.variant_config(scale, variant), dict)
-        rows = run_files.read_rows(layout.seed_rows(scale, variant, seed))
-        measured = _read(layout.seed_measurements(scale, variant, seed))
+    for seed in collected_runs.collected_seeds(scale, variant):
+        config = read_json(collected_runs.variant_config(scale, variant), dict)
+        rows = run_files.read_rows(collected_runs.seed_rows(scale, variant, seed))
+        measured = _read(collected_runs.seed_measurements(scale, variant, seed))
         yield Record(config["run_keys"][seed], int(seed), config, rows, measured)
 
 
