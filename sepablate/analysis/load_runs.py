@@ -17,6 +17,7 @@ from sepablate.study import SPEED, Variant
 
 RAW = "raw"  # in place of a metric's name: the same score, of the raw weights
 Config = dict[str, Any]  # resolved, flat, as in config.json
+RENAMED = {"optimiser": "optimizer"}  # in the config.json of older code
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def load_config(scale: str, variant: str) -> Config:
     if corrupt := corrupt_files(path.parent):
         raise UserError(f"{path.parent / corrupt[0]}: damaged; {_remedy(variant)}")
     _check_file(path, variant)
-    config = read_json(path, dict)
+    config = {RENAMED.get(key, key): value for key, value in read_json(path, dict).items()}
     if not isinstance(config.get("run_keys"), dict) or not config["run_keys"]:
         raise UserError(f"{path}: no run_keys; {_remedy(variant)}")
     if config.get("task") not in TASK_METRICS:

@@ -118,11 +118,10 @@ def _settings(scale: str, name: str, config: Config) -> list[str]:
     return [*lines, f"  data      {config.get('dataset', 'unknown')}, digest {digest}"]
 
 
-def _shown_config(scale: str, name: str) -> Path:
-    """Return the path of a variant's config: on disk, or below the archive that has it."""
-    path = layout.variant_config(scale, name)
-    source = collected_runs.source(scale, name)
-    return source / path if source.is_file() else path
+def _shown_config(scale: str, name: str) -> str:
+    """Return the path of a variant's config: on disk, or in the archive that has it."""
+    path, source = layout.variant_config(scale, name), collected_runs.source(scale, name)
+    return f"{path} in {source}" if source.is_file() else str(path)
 
 
 def _facts(scale: str, name: str, seed: int, key: str) -> dict[str, str]:

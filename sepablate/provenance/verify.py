@@ -168,8 +168,7 @@ def _check_report(path: Path, scale: str, checked: list[str], compared: list[str
 def _sources(scale: str, variants: Iterable[str]) -> str:
     """Return how many variants' runs are read, and where: on disk, or in which archives."""
     counts = Counter(collected_runs.source(scale, variant) for variant in sorted(variants))
-    places = [f"{n} variants in {path}" for path, n in counts.items()]
-    return " and ".join(places)
+    return " and ".join(f"{n} variant{'s' * (n > 1)} in {path}" for path, n in counts.items())
 
 
 def _write_again(scale: str, report: str, parts: Mapping[str, Study]) -> None:

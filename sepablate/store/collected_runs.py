@@ -27,16 +27,22 @@ def collected_seeds(scale: str, variant: str) -> list[str]:
     return [path.stem.removeprefix("seed-") for path in files]
 
 
-def source(scale: str, variant: str) -> Path:
+def source(scale: str, variant: str, kind: str = layout.RUNS) -> Path:
     """Return results/<scale>/runs, or the archive that has a variant's runs instead.
+
+    Args:
+        scale: the name of the scale.
+        variant: its name.
+        kind: "runs" or "measured", which `dvc pull` does not bring.
 
     Raises UserError for a damaged archive.
     """
-    if not layout.variant_runs(scale, variant).is_dir():
+    folder = layout.scale_folder(scale) / kind
+    if not (folder / variant).is_dir():
         for archive in layout.archives(scale):
-            if (unpacked(archive) / scale / layout.RUNS / variant).is_dir():
+            if (unpacked(archive) / scale / kind / variant).is_dir():
                 return archive
-    return layout.scale_folder(scale) / layout.RUNS
+    return folder
 
 
 def variant_runs(scale: str, variant: str) -> Path:
@@ -72,6 +78,6 @@ def seed_measurements(scale: str, variant: str, seed: int | str) -> Path:
 def _located(path: Path) -> Path:
     """Return a path in a variant's folder of results/, or its like in an unpacked archive."""
     below = path.relative_to(layout.RESULTS)
-    scale, _, variant, *_ = below.parts
-    found = source(scale, variant)
+    scale, kind, variant, *_ = below.parts
+    found = source(scale, variant, kind)
     return unpacked(found) / below if found.is_file() else path

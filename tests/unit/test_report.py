@@ -304,8 +304,10 @@ def test_pipelines_declare_what_a_report_writes(folder, path, name, studies):
     stage = stages["further" if name == "FURTHER" else "report"]
     assert stage["cmd"].split()[-len(studies) :] == studies
     declared = {key: how for out in stage["outs"] + stage["metrics"] for key, how in out.items()}
-    assert all(how == {"cache": False} for how in declared.values())
     prefix = "" if name == "REPORT" else f"{name.lower()}_"
+    archive = declared.pop(f"results/${{scale}}/{prefix}runs.tar.gz")
+    assert archive == {"cache": False, "persist": True}
+    assert all(how == {"cache": False} for how in declared.values())
     files = {path.name for path in folder.iterdir() if path.is_file()}
     wanted = {f"{name}.md", f"{name.lower()}.html"}
     wanted |= {f"{prefix}{file}" for file in ("scorecard.svg", "scorecard.png", "metrics.json")}
