@@ -13,6 +13,8 @@ from sepablate.store.files import read_json
 from sepablate.store.run_files import Row
 
 NOT_PARAMETERS = ("label", "run_key", "run_keys", "seeds")  # may change where the run key does not
+# The columns "Source" and "Version" of MLflow's tables.
+SOURCE, SOURCE_TYPE, COMMIT = "mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit"
 MEASURED = ("seconds", "images_per_second", "peak_memory_mib")
 
 
@@ -56,7 +58,8 @@ class Record:
     def points(self) -> dict[tuple[str, int], float]:
         """(metric, step) -> value: the curve, and after it the final metrics and the cost.
 
-        The last two are one number per run, which MLflow draws as bars if logged at step 0.
+        The last two are one number per run, which MLflow draws as bars if logged at step 0. The
+        cost is a system metric, for which MLflow has a tab.
         """
         points = {
             (metric, 0 if run_files.is_final(metric) else step): value
@@ -64,7 +67,7 @@ class Record:
         }
         if self.status != "RUNNING":
             cost = {name: self.measured[name] for name in MEASURED if name in self.measured}
-            points |= {(f"measured/{name}", 0): float(value) for name, value in cost.items()}
+            points |= {(f"system/{name}", 0): float(value) for name, value in cost.items()}
         return points
 
     def time(self, step: int) -> int:
@@ -97,8 +100,10 @@ class Record:
         """Tags to group and filter by."""
         tags = {key: str(self.config.get(key)) for key in ("variant", "label", "scale")}
         tags |= {"seed": str(self.seed), "data_digest": str(self.config.get("data_digest"))}
+        tags |= {SOURCE: f"sepablate train {self.variant} --scale {tags['scale']}"}
+        tags |= {SOURCE_TYPE: "LOCAL"}
         if "commit" in self.measured:
-            tags["commit"] = str(self.measured["commit"])
+            tags |= dict.fromkeys(("commit", COMMIT), str(self.measured["commit"]))
         if "hardware" in self.measured:
             hardware = self.measured["hardware"]
             tags["hardware"] = ", ".join(f"{key} {value}" for key, value in hardware.items())
