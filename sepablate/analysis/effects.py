@@ -122,7 +122,12 @@ def _interval_over_images(claim: Claim, runs: Runs, seeds: list[int]) -> Interva
 
 def to_json(records: Sequence["DataclassInstance"]) -> str:
     """Return dataclasses as strict JSON: null for nan."""
-    plain = [without_nan(dataclasses.asdict(record)) for record in records]
+    return dump_json([dataclasses.asdict(record) for record in records])
+
+
+def dump_json(value: object) -> str:
+    """Return the JSON text of a value, null for nan."""
+    plain = without_nan(value)
     return json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 

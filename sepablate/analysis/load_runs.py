@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from sepablate.analysis.metrics import TASK_METRICS, Metric
 from sepablate.errors import UserError
-from sepablate.store import layout, run_files
+from sepablate.store import collected_runs, run_files
 from sepablate.store.files import corrupt_files, read_json
 from sepablate.study import SPEED, Variant
 
 RAW = "raw"  # in place of a metric's name: the same score, of the raw weights
 Config = dict[str, Any]  # resolved, flat, as in config.json
+RENAMED = {"optimiser": "optimizer"}  # in the config.json of older code
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Runs:
     def _image_scores(self, variant: str, seed: int) -> NDArray[np.float64]:
         """Return the bits that tell right from wrong, or the float32 precisions."""
         images = self.configs[variant]["test_images"]
-        path = layout.seed_scores(self.scale, variant, seed, self.metric.task)
+        path = collected_runs.seed_scores(self.scale, variant, seed, self.metric.task)
         _check_file(path, variant)
         content, bits = path.read_bytes(), self.metric.task == "single_label"
         if len(content) != (-(-images // 8) if bits else 4 * images):
@@ -93,7 +94,8 @@ def load_runs(variants: Sequence[Variant], scale: str) -> Runs:
     for variant in variants:
         for seed in seeds[variant.name]:
             key = configs[variant.name]["run_keys"][str(seed)]
-            rows = _load_run(layout.seed_rows(scale, variant.name, seed), variant.name, key, metric)
+            path = collected_runs.seed_rows(scale, variant.name, seed)
+            rows = _load_run(path, variant.name, key, metric)
             frames.append(rows.assign(label=variant.label))
     frame = pd.concat(frames, ignore_index=True)
     _check_pairing(frame, seeds, metric)
@@ -102,11 +104,11 @@ def load_runs(variants: Sequence[Variant], scale: str) -> Runs:
 
 def load_config(scale: str, variant: str) -> Config:
     """Return the resolved config of a variant's runs; UserError if there is none."""
-    path = layout.variant_config(scale, variant)
+    path = collected_runs.variant_config(scale, variant)
     if corrupt := corrupt_files(path.parent):
         raise UserError(f"{path.parent / corrupt[0]}: damaged; {_remedy(variant)}")
     _check_file(path, variant)
-    config = read_json(path, dict)
+    config = {RENAMED.get(key, key): value for key, value in read_json(path, dict).items()}
     if not isinstance(config.get("run_keys"), dict) or not config["run_keys"]:
         raise UserError(f"{path}: no run_keys; {_remedy(variant)}")
     if config.get("task") not in TASK_METRICS:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from sepablate import study
 from sepablate.analysis import summary_table
 from sepablate.errors import UserError
-from sepablate.store import layout
+from sepablate.store import collected_runs, layout
 from sepablate.study import Study
 
 
@@ -15,12 +15,8 @@ def trained_part(name: str, scale: str) -> Study:
 
     Raises UserError if its baseline has none, or no other variant has.
     """
-    whole = study.load(name)
-    trained = [
-        variant.name
-        for variant in whole.all_variants
-        if layout.variant_runs(scale, variant.name).is_dir()
-    ]
+    whole, runs = study.load(name), collected_runs.trained_variants(scale)
+    trained = [variant.name for variant in whole.all_variants if variant.name in runs]
     if whole.baseline.name not in trained or len(trained) < 2:
         others = ", ".join(variant.name for variant in whole.variants)
         needed = f"{whole.baseline.name} and one of {others}"

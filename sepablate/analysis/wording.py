@@ -1,8 +1,10 @@
 """Verdicts as sentences, with every number that they rest on."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
+from sepablate.analysis import effects
 from sepablate.analysis.formatting import (
     capitalize,
     markdown_table,
@@ -65,6 +67,12 @@ def sentence(verdict: Verdict) -> str:
         _outcome(verdict),
     ]
     return " ".join(filter(None, parts))
+
+
+def to_json(verdicts: Sequence[Verdict]) -> str:
+    """Return verdicts as strict JSON, null for nan, each with its sentence."""
+    plain = [{**dataclasses.asdict(verdict), "sentence": sentence(verdict)} for verdict in verdicts]
+    return effects.dump_json(plain)
 
 
 def section(name: str) -> str:

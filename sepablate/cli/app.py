@@ -188,8 +188,9 @@ def ui(
     """
     chosen = resolve_scale(None)
     from sepablate import tracking
+    from sepablate.store import collected_runs
 
-    if layout.trained_variants(chosen):
+    if collected_runs.trained_variants(chosen):
         _publish(chosen, study.names())
     tracking.ui(port, allowed_hosts)
 

@@ -59,7 +59,7 @@ def check_report(report: str, studies: Sequence[str], scale: str) -> Iterator[st
         for name in studies
     }
     path = folder / layout.verdicts_name(report)
-    lines = number_differences(read_json(path, list), json.loads(effects.to_json(decided)))
+    lines = number_differences(read_json(path, list), json.loads(wording.to_json(decided)))
     yield from (f"{path}, {line}" for line in lines)
     path = folder / layout.metrics_name(report)
     expected = json.loads(dvc_metrics.to_json(summaries, decided))

@@ -11,7 +11,7 @@ from sepablate.analysis.load_runs import Config
 from sepablate.errors import UserError
 from sepablate.provenance import embedded_keys
 from sepablate.report import manifest
-from sepablate.store import layout
+from sepablate.store import collected_runs, layout
 from sepablate.store.files import read_json
 from sepablate.store.run_key import NOT_IN_KEY
 
@@ -81,7 +81,7 @@ def _mlflow_runs(study: str, scale: str) -> tuple[dict[str, str], str]:
 
 def _variant(scale: str, name: str, seeds: dict[int, str], run_ids: dict[str, str]) -> str:
     """Return the block of a variant: what its runs share, then each run with its own facts."""
-    config = _read(layout.variant_config(scale, name))
+    config = _read(collected_runs.variant_config(scale, name))
     facts = {seed: _facts(scale, name, seed, key) for seed, key in seeds.items()}
     first, *others = facts.values()
     shared = {
@@ -114,13 +114,19 @@ def _settings(scale: str, name: str, config: Config) -> list[str]:
     text = ", ".join(f"{key} {_text(value)}" for key, value in settings.items())
     indent = " " * 12
     wrapped = textwrap.wrap(text, 100, initial_indent=indent, subsequent_indent=indent)
-    lines = [f"  config    {layout.variant_config(scale, name)}", *wrapped]
+    lines = [f"  config    {_shown_config(scale, name)}", *wrapped]
     return [*lines, f"  data      {config.get('dataset', 'unknown')}, digest {digest}"]
+
+
+def _shown_config(scale: str, name: str) -> str:
+    """Return the path of a variant's config: on disk, or in the archive that has it."""
+    path, source = layout.variant_config(scale, name), collected_runs.source(scale, name)
+    return f"{path} in {source}" if source.is_file() else str(path)
 
 
 def _facts(scale: str, name: str, seed: int, key: str) -> dict[str, str]:
     """Return commit, hardware and cost of a run, as they were measured."""
-    measured = _read(layout.seed_measurements(scale, name, seed))
+    measured = _read(collected_runs.seed_measurements(scale, name, seed))
     if measured.get("run_key", key) != key:
         measured = {}
     hardware = ", ".join(f"{part} {value}" for part, value in measured.get("hardware", {}).items())

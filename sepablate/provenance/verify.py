@@ -2,7 +2,8 @@
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ParamSpec
@@ -13,7 +14,7 @@ from sepablate.errors import UserError
 from sepablate.provenance import git_compare, self_check
 from sepablate.provenance.differences import byte_differences
 from sepablate.report import manifest, outputs
-from sepablate.store import git, layout, run_files
+from sepablate.store import collected_runs, git, layout, run_archive, run_files
 from sepablate.store.files import read_json
 from sepablate.store.made_by import read_made_by
 from sepablate.store.run_key import run_key
@@ -62,6 +63,7 @@ def verify(scale: str) -> Findings:
     folder, findings = layout.scale_folder(scale), Findings()
     if not any(folder.glob("*.md")):
         raise UserError(f"{folder}/: no report; run `dvc repro`")
+    collected_runs.trained_variants(scale)  # a damaged archive ends it
     made_by = read_made_by(scale)
     if made_by:
         findings.checked.append(str(made_by))
@@ -79,10 +81,11 @@ def _check_coverage(scale: str) -> Iterator[str]:
     """Yield the files that no manifest lists."""
     folder, manifests = layout.scale_folder(scale), layout.manifests(scale)
     covered = {folder / name for path in manifests for name in manifest.read(path).files}
+    covered |= {*manifests, *layout.archives(scale)}
     for path in sorted(folder.rglob("*")):
         expected = path.is_file() and path.relative_to(folder).parts[0] not in NOT_IN_REPORTS
         expected = expected and not layout.is_backup(path)
-        if expected and path not in covered and path not in manifests:
+        if expected and path not in covered:
             yield f"{path}: in no digests.json; `sepablate report` writes one"
 
 
@@ -103,17 +106,17 @@ def _check_run_keys(scale: str, recompute: bool) -> Iterator[str]:
         scale: the name of the scale.
         recompute: whether to check the hash, which the code that made the results decides.
     """
-    for variant in layout.trained_variants(scale):
-        path = layout.variant_config(scale, variant)
+    for variant in collected_runs.trained_variants(scale):
+        path = collected_runs.variant_config(scale, variant)
         config = read_json(path, dict)
         for seed, key in _read_keys(config, path).items():
             if recompute and run_key(config, int(seed)) != key:
                 yield f"{path}, seed {seed}: the hash is {run_key(config, int(seed))}, not {key}"
-            rows = layout.seed_rows(scale, variant, seed)
+            rows = collected_runs.seed_rows(scale, variant, seed)
             others = {row.run_key for row in run_files.read_run(rows)} - {key}
             if others:
                 yield f"{rows}: run key {', '.join(sorted(others))}, but config.json says {key}"
-            measured = layout.seed_measurements(scale, variant, seed)
+            measured = collected_runs.seed_measurements(scale, variant, seed)
             if measured.is_file() and read_json(measured, dict).get("run_key") != key:
                 yield f"{measured}: not of the run {key}"
 
@@ -146,18 +149,27 @@ def _check_report(path: Path, scale: str, checked: list[str], compared: list[str
     compared += studies
     parts = {name: partial.tabulated_part(name, scale) for name in studies}
     variants = {variant.name for part in parts.values() for variant in part.all_variants}
-    if not variants <= set(layout.trained_variants(scale)):
+    if not variants <= set(collected_runs.trained_variants(scale)):
         checked.append(f"{report}: no runs on disk, so checked against itself (`dvc repro` trains)")
         for name in studies:
             yield from self_check.check_study(name, scale)
         yield from self_check.check_report(report, studies, scale)
         return
-    checked.append(f"{report}: made again from the runs of {len(variants)} variants")
+    checked.append(f"{report}: made again from the runs of {_sources(scale, variants)}")
     for name, part in parts.items():
         if partial.trained_part(name, scale) != part:
             folder = layout.study_folder(scale, name)
             yield f"{folder}: leaves out variants that have runs; make it again"
     yield from _check_again(path, scale, (), lambda: _write_again(scale, report, parts))
+    archive = path.with_name(layout.archive_name(report))
+    if archive.is_file() and archive.read_bytes() != run_archive.renewed(scale, variants, archive):
+        yield f"{archive}: has other runs; `sepablate report` writes it again"
+
+
+def _sources(scale: str, variants: Iterable[str]) -> str:
+    """Return how many variants' runs are read, and where: on disk, or in which archives."""
+    counts = Counter(collected_runs.source(scale, variant) for variant in sorted(variants))
+    return " and ".join(f"{n} variant{'s' * (n > 1)} in {path}" for path, n in counts.items())
 
 
 def _write_again(scale: str, report: str, parts: Mapping[str, Study]) -> None:
@@ -198,6 +210,7 @@ def _link_project(copy: Path, scale: str, layer_studies: Sequence[str]) -> None:
     (copy / folder).mkdir(parents=True)
     names = (layout.RUNS, layout.MEASUREMENTS, layout.MADE_BY, layout.TUNING)
     inputs = [folder / name for name in names]
+    inputs += layout.archives(scale)
     for name in layer_studies:
         inputs.append(layout.study_folder(scale, name) / layout.LAYER_MEASUREMENTS)
         (copy / layout.study_folder(scale, name)).mkdir()

@@ -1,43 +1,29 @@
-"""The numbers of a report in one file, for `dvc metrics show` and `dvc metrics diff`."""
+"""A report's numbers for people: `dvc metrics show`, `dvc metrics diff`, `dvc exp show`."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from sepablate.analysis import effects, metrics
+from sepablate.analysis import effects, metrics, wording
 from sepablate.analysis.verdicts import Verdict
 
 
 def to_json(tables: Mapping[str, pd.DataFrame], decided: Sequence[Verdict]) -> str:
-    """Return study -> variant -> final score, n and cost; study -> claim -> difference, verdict.
+    """Return score -> variant -> mean, and how many claims have which verdict.
 
-    All digits, as fractions; null for nan.
+    So few that `dvc exp show` fits a screen; table.csv and verdicts.json have the details. All
+    digits, as fractions; null for nan.
 
     Args:
         tables: by study, as `summary_table.summarise` makes them.
         decided: the verdicts of the report.
     """
-    numbers: dict[str, dict[str, dict[str, object]]] = {
-        study: {
-            row["variant"]: {key: row[key] for key in _columns(table)}
-            for row in table.to_dict("records")
-        }
-        for study, table in tables.items()
-    }
-    for verdict in decided:
-        measured, claim = verdict.measured, verdict.measured.claim
-        name = f"{claim.left} {claim.comparison} {claim.right}, {claim.metric}"
-        numbers[measured.study][name] = {
-            "difference": measured.mean,
-            "low": measured.low,
-            "high": measured.high,
-            "n": len(measured.seeds),
-            "verdict": verdict.outcome,
-        }
+    numbers: dict[str, dict[str, float]] = {}
+    for table in tables.values():
+        score = metrics.metric_of_columns(table).name
+        numbers.setdefault(score, {}).update(zip(table["variant"], table[score], strict=True))
+    counts = Counter(verdict.outcome for verdict in decided)
+    numbers["claims"] = {outcome: counts[outcome] for outcome in wording.OUTCOMES}
     return json.dumps(effects.without_nan(numbers), indent=1, allow_nan=False) + "\n"
-
-
-def _columns(table: pd.DataFrame) -> list[str]:
-    score = metrics.metric_of_columns(table).name
-    return [score, f"{score}_low", f"{score}_high", "n", "parameters", "mult_adds"]

@@ -13,11 +13,12 @@ from sepablate.analysis import (
     load_runs,
     summary_table,
     verdicts,
+    wording,
 )
 from sepablate.errors import UserError
-from sepablate.plots import forest, layer_figure, study_figure
+from sepablate.plots import forest, layer_figure, study_figure, style
 from sepablate.report import dvc_metrics, html, layer_markdown, manifest, markdown
-from sepablate.store import layout
+from sepablate.store import layout, run_archive
 from sepablate.store.files import write_atomically
 from sepablate.study import Study
 
@@ -37,6 +38,8 @@ def study_outputs(name: str, scale: str, part: Study | None = None) -> None:
     summary = summary_table.summarise(declared, runs)
     curves = learning_curves.profile(runs.frame, runs.metric)
     labels = {variant.name: variant.label for variant in declared.all_variants}
+    styles = style.variant_styles(list(labels))  # for DVC's plots, the figure's colours
+    curves["colour"] = [styles[name].colour for name in curves["variant"]]
     measured = [effects.measure(name, claim, runs, labels) for claim in declared.claims]
     folder = layout.study_folder(scale, name)
     write_atomically(folder / layout.TABLE, summary_table.to_csv(summary))
@@ -51,8 +54,8 @@ def study_outputs(name: str, scale: str, part: Study | None = None) -> None:
 def report_outputs(studies: Sequence[str], scale: str, report: str = layout.REPORT) -> None:
     """Write the report on `studies`, whose claims are one family.
 
-    REPORT.md, report.html, scorecard.png and .svg, verdicts.json, metrics.json and digests.json;
-    under another name <NAME>.md, <name>.html and the rest after <name>_.
+    REPORT.md, report.html, scorecard.png and .svg, verdicts.json, metrics.json, digests.json, and
+    runs.tar.gz with the runs; under another name <NAME>.md, <name>.html and the rest after <name>_.
 
     Args:
         studies: their names, in the order of the report.
@@ -68,7 +71,7 @@ def report_outputs(studies: Sequence[str], scale: str, report: str = layout.REPO
     }
     files: dict[str, str | bytes] = {
         layout.metrics_name(report): dvc_metrics.to_json(summaries, decided),
-        layout.verdicts_name(report): effects.to_json(decided),
+        layout.verdicts_name(report): wording.to_json(decided),
         layout.report_text(report): markdown.write(studies, scale, decided, report),
     }
     if decided:
@@ -76,6 +79,9 @@ def report_outputs(studies: Sequence[str], scale: str, report: str = layout.REPO
         for kind in layout.FIGURE_KINDS:
             files[layout.scorecard_name(report, kind)] = forest.draw(decided, kind, keys)
     _write_report(scale, report, studies, files)
+    archive = layout.scale_folder(scale) / layout.archive_name(report)
+    trained = dict.fromkeys(name for table in summaries.values() for name in table["variant"])
+    write_atomically(archive, run_archive.renewed(scale, trained, archive))
 
 
 def layer_outputs(studies: Sequence[str], scale: str, report: str = layout.LAYER_REPORT) -> None:

@@ -7,7 +7,7 @@ from sepablate.analysis.formatting import markdown_table, scientific
 from sepablate.analysis.load_runs import Config
 from sepablate.errors import UserError
 from sepablate.paper import xception as paper
-from sepablate.store import layout
+from sepablate.store import collected_runs
 from sepablate.store.files import read_json
 from sepablate.study import Study
 
@@ -132,9 +132,9 @@ def _recipe_table(configs: Sequence[Config]) -> str:
 def hardware(scale: str, variants: Sequence[str]) -> str:
     """Return the hardware of the runs, if their measurements are on disk; no times, which vary."""
     paths = [
-        layout.seed_measurements(scale, variant, seed)
+        collected_runs.seed_measurements(scale, variant, seed)
         for variant in variants
-        for seed in layout.collected_seeds(scale, variant)
+        for seed in collected_runs.collected_seeds(scale, variant)
     ]
     names = {_machine_name(path) for path in paths if path.is_file()}
     return f"Trained on: {', '.join(sorted(names))}.\n" if names else ""

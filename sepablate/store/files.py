@@ -126,7 +126,7 @@ def locked(path: Path, wait: bool = True) -> Iterator[None]:
 
 def write_manifest(folder: Path, names: Iterable[str]) -> None:
     """Write done.json, the SHA-256 of these files: the last file of a finished folder."""
-    write_atomically(folder / MANIFEST, _manifest(folder, names))
+    write_atomically(folder / MANIFEST, manifest_text(folder, names))
 
 
 def verify_manifest(folder: Path, required: Iterable[str] = ()) -> bool:
@@ -169,7 +169,8 @@ def _is_absent_weights(path: Path) -> bool:
     return path.name.endswith(WEIGHTS_ENDING) and not os.path.lexists(path)
 
 
-def _manifest(folder: Path, names: Iterable[str]) -> str:
+def manifest_text(folder: Path, names: Iterable[str]) -> str:
+    """Return the SHA-256 of these files of a folder, as in its manifest."""
     return json.dumps({name: _digest(folder / name) for name in sorted(names)}, indent=1) + "\n"
 
 

@@ -11,6 +11,7 @@ MLFLOW_ARTIFACTS = Path("mlartifacts")
 STATE = Path(".sepablate")  # of this machine; safe to delete
 RUN_FOLDERS = STATE / "runs"  # checkpoints and finished runs, by run key
 LAYER_TIMES = STATE / "layers"
+UNPACKED = STATE / "archives"  # the runs in archives, by their digest
 
 # A run's own folder, RUN_FOLDERS/<run key>.
 RUN_CONFIG, CURVE, RESULT, MEASURED = "run.json", "curve.csv", "result.csv", "measured.json"
@@ -22,6 +23,7 @@ LOCK, ERROR = "lock", "error.txt"
 
 # A scale's folder, results/<scale>. Git ignores the first two, which `dvc repro` makes.
 RUNS, MEASUREMENTS = "runs", "measured"
+ARCHIVE = "runs.tar.gz"  # the runs behind a report; its name begins with the report's prefix
 FETCHED = "fetched.json"
 MADE_BY = "made_by.json"  # the commit that made results of older code
 TUNING = "tuning.csv"  # of `sepablate tune`: how the recipe was chosen
@@ -96,18 +98,6 @@ def variant_config(scale: str, variant: str) -> Path:
     return variant_runs(scale, variant) / "config.json"
 
 
-def trained_variants(scale: str) -> list[str]:
-    """Return the variants that have collected runs with a config."""
-    runs = scale_folder(scale) / RUNS
-    return sorted(path.parent.name for path in runs.glob("*/config.json"))
-
-
-def collected_seeds(scale: str, variant: str) -> list[str]:
-    """Return the seeds of a variant's collected runs."""
-    files = sorted(variant_runs(scale, variant).glob("seed-*.csv"))
-    return [path.stem.removeprefix("seed-") for path in files]
-
-
 def study_folder(scale: str, study: str) -> Path:
     """Return the folder of a study's table, figure, curves and claims."""
     return scale_folder(scale) / study
@@ -151,6 +141,17 @@ def metrics_name(report: str) -> str:
 def scorecard_name(report: str, kind: str) -> str:
     """Return the name of a report's forest plot; kind: "png" or "svg"."""
     return f"{report_prefix(report)}scorecard.{kind}"
+
+
+def archive_name(report: str) -> str:
+    """Return the name of the archive of the runs behind a report."""
+    return f"{report_prefix(report)}{ARCHIVE}"
+
+
+def archives(scale: str) -> list[Path]:
+    """Return the archives of a scale's runs, that of REPORT first."""
+    found = _originals(scale_folder(scale).glob(f"*{ARCHIVE}"))
+    return sorted(found, key=lambda path: (path.name != ARCHIVE, path.name))
 
 
 def manifest_name(report: str) -> str:

@@ -1,21 +1,20 @@
-"""A scale's finished runs as one file, to carry them from the machine that trained to another one.
+"""Finished runs as one file: behind a report, in git, or on their way to another machine.
 
-It is a tar.gz of results/<scale>/runs/ and measured/, the same bytes each time: what the analysis
-reads, without checkpoints. Each variant's manifest vouches for its files.
+It is a tar.gz of results/<scale>/runs/ and measured/: what the analysis reads, without checkpoints
+and weights. Each variant's manifest vouches for its files.
 """
 
-import gzip
-import io
-import tarfile
-import tempfile
-import zlib
-from pathlib import Path, PurePosixPath
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from sepablate.errors import UserError
-from sepablate.store import layout
-from sepablate.store.files import MANIFEST, read_json, verify_manifest, write_atomically
+from sepablate.store import collected_runs, layout
+from sepablate.store.archive_files import pack, read, unpacked
+from sepablate.store.files import MANIFEST, manifest_text, verify_manifest, write_atomically
 
-LARGEST = 1 << 28  # bytes of a file in an archive
+LEFT_OUT = (".safetensors",)  # weights, which nothing here reads
+LASTING = ("run_key", "hardware")  # of what was measured; the rest is another each time
 
 
 def export_runs(scale: str, target: Path) -> list[str]:
@@ -23,94 +22,97 @@ def export_runs(scale: str, target: Path) -> list[str]:
 
     Raises UserError if there are none, or if files have changed since they were collected.
     """
-    variants = layout.trained_variants(scale)
+    variants = collected_runs.trained_variants(scale)
     if not variants:
         raise UserError(
             f"{layout.scale_folder(scale) / layout.RUNS}: no finished variant to export"
         )
-    paths: list[Path] = []
     for variant in variants:
-        folder = layout.variant_runs(scale, variant)
+        folder = collected_runs.variant_runs(scale, variant)
         if not verify_manifest(folder):
             raise UserError(f"{folder}: damaged; `sepablate train {variant}` renews it")
-        paths += [folder / name for name in [MANIFEST, *read_json(folder / MANIFEST, dict)]]
-        paths += sorted(layout.variant_measurements(scale, variant).glob("*.json"))
-    content = io.BytesIO()
-    with (
-        gzip.GzipFile(fileobj=content, mode="wb", mtime=0) as packed,
-        tarfile.open(fileobj=packed, mode="w") as archive,
-    ):
-        for path in sorted(paths):
-            member = tarfile.TarInfo(path.as_posix())
-            member.size = path.stat().st_size
-            with path.open("rb") as file:
-                archive.addfile(member, file)
-    write_atomically(target, content.getvalue())
+    write_atomically(target, pack(_collect(scale, variants)))
     return variants
 
 
 def import_runs(source: Path) -> dict[str, list[str]]:
-    """Unpack what `export_runs` wrote; return the variants by scale.
+    """Put the runs in an archive into results/; return the variants by scale.
 
     All is unpacked and verified before anything is put in its place. Raises UserError for another
     file, for a damaged one, and for a variant that has other runs here already.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        root = Path(scratch)
-        _unpack(source, root)
-        found = [path.parent for path in sorted(root.glob(f"*/{layout.RUNS}/*/{MANIFEST}"))]
-        if not found:
-            raise UserError(f"{source}: has no runs; choose a file of `sepablate export-runs`")
-        imported: dict[str, list[str]] = {}
-        for folder in found:
-            scale, variant = folder.parts[-3], folder.name
-            if not verify_manifest(folder):
-                raise UserError(f"{source}: {scale}/{variant}: files are not those of its manifest")
-            here = layout.variant_runs(scale, variant)
-            if here.exists() and _manifest(here) != _manifest(folder):
-                raise UserError(f"{here}: has other runs; move it away before you import these")
-            imported.setdefault(scale, []).append(variant)
-        for scale, variants in imported.items():
-            for variant in variants:
-                for kind in (layout.RUNS, layout.MEASUREMENTS):
-                    _copy(
-                        root / scale / kind / variant, layout.scale_folder(scale) / kind / variant
-                    )
+    root = unpacked(source)
+    imported: dict[str, list[str]] = {}
+    for folder in sorted(root.glob(f"*/{layout.RUNS}/*")):
+        scale, variant = folder.parts[-3], folder.name
+        here = layout.variant_runs(scale, variant)
+        if here.exists() and _manifest(here) != _manifest(folder):
+            raise UserError(f"{here}: has other runs; move it away before you import these")
+        imported.setdefault(scale, []).append(variant)
+    for scale, variants in imported.items():
+        for variant in variants:
+            for kind in (layout.RUNS, layout.MEASUREMENTS):
+                _copy(root / scale / kind / variant, layout.scale_folder(scale) / kind / variant)
     return imported
 
 
-def _manifest(folder: Path) -> bytes:
-    path = folder / MANIFEST
-    return path.read_bytes() if path.is_file() else b""
+def renewed(scale: str, variants: Iterable[str], path: Path) -> bytes:
+    """Return the content of an archive of variants: as it is, if it has these runs already.
 
+    A training that gives the same runs takes another time; that alone makes no other archive.
 
-def _unpack(source: Path, root: Path) -> None:
-    """Write the archive's files below `root`, which stands for results/."""
+    Args:
+        scale: the name of the scale.
+        variants: whose runs are on disk, or in an archive.
+        path: the archive, if there is one.
+    """
+    files = _collect(scale, variants)
     try:
-        with tarfile.open(source, "r:gz") as archive:
-            for member in archive:
-                parts = PurePosixPath(member.name).parts
-                if member.isdir():
-                    continue
-                if not member.isreg() or member.size > LARGEST or not _is_run_file(parts):
-                    raise UserError(f"{source}: {member.name[:100]!r} is no file of a run")
-                file = archive.extractfile(member)
-                assert file is not None, "a regular file has content"
-                path = root.joinpath(*parts[1:])
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(file.read())
-    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{source}: not an archive of runs: {error}") from None
+        if _lasting(read(path)) == _lasting(files):
+            return path.read_bytes()
+    except UserError:  # none, or damaged
+        pass
+    return pack(files)
 
 
-def _is_run_file(parts: tuple[str, ...]) -> bool:
-    """Return whether these are results, a scale, runs or measured, a variant and a file's name."""
-    return (
-        len(parts) == 5
-        and parts[0] == layout.RESULTS.name
-        and parts[2] in (layout.RUNS, layout.MEASUREMENTS)
-        and not any(part.startswith(".") for part in parts)
-    )
+def _collect(scale: str, variants: Iterable[str]) -> dict[str, bytes]:
+    """Return the files of variants by their names in an archive."""
+    files: dict[str, bytes] = {}
+    for variant in variants:
+        folder = collected_runs.variant_runs(scale, variant)
+        names, runs = _wanted(folder), layout.variant_runs(scale, variant).as_posix()
+        files |= {f"{runs}/{name}": (folder / name).read_bytes() for name in names}
+        files[f"{runs}/{MANIFEST}"] = manifest_text(folder, names).encode()
+        measured = collected_runs.variant_measurements(scale, variant)
+        target = layout.variant_measurements(scale, variant).as_posix()
+        files |= {f"{target}/{path.name}": path.read_bytes() for path in measured.glob("*.json")}
+    return files
+
+
+def _wanted(folder: Path) -> list[str]:
+    """Return the names of a variant's files that an archive has, without the manifest."""
+    return [
+        path.name
+        for path in sorted(folder.glob("*"))
+        if path.name != MANIFEST and path.suffix not in LEFT_OUT and not layout.is_backup(path)
+    ]
+
+
+def _lasting(files: Mapping[str, bytes]) -> dict[str, object]:
+    """Return what an equal training gives again: the runs, and on which hardware."""
+    kept: dict[str, object] = {}
+    for name, content in files.items():
+        if f"/{layout.MEASUREMENTS}/" in name:
+            measured = json.loads(content)
+            kept[name] = {key: measured.get(key) for key in LASTING}
+        else:
+            kept[name] = content
+    return kept
+
+
+def _manifest(folder: Path) -> str:
+    """Return the manifest that a folder has in an archive."""
+    return manifest_text(folder, _wanted(folder)) if (folder / MANIFEST).is_file() else ""
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -9,10 +9,13 @@ import time
 from pathlib import Path
 
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from sepablate.errors import UserError
 from sepablate.store import layout
 from sepablate.store.files import locked
+from sepablate.tracking.summary import VIEW, VIEW_TAG
 
 for name in ("mlflow", "urllib3.connectionpool"):  # their failures reach us as exceptions
     logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -114,11 +117,23 @@ def ui(port: int = 5000, allowed_hosts: str | None = None) -> None:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise UserError(f"port {port}: {error.strerror}; choose another") from error
-    connect()
     arguments, environment = ui_command(port, allowed_hosts)
-    page = f"http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning"
-    print(f"MLflow: {page} (Ctrl-C ends it)", flush=True)
+    page = f"http://127.0.0.1:{port}/#/experiments"
+    for name, view in views(connect()).items():
+        print(f"{name}: {page}/{view}")
+    print(f"MLflow: {page}?workflowType=machine_learning (Ctrl-C ends it)", flush=True)
     os.execve(arguments[0], arguments, environment)
+
+
+def views(client: MlflowClient) -> dict[str, str]:
+    """Return the end of the address of each experiment's saved view, by the experiment's name."""
+    with contextlib.suppress(MlflowException, SQLAlchemyError):  # the server says what is wrong
+        return {
+            experiment.name: f"{experiment.experiment_id}/runs?viewStateShareKey={VIEW}"
+            for experiment in client.search_experiments(order_by=["creation_time ASC"])
+            if VIEW_TAG in experiment.tags
+        }
+    return {}
 
 
 def ui_command(port: int, allowed_hosts: str | None = None) -> tuple[list[str], dict[str, str]]:

@@ -10,9 +10,9 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from sepablate.errors import UserError
-from sepablate.store import layout
+from sepablate.store import collected_runs, layout
 from sepablate.study import Study, load
-from sepablate.tracking import verdicts
+from sepablate.tracking import summary, verdicts
 from sepablate.tracking.connection import (
     address,
     artifact_location,
@@ -36,13 +36,13 @@ def publish(scale: str, studies: list[str]) -> int:
 
     Raises UserError for an unknown study or scale, OSError if MLflow cannot be written.
     """
-    folder = layout.scale_folder(scale) / layout.RUNS
-    if not folder.is_dir():
-        raise UserError(f"scale {scale!r}: no folder {folder}/")
+    trained = set(collected_runs.trained_variants(scale))
+    if not trained:
+        folder = layout.scale_folder(scale)
+        raise UserError(f"scale {scale!r}: no runs in {folder / layout.RUNS}/ or an archive")
     declared = {name: load(name) for name in studies}
     try:
         client = connect()
-        trained = set(layout.trained_variants(scale))
         changed = sum(
             Experiment(client, name, scale).publish(study)
             for name, study in declared.items()
@@ -100,8 +100,9 @@ class Experiment:
 
     def publish(self, study: Study) -> int:
         """Log every finished run, archive those that left the files; return how many changed."""
-        decided = verdicts.tags_and_metrics(self.study, self.scale)
-        self._archive_other_verdicts(*decided)
+        tags, metrics = verdicts.tags_and_metrics(self.study, self.scale)
+        metrics |= summary.variant_metrics(self.study, self.scale)
+        self._archive_other_verdicts(tags, metrics)
         stored = [run for v in study.all_variants for run in finished(self.scale, v.name)]
         gone = self.runs.keys() - {record.slot for record in stored}
         # A run that trains, or was interrupted, is not among the results.
@@ -109,7 +110,8 @@ class Experiment:
         for slot in gone:
             self.client.delete_run(self.runs.pop(slot).info.run_id)
         changed = sum([self.log(record) for record in stored])
-        return len(gone) + changed + self._describe(study, *decided)
+        view = summary.saved_view(stored, self.parent.info.start_time)
+        return len(gone) + changed + self._describe(study, view, tags, metrics)
 
     def log(self, record: Record) -> bool:
         """Add the missing parts of a run; return False if none. Archive a run that differs."""
@@ -172,29 +174,28 @@ class Experiment:
             self.client.delete_run(self.parent.info.run_id)
             self.parent = self._create_parent()
 
-    def _describe(self, study: Study, tags: dict[str, str], metrics: dict[str, float]) -> bool:
-        """Log table, figure, claims and verdicts on the parent run; return False if all is there.
+    def _describe(
+        self, study: Study, view: str, tags: dict[str, str], metrics: dict[str, float]
+    ) -> bool:
+        """Log a study's files and numbers on its parent run; return False if all is there.
 
         The files may be gone where the tag is not: they lie in a folder, not in the database.
         """
-        folder = layout.study_folder(self.scale, self.study)
-        table = folder / layout.TABLE_MARKDOWN
-        files = [table, folder / layout.TABLE]
-        files += [layout.figure(folder, kind) for kind in layout.FIGURE_KINDS]
-        files = [path for path in [*files, folder / layout.CLAIMS] if path.is_file()]
-        files += verdicts.verdict_files(self.study, self.scale)
-        note = f"{study.title}. {study.source}\n\n"
-        content = [note.encode(), *(path.read_bytes() for path in files)]
-        digest = hashlib.sha256(b"\0".join(content)).hexdigest()[:16]
         run_id = self.parent.info.run_id
+        artifacts = f"#/experiments/{self.id}/runs/{run_id}/artifacts"
+        files = summary.files(self.study, self.scale)
+        text = summary.description(self.study, self.scale, study, artifacts)
+        content = [text.encode(), view.encode(), *(path.read_bytes() for path in files)]
+        digest = hashlib.sha256(b"\0".join(content)).hexdigest()[:16]
         there = {Path(file.path).name for file in self.client.list_artifacts(run_id)}
         complete = {path.name for path in files} <= there
         if complete and self.parent.data.tags.get(DIGEST) == digest:
             return False
         for path in files:
             self.client.log_artifact(run_id, str(path))
-        self.client.set_experiment_tag(self.id, NOTE, note)
-        self.client.set_tag(run_id, NOTE, note + (table.read_text() if table.exists() else ""))
+        self.client.set_experiment_tag(self.id, NOTE, f"{study.title}. {study.source}\n\n")
+        self.client.set_experiment_tag(self.id, summary.VIEW_TAG, view)
+        self.client.set_tag(run_id, NOTE, text)
         start = self.parent.info.start_time  # the same however often it is logged
         points = [Metric(key, value, start, 0) for key, value in metrics.items()]
         self.client.log_batch(run_id, points, (), [RunTag(*tag) for tag in tags.items()])

@@ -8,11 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sepablate.store import layout, run_files
+from sepablate.store import collected_runs, layout, run_files
 from sepablate.store.files import read_json
 from sepablate.store.run_files import Row
 
 NOT_PARAMETERS = ("label", "run_key", "run_keys", "seeds")  # may change where the run key does not
+# The columns "Source" and "Version" of MLflow's tables.
+SOURCE, SOURCE_TYPE, COMMIT = "mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit"
 MEASURED = ("seconds", "images_per_second", "peak_memory_mib")
 
 
@@ -56,7 +58,8 @@ class Record:
     def points(self) -> dict[tuple[str, int], float]:
         """(metric, step) -> value: the curve, and after it the final metrics and the cost.
 
-        The last two are one number per run, which MLflow draws as bars if logged at step 0.
+        The last two are one number per run, which MLflow draws as bars if logged at step 0. The
+        cost is a system metric, for which MLflow has a tab.
         """
         points = {
             (metric, 0 if run_files.is_final(metric) else step): value
@@ -64,7 +67,7 @@ class Record:
         }
         if self.status != "RUNNING":
             cost = {name: self.measured[name] for name in MEASURED if name in self.measured}
-            points |= {(f"measured/{name}", 0): float(value) for name, value in cost.items()}
+            points |= {(f"system/{name}", 0): float(value) for name, value in cost.items()}
         return points
 
     def time(self, step: int) -> int:
@@ -97,8 +100,10 @@ class Record:
         """Tags to group and filter by."""
         tags = {key: str(self.config.get(key)) for key in ("variant", "label", "scale")}
         tags |= {"seed": str(self.seed), "data_digest": str(self.config.get("data_digest"))}
+        tags |= {SOURCE: f"sepablate train {self.variant} --scale {tags['scale']}"}
+        tags |= {SOURCE_TYPE: "LOCAL"}
         if "commit" in self.measured:
-            tags["commit"] = str(self.measured["commit"])
+            tags |= dict.fromkeys(("commit", COMMIT), str(self.measured["commit"]))
         if "hardware" in self.measured:
             hardware = self.measured["hardware"]
             tags["hardware"] = ", ".join(f"{key} {value}" for key, value in hardware.items())
@@ -115,10 +120,10 @@ class Record:
 
 def finished(scale: str, variant: str) -> Iterator[Record]:
     """Yield the collected runs of a variant, by seed; none if it was not trained."""
-    for seed in layout.collected_seeds(scale, variant):
-        config = read_json(layout.variant_config(scale, variant), dict)
-        rows = run_files.read_rows(layout.seed_rows(scale, variant, seed))
-        measured = _read(layout.seed_measurements(scale, variant, seed))
+    for seed in collected_runs.collected_seeds(scale, variant):
+        config = read_json(collected_runs.variant_config(scale, variant), dict)
+        rows = run_files.read_rows(collected_runs.seed_rows(scale, variant, seed))
+        measured = _read(collected_runs.seed_measurements(scale, variant, seed))
         yield Record(config["run_keys"][seed], int(seed), config, rows, measured)
 
 

@@ -20,6 +20,20 @@ def verdict_files(study: str, scale: str) -> list[Path]:
     return [path for path in layout.verdict_files(scale) if any(_verdicts(path, study))]
 
 
+def pages(study: str, scale: str) -> list[Path]:
+    """Return the HTML pages of the reports that have claims of `study`."""
+    names = [path.name.removesuffix("verdicts.json") for path in verdict_files(study, scale)]
+    reports = [prefix.rstrip("_") or layout.REPORT for prefix in names]
+    paths = [layout.scale_folder(scale) / layout.report_page(report) for report in reports]
+    return [path for path in paths if path.is_file()]
+
+
+def sentences(study: str, scale: str) -> list[str]:
+    """Return the result of each claim of `study` in full, as its reports have it."""
+    found = [each for path in verdict_files(study, scale) for each in _verdicts(path, study)]
+    return [str(verdict["sentence"]) for verdict in found if "sentence" in verdict]
+
+
 def tags_and_metrics(study: str, scale: str) -> tuple[dict[str, str], dict[str, float]]:
     """Return the outcome of each claim of `study` as tags, and its numbers as metrics.
 

@@ -77,9 +77,12 @@ def current(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     return tmp_path
 
 
-def without_runs() -> None:
+def without_runs(archives: bool = False) -> None:
+    """Remove the runs, as git does not keep them; and their archives, unless those are to stay."""
     for name in ("runs", "measured"):
-        shutil.rmtree(TINY / name)
+        shutil.rmtree(TINY / name, ignore_errors=True)
+    for path in TINY.glob("*runs.tar.gz") if not archives else ():
+        path.unlink()
 
 
 def change_a_digit(path: Path, nth: int) -> None:

@@ -76,7 +76,8 @@ def made_of(name: str, kind: bytes = tarfile.REGTYPE) -> Callable[[Path], None]:
         (made_of("results/smoke/runs/x/done.json", tarfile.SYMTYPE), "is no file of a run"),
         (made_of("results/smoke/runs/.x/done.json"), "is no file of a run"),
         (made_of("results/smoke/REPORT.md"), "is no file of a run"),
-        (made_of("results/smoke/runs/x/run.csv"), "has no runs"),
+        (made_of("results/smoke/runs/x/run.csv"), "are not those of its manifest"),
+        (made_of("results/smoke/measured/x/seed-0.json"), "has no runs"),
     ],
 )
 def test_another_file_is_refused_and_nothing_is_written(

@@ -42,14 +42,16 @@ def test_a_run_shows_its_files() -> None:
         shown = 0 if row.metric.startswith("final/") else row.step
         assert points.pop((row.metric, shown)) == (row.value, BEGAN + 1000 * row.step)
     assert {name: value for (name, _), (value, _) in points.items()} == {
-        "measured/seconds": 30.5,
-        "measured/images_per_second": 50.25,
+        "system/seconds": 30.5,
+        "system/images_per_second": 50.25,
     }
     assert run["params"]["model.width"] == "0.0625"
     assert "seeds" not in run["params"]
     expected = {"variant": "xception", "seed": "1", "study": STUDY, "scale": "smoke"}
     expected |= {"commit": "c0ffee", "data_digest": "0123456789abcdef", "label": "Xception"}
     expected |= {"sepablate.run_key": key("xception", 1), "mlflow.user": "sepablate"}
+    expected |= {"mlflow.source.git.commit": "c0ffee", "mlflow.source.type": "LOCAL"}
+    expected |= {"mlflow.source.name": "sepablate train xception --scale smoke"}
     assert expected.items() <= run["tags"].items()
     assert run["datasets"] == ["fashion_mnist"]
 
@@ -61,7 +63,8 @@ def test_the_parent_carries_what_the_study_found() -> None:
     runs = shown()
     (parent,) = [run_id for run_id, run in runs.items() if run["name"] == STUDY]
     found = {file.path for file in client.list_artifacts(parent)}
-    assert found == {"table.md", "table.csv", "claims.json", "figure.png", "figure.svg"}
+    named = {"table.md", "table.csv", "claims.json", "figure.png", "figure.svg"}
+    assert found == named | {f"{STUDY}.py"}
     assert "arXiv:1610.02357, section 4.5" in runs[parent]["tags"]["mlflow.note.content"]
     del runs[parent]
     assert {run["tags"]["mlflow.parentRunId"] for run in runs.values()} == {parent}

@@ -26,7 +26,12 @@ def test_results_that_follow_from_their_runs_are_found_right() -> None:
     before = contents(TINY)
     found = verify("tiny")
     assert found.wrong == []
-    assert "REPORT: made again from the runs of 3 variants" in found.checked
+    runs = "REPORT: made again from the runs of 3 variants in results/tiny/runs"
+    assert runs in found.checked
+    without_runs(archives=True)
+    found = verify("tiny")
+    assert found.wrong == []
+    assert {f"{runs}.tar.gz", f"CONTROLS: {runs.partition(': ')[2]}"} & {*found.checked}
     without_runs()
     found = verify("tiny")
     assert found.wrong == []

@@ -16,8 +16,8 @@ from helpers.project import ROOT, contents
 from matplotlib.figure import Figure
 
 from sepablate import study
-from sepablate.analysis import effects, learning_curves, metrics, verdicts
-from sepablate.plots import forest
+from sepablate.analysis import effects, learning_curves, metrics, verdicts, wording
+from sepablate.plots import forest, style
 from sepablate.report import html, outputs
 
 ACCURACY = metrics.TASK_METRICS["single_label"]
@@ -259,26 +259,23 @@ def test_forest_plot_of_nothing_and_of_claims_without_numbers(folder):
 def test_metrics_agree_with_the_tables_and_the_verdicts(folder, names, prefix):
     metrics = json.loads((folder / f"{prefix}metrics.json").read_text())
     decided = json.loads((folder / f"{prefix}verdicts.json").read_text())
-    assert list(metrics) == names
-    for name in names:
-        table = pd.read_csv(folder / name / "table.csv").set_index("variant")
-        for variant in table.index:
-            for key, value in metrics[name].pop(variant).items():
-                assert value == table.loc[variant, key]
-    for verdict in decided:
-        measured, claim = verdict["measured"], verdict["measured"]["claim"]
-        key = f"{claim['left']} {claim['comparison']} {claim['right']}, {claim['metric']}"
-        found = metrics[measured["study"]].pop(key)
-        assert found["verdict"] == verdict["outcome"]
-        assert found["n"] == len(measured["seeds"])
-        for mine, theirs in (("difference", "mean"), ("low", "low"), ("high", "high")):
-            assert found[mine] == measured[theirs]
-    assert not any(metrics.values())
+    outcomes = [verdict["outcome"] for verdict in decided]
+    claims = metrics.pop("claims")
+    assert list(claims) == list(wording.OUTCOMES)
+    assert claims == {outcome: outcomes.count(outcome) for outcome in claims}
+    tables = [pd.read_csv(folder / name / "table.csv").set_index("variant") for name in names]
+    for score, means in metrics.items():
+        for variant, mean in means.items():
+            rows = [table for table in tables if variant in table.index and score in table]
+            assert {table.loc[variant, score] for table in rows} == {mean}
+    shown = {variant for means in metrics.values() for variant in means}
+    assert shown == {variant for table in tables for variant in table.index}
+    assert names != PAPER or len(shown) + len(claims) < 13
 
 
 def test_curves_against_pandas(folder):
     found = pd.read_csv(folder / "residual_connections/curves.csv")
-    assert list(found.columns) == learning_curves.columns(ACCURACY)
+    assert list(found.columns) == [*learning_curves.columns(ACCURACY), "colour"]
     runs = folder / "runs"
     for name, seeds in (("xception", range(6)), ("no_residual", (0, 1, 3, 4, 5))):
         rows = pd.concat(pd.read_csv(runs / name / f"seed-{seed}.csv") for seed in seeds)
@@ -289,6 +286,20 @@ def test_curves_against_pandas(folder):
         half = critical * values.sem()
         assert (mine.high - mine.low).to_dict() == pytest.approx((2 * half).to_dict())
         assert set(mine.n) == {len(seeds)}
+
+
+@pytest.mark.parametrize("name", [*PAPER, *FURTHER])
+def test_dvc_plots_have_the_colours_of_the_figures(folder, name):
+    """In Vega-Lite a colour each for the labels in alphabetical order: no two may be alike."""
+    curves = pd.read_csv(folder / name / "curves.csv")
+    pairs = curves[["variant", "label", "colour"]].drop_duplicates()
+    for column in pairs:
+        assert pairs[column].is_unique
+    drawn = (folder / name / "figure.svg").read_text()
+    styles = style.variant_styles([variant.name for variant in study.load(name).all_variants])
+    for row in pairs.itertuples():
+        assert row.colour == styles[row.variant].colour
+        assert row.colour.lower() in drawn
 
 
 @pytest.mark.parametrize(
@@ -303,9 +314,12 @@ def test_pipelines_declare_what_a_report_writes(folder, path, name, studies):
     stages = yaml.safe_load((ROOT / path).read_text())["stages"]
     stage = stages["further" if name == "FURTHER" else "report"]
     assert stage["cmd"].split()[-len(studies) :] == studies
-    declared = {key: how for out in stage["outs"] + stage["metrics"] for key, how in out.items()}
-    assert all(how == {"cache": False} for how in declared.values())
+    outs = stage["outs"] + stage.get("metrics", [])
+    declared = {key: how for out in outs for key, how in out.items()}
     prefix = "" if name == "REPORT" else f"{name.lower()}_"
+    archive = declared.pop(f"results/${{scale}}/{prefix}runs.tar.gz")
+    assert archive == {"cache": False, "persist": True}
+    assert all(how == {"cache": False} for how in declared.values())
     files = {path.name for path in folder.iterdir() if path.is_file()}
     wanted = {f"{name}.md", f"{name.lower()}.html"}
     wanted |= {f"{prefix}{file}" for file in ("scorecard.svg", "scorecard.png", "metrics.json")}
@@ -331,4 +345,5 @@ def test_pipelines_plot_the_columns_that_a_study_writes(path, studies):
         assert how["x"] in learning_curves.columns(measure)
         assert how["y"] == f"validation_{measure.name}"
         template = json.loads((ROOT / f".dvc/plots/{how['template']}.json").read_text())
+        assert template["encoding"]["color"]["scale"]["range"] == {"field": "colour"}
         assert how["y"] in template["data"]["format"]["parse"]
