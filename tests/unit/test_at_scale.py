@@ -30,10 +30,10 @@ def configs(name: str, scale_name: str) -> dict[str, dict]:
         run = resolve(variant, scale_name, scale, recipes, 0, "fp32")
         found[variant.name] = {
             **{f"model.{key}": value for key, value in run.options.items()},
-            **vars(scale),
+            **vars(run.scale),
             "dataset": run.dataset,
             "image_size": run.image_size,
-            "steps": scale.steps,
+            "steps": run.scale.steps,
             "model": run.model,
             "parameters": run.parameters,
             "mult_adds": run.mult_adds,
