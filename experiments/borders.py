@@ -4,8 +4,7 @@ Question   The networks are those of PyTorch's libraries. The author's code, in 
            even maps before a stride of 2 at one end only, and leaves padding out of average pools.
            Does the order of the two networks hang on that?
 Paper      Its networks have TensorFlow's borders; no others are tried.
-Deviates   A control that the paper lacks. Small grey images and narrow networks, whose small maps
-           have more of a border than the paper's.
+Deviates   A control that the paper lacks. The smaller the images, the more of a map is border.
 """
 
 from sepablate.study import INCEPTION_V3, XCEPTION, Claim, Study
@@ -35,9 +34,9 @@ STUDY = Study(
     ),
     factors=("model", "model.borders"),
     confounds={
-        "model.width": "solved for, so that the parameter counts agree",
-        "parameters": "equal within 1 %, as near as whole channels allow",
-        "mult_adds": "equal parameters are not equal computation; the table shows both",
+        "model.width": "solved for, to bring the parameter counts together",
+        "parameters": "matched as nearly as whole channels allow; at width 1 left as published",
+        "mult_adds": "matched parameters are not matched computation",
         "weight_decay": "section 4.3: 1e-5 for Xception, 4e-5 for Inception V3",
     },
 )

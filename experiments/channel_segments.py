@@ -4,9 +4,9 @@ Question   A pointwise convolution, then a spatial one on independent segments o
            segment is a standard convolution, one per channel the depthwise separable one. Is some
            number in between better than both ends?
 Paper      Leaves it open: intermediate points of the spectrum may hold further advantages (1.2, 5).
-Deviates   All at the same depth; the width is solved for, so that the parameter counts agree within
-           2 %. Where the segments do not divide a layer's channels they differ by one in size; a
-           layer with fewer channels than segments has one per channel.
+Deviates   All at the same depth; the width is solved for, to bring the parameter counts together.
+           Where the segments do not divide a layer's channels they differ by one in size; a layer
+           with fewer channels than segments has one per channel.
 """
 
 from sepablate.study import POINTWISE_FIRST, Claim, Study
@@ -51,9 +51,9 @@ STUDY = Study(
     ),
     factors=("model.segments",),
     confounds={
-        "model.width": "solved for, so that the parameter counts agree",
-        "parameters": "equal within 2 %, as near as whole channels allow",
-        "mult_adds": "equal parameters are not equal computation; the table shows both",
+        "model.width": "solved for, to bring the parameter counts together",
+        "parameters": "matched as nearly as whole channels allow",
+        "mult_adds": "matched parameters are not matched computation",
     },
     against="model.segments",
 )

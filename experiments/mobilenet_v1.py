@@ -4,9 +4,9 @@ Question   What does a network of separable convolutions lose against one of sta
            is it better made narrower or shallower, and what does its width buy?
 Paper      ImageNet, accuracy: standard convolutions 71.7 %, MobileNet 70.6 %; width 0.75 68.4 %,
            shallow 65.3 %; widths 0.5 and 0.25 63.7 % and 50.6 %. One run each.
-Deviates   Small grey images; at the laptop scale widths are relative to half of MobileNet's. The
-           paper's RMSprop has no printed rate or schedule: the rate and its ratio are those of
-           the published code, but SGD has momentum here, and there none. Maps are padded as in
+Deviates   Widths are relative to the scale's, which may be narrower than MobileNet's. The paper's
+           RMSprop has no printed rate or schedule: the rate and its ratio are those of the
+           published code, but SGD has momentum here, and there none. Maps are padded as in
            PyTorch's libraries, not as in TensorFlow.
 """
 

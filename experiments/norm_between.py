@@ -3,7 +3,7 @@
 Question   A later paper (DeepLabv3+, arXiv:1802.02611) found batch norm and ReLU between the two
            steps to help, against figure 10, but added both at once. Which of the two does what?
 Paper      An activation between them hurts; no batch norm is said to go with it.
-Deviates   A control that the paper lacks. Small grey images and narrow networks.
+Deviates   A control that the paper lacks.
 """
 
 from sepablate.study import XCEPTION, Claim, Study

@@ -3,7 +3,7 @@
 Question   Does it matter which step of a separable convolution comes first?
 Paper      Says that it is unimportant where such operations are stacked; shows no experiment.
 Deviates   The depthwise step acts on the layer's outputs instead of its inputs, which changes the
-           parameter count by under 1 %. Equivalent means within two points of accuracy.
+           parameter count a little. Equivalent means within two points of accuracy.
 """
 
 from sepablate.study import POINTWISE_FIRST, XCEPTION, Claim, Study

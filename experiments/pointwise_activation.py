@@ -4,10 +4,9 @@ Question   Does a non-linearity between the depthwise and the pointwise step hel
            does the one after the pointwise step do?
 Paper      None between the two converges faster and ends better than ReLU or ELU; only curves.
            The section's title says "after pointwise convolutions", its text says between.
-Deviates   Small grey images and narrow networks. No batch norm is added with the activation.
-           "After" is an axis of our own: the ReLU that follows a separable convolution inside a
-           block or in the last module is removed; the one at a block's head follows a sum and
-           stays.
+Deviates   No batch norm is added with the activation. "After" is an axis of our
+           own: the ReLU that follows a separable convolution inside a block or in the last module
+           is removed; the one at a block's head follows a sum and stays.
 """
 
 from sepablate.study import XCEPTION, Claim, Study

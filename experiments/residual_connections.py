@@ -2,10 +2,10 @@
 
 Question   Do the shortcuts help Xception converge, and end better?
 Paper      Essential for both, in this architecture; no number is printed, only curves.
-Deviates   Small grey images and narrow networks. Deleting the shortcuts also deletes their 1x1
-           convolutions (4.3 % of the parameters at paper size), so a widened twin without
-           shortcuts is trained as a control. All variants keep Xception's learning rate, as in the
-           paper, which calls that possibly uncharitable to the network without shortcuts.
+Deviates   Deleting the shortcuts also deletes their 1x1 convolutions (4.3 % of the parameters at
+           paper size), so a widened twin without shortcuts is trained as a control. All variants
+           keep Xception's learning rate, as in the paper, which calls that possibly uncharitable to
+           the network without shortcuts.
 """
 
 from sepablate.study import XCEPTION, Claim, Study
@@ -44,6 +44,6 @@ STUDY = Study(
     confounds={
         "parameters": "the shortcuts' 1x1 convolutions go with them; the widened twin controls it",
         "mult_adds": "likewise",
-        "model.width": "of the widened twin: solved for, so that the parameter counts agree",
+        "model.width": "of the widened twin: solved for, to bring the parameter counts together",
     },
 )

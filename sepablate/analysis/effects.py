@@ -14,6 +14,7 @@ from sepablate.analysis import statistics
 from sepablate.analysis.load_runs import Runs
 from sepablate.analysis.statistics import Array, Interval
 from sepablate.errors import UserError
+from sepablate.paper.accuracies import FAR, lowest_of_the_same_kind
 from sepablate.store.files import read_json
 from sepablate.study import SPEED, Claim
 
@@ -36,10 +37,13 @@ class Measured:
     """The numbers of one claim. Differences are left - right, as fractions, one per seed.
 
     p is that of the t-test against zero, or against the margin for a claim of equality. images_low
-    and images_high are the interval over test images, for final scores only.
+    and images_high are the interval over test images, for final scores only. below_published is by
+    how much the study's baseline ends below the lowest published accuracy of networks of its kind,
+    for final accuracies on a data set that has one.
     """
 
     study: str
+    dataset: str
     claim: Claim
     left_label: str
     right_label: str
@@ -56,6 +60,12 @@ class Measured:
     p_equivalence: float
     images_low: float
     images_high: float
+    below_published: float
+
+    @property
+    def far_below(self) -> bool:
+        """Whether the baseline is too far from known accuracies for a claim on the final one."""
+        return self.below_published > FAR
 
 
 NUMBERS = [field.name for field in dataclasses.fields(Measured) if field.type is float]
@@ -77,6 +87,7 @@ def measure(study: str, claim: Claim, runs: Runs, labels: Mapping[str, str]) -> 
     images = _interval_over_images(claim, runs, seeds)
     return Measured(
         study=study,
+        dataset=str(next(iter(runs.configs.values()))["dataset"]),
         claim=claim,
         left_label=labels[claim.left],
         right_label=labels[claim.right],
@@ -89,6 +100,7 @@ def measure(study: str, claim: Claim, runs: Runs, labels: Mapping[str, str]) -> 
         ),
         images_low=float(images.low),
         images_high=float(images.high),
+        below_published=_below_published(claim, runs),
         **paired_effect(claim, differences),
     )
 
@@ -118,6 +130,15 @@ def _interval_over_images(claim: Claim, runs: Runs, seeds: list[int]) -> Interva
     return statistics.interval_over_images(
         runs.image_scores(claim.left, seeds), runs.image_scores(claim.right, seeds)
     )
+
+
+def _below_published(claim: Claim, runs: Runs) -> float:
+    """Return the lowest accuracy of its kind minus the baseline's, which is the first variant."""
+    baseline = next(iter(runs.configs))
+    lowest = lowest_of_the_same_kind(runs.configs[baseline]["dataset"])
+    if claim.metric == SPEED or lowest is None:
+        return math.nan
+    return lowest.accuracy - float(runs.scores(claim.metric)[baseline].mean())
 
 
 def to_json(records: Sequence["DataclassInstance"]) -> str:

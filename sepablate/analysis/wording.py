@@ -4,7 +4,9 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from sepablate.analysis import effects
+import numpy as np
+
+from sepablate.analysis import effects, statistics
 from sepablate.analysis.formatting import (
     capitalize,
     markdown_table,
@@ -14,6 +16,7 @@ from sepablate.analysis.formatting import (
 )
 from sepablate.analysis.statistics import LEVEL
 from sepablate.analysis.verdicts import Verdict
+from sepablate.paper.accuracies import FAR
 
 METRICS = {
     "accuracy": "final test accuracy",
@@ -26,12 +29,26 @@ OUTCOMES = {
     "equivalent": "The two are equivalent here: the difference claimed is smaller than the margin.",
     "inconclusive": "The difference is not distinguishable from zero.",
 }
+NOT_AFTER = (
+    "The 95 % interval excludes zero, but after correction for the {family} claims of this report "
+    "the difference is not distinguishable from zero."
+)
 EQUALITY_OPEN = "The difference is shown neither to be within the margin nor to be beyond it."
+MARKS = {
+    "*": "Some runs diverged; see below.",
+    "†": "The differences may not be as the t-test assumes: they are clearly skewed, or the exact "
+    "sign-flip test disagrees; see below. Under skewed noise false verdicts are more frequent than "
+    "the p-values say.",
+    "‡": "On final accuracy, with a baseline more than "
+    f"{100 * FAR:g} points below the lowest published accuracy of networks of its kind: these "
+    "networks are not trained to their end, and there the difference may be another.",
+}
 SCORECARD = (
     "Claim",
     "Section",
     "Measured",
     "Difference (points)",
+    "For all {family} claims",
     "n",
     "Adjusted p",
     "Verdict",
@@ -39,20 +56,35 @@ SCORECARD = (
 
 
 def scorecard(verdicts: Sequence[Verdict]) -> str:
-    """Return a table with one line per claim of the report."""
+    """Return a table with one line per claim of the report, and what its marks mean."""
     rows = [
         (
             capitalize(verdict.measured.claim.statement),
             capitalize(verdict.measured.claim.section),
             METRICS[verdict.measured.claim.metric],
             difference(verdict),
+            f"[{percent(verdict.corrected_low, '+')}, {percent(verdict.corrected_high, '+')}]",
             str(len(verdict.measured.seeds)),
             probability(verdict.p_adjusted),
-            f"**{verdict.outcome}**" + " \\*" * bool(verdict.measured.diverged),
+            " ".join([f"**{verdict.outcome}**", *map(_escaped, marks(verdict))]),
         )
         for verdict in verdicts
     ]
-    return markdown_table(SCORECARD, rows)
+    header = [head.format(family=len(verdicts)) for head in SCORECARD]
+    used = {mark for verdict in verdicts for mark in marks(verdict)}
+    legend = [f"\n{_escaped(mark)} {text}\n" for mark, text in MARKS.items() if mark in used]
+    return markdown_table(header, rows) + "".join(legend)
+
+
+def marks(verdict: Verdict) -> list[str]:
+    """Return the marks of a verdict, each a sign in MARKS."""
+    reasons = (verdict.measured.diverged, verdict.doubtful, verdict.measured.far_below)
+    return [mark for mark, applies in zip(MARKS, reasons, strict=True) if applies]
+
+
+def _escaped(mark: str) -> str:
+    """Return a mark as Markdown prints it."""
+    return mark.replace("*", "\\*")
 
 
 def sentence(verdict: Verdict) -> str:
@@ -65,6 +97,8 @@ def sentence(verdict: Verdict) -> str:
         f"{difference(verdict)} points (95 % interval over seeds; {_statistics(verdict)}).",
         _divergence(verdict),
         _outcome(verdict),
+        _doubts(verdict),
+        _far_below(verdict),
     ]
     return " ".join(filter(None, parts))
 
@@ -88,7 +122,9 @@ def difference(verdict: Verdict) -> str:
 
 def _statistics(verdict: Verdict) -> str:
     measured = verdict.measured
+    low, high = percent(verdict.corrected_low, "+"), percent(verdict.corrected_high, "+")
     parts = [
+        f"for all {verdict.family} claims at once [{low}, {high}]",
         f"adjusted p {probability(verdict.p_adjusted)}",
         f"exact sign-flip p {probability(measured.p_sign_flip)}",
         f"adjusted equivalence p {probability(verdict.p_equivalence_adjusted)} "
@@ -96,7 +132,7 @@ def _statistics(verdict: Verdict) -> str:
     ]
     if not math.isnan(measured.images_low):
         low, high = percent(measured.images_low, "+"), percent(measured.images_high, "+")
-        parts.insert(0, f"over test images [{low}, {high}]")
+        parts.insert(1, f"over test images [{low}, {high}]")
     return "; ".join(parts)
 
 
@@ -121,7 +157,17 @@ def _outcome(verdict: Verdict) -> str:
     if verdict.p_adjusted < LEVEL or verdict.within_margin:
         return "No verdict, because of the divergence."
     equality = verdict.measured.claim.comparison == "="
-    return f"{EQUALITY_OPEN if equality else OUTCOMES['inconclusive']} {_power(verdict)}"
+    zero = (
+        NOT_AFTER.format(family=verdict.family)
+        if _only_alone(verdict)
+        else OUTCOMES["inconclusive"]
+    )
+    return f"{EQUALITY_OPEN if equality else zero} {_power(verdict)}"
+
+
+def _only_alone(verdict: Verdict) -> bool:
+    """Return whether the 95 % interval excludes zero, which the corrected test does not."""
+    return not verdict.measured.low <= 0 <= verdict.measured.high
 
 
 def _caveats(verdict: Verdict) -> str:
@@ -132,6 +178,26 @@ def _caveats(verdict: Verdict) -> str:
     small = " The difference is smaller than the margin." * verdict.within_margin
     either = measured.images_low <= 0 <= measured.images_high
     return small + " On other test images its sign could be the opposite." * either
+
+
+def _doubts(verdict: Verdict) -> str:
+    """Return why the differences may not be as the t-test assumes."""
+    skewness = statistics.skewness(np.array(verdict.measured.differences))
+    agreed = "finds" if verdict.p_adjusted >= LEVEL else "does not find"
+    parts = [
+        f"the differences are clearly skewed (skewness {skewness:+.2f})".replace("-", "−")
+        * verdict.skewed,
+        f"the exact sign-flip test {agreed} a difference (adjusted p "
+        f"{probability(verdict.p_sign_flip_adjusted)})" * verdict.tests_disagree,
+    ]
+    return f"† {capitalize(', and '.join(filter(None, parts)))}." if verdict.doubtful else ""
+
+
+def _far_below(verdict: Verdict) -> str:
+    if not verdict.measured.far_below:
+        return ""
+    below = percent(verdict.measured.below_published)
+    return f"‡ The baseline ends {below} points below the lowest published accuracy of its kind."
 
 
 def _power(verdict: Verdict) -> str:

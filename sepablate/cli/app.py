@@ -69,10 +69,18 @@ def plan(
     scale: ScaleOption = None,
     everything: Annotated[bool, typer.Option("--all", help="As `make repro-all`.")] = False,
 ) -> None:
-    """Show the stages that `dvc repro` would run now, and their time, memory and disk here."""
-    from sepablate import planning
+    """Show the stages that `dvc repro` would run now, and their time, memory and disk here.
 
-    planning.show(resolve_scale(scale), everything)
+    The power is that of the scale's seeds for the differences that the laptop's results found.
+    """
+    from sepablate import planning, scales
+
+    chosen = resolve_scale(scale)
+    if planning.show(chosen, everything):
+        from sepablate.analysis import power
+
+        for line in power.lines(len(scales.load(chosen)[0].seeds), everything):
+            print(line)
 
 
 @app.command("study")

@@ -16,9 +16,8 @@ from pathlib import Path
 
 import torch
 
-from sepablate.data import image_files
+from sepablate.data import image_files, references
 from sepablate.data.image_files import ImageFiles
-from sepablate.data.references import Reference
 from sepablate.data.shards import from_shards
 from sepablate.errors import UserError
 
@@ -26,7 +25,7 @@ CLASSES = None
 CHANNELS = 3
 IMAGE_SIZE = None
 SOURCES = ("data/imagenet.py", "data/image_files.py", "data/shards.py")
-REFERENCES: tuple[Reference, ...] = ()
+REFERENCES = references.IMAGENET
 HELD_OUT = 10_000
 HOW_TO_GET = (
     "ImageNet needs a registration at image-net.org; put a folder of JPEG files for each class, or "

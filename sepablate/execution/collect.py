@@ -1,13 +1,18 @@
 """Collect the finished runs of a variant into results/<scale>/runs/ and measured/."""
 
+import contextlib
 import json
 import shutil
 from typing import Any
 
+from sepablate import data
+from sepablate.errors import UserError
 from sepablate.execution.job import Job
 from sepablate.execution.lr_search import TrialScores
+from sepablate.runs.run import Run
 from sepablate.store import layout
 from sepablate.store.files import locked, write_atomically, write_manifest
+from sepablate.training.objective import make_objective
 
 
 def collect(jobs: list[Job], trial_scores: TrialScores) -> None:
@@ -40,7 +45,23 @@ def _collect(jobs: list[Job], trial_scores: TrialScores) -> None:
                 write_atomically(target, (job.folder / source).read_bytes())
     keys = {str(job.run.seed): job.key for job in jobs}
     config: dict[str, Any] = {**run.config, "label": jobs[0].label, "run_keys": keys}
+    if run.task == "multi_label":
+        with contextlib.suppress(UserError):  # a scheduler's machine may lack the images
+            config[layout.CONSTANT_SCORES] = constant_scores(run)
     if trial_scores:
         config["learning_rate_trials"] = trial_scores
     write_atomically(layout.variant_config(*place), json.dumps(config, indent=1) + "\n")
     write_manifest(runs, [path.name for path in runs.iterdir()])
+
+
+def constant_scores(run: Run) -> dict[str, float]:
+    """Return the score, by split, of the training labels' frequencies as scores of every image."""
+    splits = data.dataset(run.dataset).load(layout.DATA)
+    objective = make_objective(run.task, splits["train"].first(run.scale.images).labels)
+    counts = {"validation": run.scale.validation_images, "test": run.scale.test_images}
+    scores = {}
+    for name, count in counts.items():
+        labels = splits[name].first(count).labels
+        constant = objective.class_weights.expand(len(labels), -1)
+        scores[name] = objective.scores(constant, labels).mean().item()
+    return scores

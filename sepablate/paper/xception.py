@@ -37,6 +37,9 @@ TABLE_2 = {
     "Inception V3, with FC layers": 6.50,
     "Xception, with FC layers": 6.78,
 }
+# Section 4.2 and figure 7's steps. The batch is not printed: 32 is that of Inception V3's paper.
+JFT_RATE, JFT_DECAY = 0.001, 0.9
+JFT_SAMPLES_A_DECAY, JFT_STEPS, JFT_BATCH = 3_000_000, 30_000_000, 32
 JFT_GAIN = 0.043  # section 4.5.1, relative; table 2 gives it for the networks with FC layers
 
 # Section 4.5.2, table 3.

@@ -29,7 +29,8 @@ def draw(frame: pd.DataFrame, titles: Mapping[str, str]) -> bytes:
             _draw_case(frame, name, list(steps[steps.case == name].contender.unique()), axis)
             axis.set_title(titles[name], fontsize=9, loc="left")
         panels[-1].set_xlabel(
-            "Time of a step, sepablate = 1 (more is slower)\nmedian and range over turns\n"
+            "Time of a step, sepablate = 1 (more is slower)\n"
+            f"random images; median and range over n = {turns(frame)} turns\n"
             f"{machine(frame)}, {latest(frame).date}",
             fontsize=8,
         )
@@ -75,6 +76,12 @@ def _draw_case(frame: pd.DataFrame, case: str, contenders: list[str], axis: Axes
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.xaxis.set_minor_formatter(NullFormatter())
     axis.margins(x=0.12)
+
+
+def turns(frame: pd.DataFrame) -> str:
+    """Return the numbers of turns in which contenders were timed, the fewest and the most."""
+    counts = frame[frame.metric == "seconds"].groupby(["case", "contender"]).turn.nunique()
+    return " to ".join(dict.fromkeys(map(str, (counts.min(), counts.max()))))
 
 
 def machine(frame: pd.DataFrame) -> str:

@@ -12,16 +12,16 @@ from sepablate.analysis import wording
 from sepablate.analysis.formatting import capitalize
 from sepablate.analysis.verdicts import Verdict
 from sepablate.plots import study_figure
-from sepablate.plots.style import RC_PARAMS, Style
+from sepablate.plots.style import COLOURS, MUTED, RC_PARAMS, Style
 
 # The outcome is also printed, so that nobody has to learn the colours and shapes.
 OUTCOME_STYLES = {
-    "holds": Style("#0072B2", "-", "s"),
-    "contradicted": Style("#D55E00", "-", "X"),
-    "equivalent": Style("#009E73", "-", "D"),
-    "inconclusive": Style("#666666", "-", "o"),
+    "holds": Style(COLOURS[0], "-", "s"),
+    "contradicted": Style(COLOURS[1], "-", "X"),
+    "equivalent": Style(COLOURS[2], "-", "D"),
+    "inconclusive": Style(MUTED, "-", "o"),
 }
-WIDTH, HEAD, FOOT = 4.8, 0.05, 0.45  # inches
+WIDTH, HEAD, FOOT = 4.8, 0.05, 0.78  # inches
 MANY = 10  # claims, beyond which the rows must be low for the plot to fit on a page
 CHARACTERS = 74  # in a line of a claim
 FRACTION_AND_ROW = ("figure fraction", "data")  # of x and y
@@ -30,6 +30,9 @@ LINE: dict[str, Any] = {
     "textcoords": FRACTION_AND_ROW,
     "arrowprops": {"arrowstyle": "-", "color": "#CCCCCC", "linewidth": 0.6},
 }
+# The margin's band: its edge has 3:1 on white, its fill has not.
+BAND: dict[str, Any] = {"facecolor": "#DDDDDD", "edgecolor": "#8C8C8C", "linewidth": 0.4}
+SECTION = "#555555"
 
 
 class Row(NamedTuple):
@@ -53,13 +56,14 @@ class Row(NamedTuple):
 HIGH, LOW = Row(0.76, 0.1216, 0.038, 0, False), Row(0.63, 0.085, 0.03, 0.055, True)
 
 
-def draw(verdicts: Sequence[Verdict], kind: str, description: str) -> bytes:
+def draw(verdicts: Sequence[Verdict], kind: str, description: str, scale: str = "") -> bytes:
     """Return the forest plot of a report; the same bytes for the same verdicts.
 
     Args:
         verdicts: of the report, a row for each.
         kind: "png" or "svg".
         description: the run keys that it shows, kept in its metadata.
+        scale: the name of the scale.
     """
     with matplotlib.style.context(["default", RC_PARAMS]):
         height = HEAD + row_sizes(verdicts).height * max(len(verdicts), 1) + FOOT
@@ -68,7 +72,22 @@ def draw(verdicts: Sequence[Verdict], kind: str, description: str) -> bytes:
             left=0.03, right=0.66, bottom=FOOT / height, top=(height - HEAD) / height
         )
         forest(verdicts, figure.subplots())
+        style: dict[str, Any] = {"fontsize": 6.5, "color": MUTED, "va": "bottom"}
+        figure.text(0.03, 0.08 / height, footer(verdicts, scale), **style)
         return study_figure.render(figure, kind, description)
+
+
+def footer(verdicts: Sequence[Verdict], scale: str) -> str:
+    """Return data sets, scale, n, and the meaning of the bars."""
+    datasets = dict.fromkeys(verdict.measured.dataset for verdict in verdicts)
+    counts = sorted({len(verdict.measured.seeds) for verdict in verdicts})
+    used = dict.fromkeys(mark for verdict in verdicts for mark in wording.marks(verdict))
+    explained = f" {' '.join(used)}: see the report." if used else ""
+    return (
+        f"{', '.join(datasets)}; scale {scale}; n = {' or '.join(map(str, counts))} paired seeds."
+        f"{explained}\nThick: 95 % Student's t interval over seeds; thin: corrected for "
+        f"{len(verdicts)} claims."
+    )
 
 
 def row_sizes(verdicts: Sequence[Verdict]) -> Row:
@@ -78,9 +97,10 @@ def row_sizes(verdicts: Sequence[Verdict]) -> Row:
 
 
 def forest(verdicts: Sequence[Verdict], axis: Axes) -> Axes:
-    """Draw a row per claim: its text, its mean, 95 % interval, margin and zero, and its verdict.
+    """Draw a row per claim: its text, its mean, intervals, margin and zero, and its verdict.
 
-    A claim without an interval has only a mean, one without seeds neither.
+    The thick interval is the 95 % one, the thin one that corrected for all claims. A claim without
+    an interval has only a mean, one without seeds neither.
     """
     height, *inches, line = row_sizes(verdicts)
     band, gap, lower = (size / height for size in inches)
@@ -90,9 +110,11 @@ def forest(verdicts: Sequence[Verdict], axis: Axes) -> Axes:
             100 * part
             for part in (measured.mean, measured.low, measured.high, measured.claim.margin)
         )
-        axis.fill_between([-margin, margin], row - band, row + band, color="#DDDDDD", linewidth=0)
+        axis.fill_between([-margin, margin], row - band, row + band, **BAND)
         axis.plot([0, 0], [row - band, row + band], color="black", linewidth=0.8)
-        axis.plot([low, high], [row, row], color=style.colour, linewidth=1.6)
+        corrected = [100 * verdict.corrected_low, 100 * verdict.corrected_high]
+        axis.plot(corrected, [row, row], color=style.colour, linewidth=0.7)
+        axis.plot([low, high], [row, row], color=style.colour, linewidth=2.2)
         face = "white" if verdict.outcome == "inconclusive" else style.colour
         axis.plot(mean, row, style.marker, color=style.colour, markerfacecolor=face, markersize=5.5)
         _write(verdict, row - band - gap, row + lower, axis)
@@ -103,7 +125,7 @@ def forest(verdicts: Sequence[Verdict], axis: Axes) -> Axes:
     axis.set_yticks([])
     axis.grid(False)
     axis.spines["left"].set_visible(False)
-    label = "Left minus right, in percentage points, with 95 % interval; grey: margin"
+    label = "Left minus right, in percentage points; grey: margin"
     axis.set_xlabel(label, loc="left")
     return axis
 
@@ -122,11 +144,13 @@ def _write(verdict: Verdict, above: float, middle: float, axis: Axes) -> None:
     compared = f"{measured.left_label} {claim.comparison} {measured.right_label}"
     section = f"{capitalize(wording.section(claim.section))}: {compared}"
     estimate = f"{wording.difference(verdict)}\n"
-    outcome = f"\n{verdict.outcome}{'*' * bool(measured.diverged)}, n = {len(measured.seeds)}"
+    outcome = (
+        f"\n{verdict.outcome}{' '.join(['', *wording.marks(verdict)])}, n = {len(measured.seeds)}"
+    )
     colour = OUTCOME_STYLES[verdict.outcome].colour
     parts: tuple[tuple[str, float, float, dict[str, Any]], ...] = (
         (f"{statement}\n", 0.02, above, {"va": "bottom", "fontsize": 8}),
-        (section, 0.02, above, {"va": "bottom", "color": "#555555", "fontsize": 7.5}),
+        (section, 0.02, above, {"va": "bottom", "color": SECTION, "fontsize": 7.5}),
         (estimate, 0.68, middle, {"va": "center", "fontsize": 7.5}),
         (
             outcome,

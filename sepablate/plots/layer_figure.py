@@ -21,12 +21,13 @@ PRECISIONS: dict[str, tuple[LineStyleType, float]] = {
 MARGIN = 1.3  # factor between the outermost point and the frame
 
 
-def draw(frame: pd.DataFrame, kind: str) -> bytes:
+def draw(frame: pd.DataFrame, kind: str, scale: str) -> bytes:
     """Return the figure of a layer study; the same bytes for the same frame.
 
     Args:
         frame: as `layer_costs.read` gives it.
         kind: "png" or "svg".
+        scale: the name of the scale.
     """
     with matplotlib.style.context(["default", RC_PARAMS]):
         figure = Figure(figsize=(7, 4.4), dpi=200, layout="constrained")
@@ -40,9 +41,11 @@ def draw(frame: pd.DataFrame, kind: str) -> bytes:
         panels[0].set_xlim(frame.predicted.min() / MARGIN**1.5, frame.predicted.max() * MARGIN)
         panels[0].set_ylabel("Time, separable / standard")
         _widths(frame[frame.direction == "forward"], panels[0])
-        prediction = "Mult-adds, separable / standard: 1/N + 1/k² (N channels, kernel k)"
         figure.supxlabel(
-            f"{prediction}\n{layer_costs.measured_on(frame)}: median, quartiles", fontsize=8
+            "Mult-adds, separable / standard: 1/N + 1/k² (N channels, kernel k)\n"
+            f"Random images; scale {scale}; {layer_costs.measured_on(frame)}. "
+            "Points: medians; bars: quartiles.",
+            fontsize=8,
         )
         _legend(frame, figure)
         return study_figure.render(figure, kind, layer_costs.figure_description(frame))

@@ -1,6 +1,7 @@
-"""The figure of a study: training profiles as in the paper, and the final scores."""
+"""The figure of a study: training profiles as in the paper, learning rates, final scores."""
 
 import io
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import matplotlib.style
@@ -9,13 +10,17 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from sepablate.analysis import learning_curves, statistics
-from sepablate.analysis.load_runs import Runs
+from sepablate.analysis.load_runs import Config, Runs
 from sepablate.analysis.metrics import Metric
 from sepablate.plots import scores_against
-from sepablate.plots.style import RC_PARAMS, variant_styles
-from sepablate.store.run_files import DIVERGED
+from sepablate.plots.style import MUTED, RC_PARAMS, variant_styles, write_footer
+from sepablate.store.layout import CONSTANT_SCORES
+from sepablate.store.run_files import DIVERGED, LEARNING_RATE
+
+CHARACTERS, HANDLE = 120, 11  # in a line of a legend; for the line and marker of an entry
 
 
 def draw(runs: Runs, kind: str, against: str = "") -> bytes:
@@ -28,15 +33,41 @@ def draw(runs: Runs, kind: str, against: str = "") -> bytes:
     """
     frame, metric = runs.frame, runs.metric
     with matplotlib.style.context(["default", RC_PARAMS]):
-        figure = Figure(figsize=(7, 3.6), dpi=200, layout=ConstrainedLayoutEngine(wspace=0.06))
-        left, right = figure.subplots(1, 2, width_ratios=(5, 3.4))
+        figure = Figure(figsize=(7, 4.2), dpi=200, layout=ConstrainedLayoutEngine(wspace=0.06))
+        left, low, right = _axes(figure)
         training_profile(frame, metric, left)
+        learning_rates(runs, low)
+        write_footer(figure, footer(runs))
         if against:
             positions = scores_against.positions(runs.configs, against)
             scores_against.scores_against(runs, against, positions, right)
         else:
             final_scores(frame, metric, right)
+        constant_scores(runs.configs, left, right.axhline if against else right.axvline)
+        handles, labels = left.get_legend_handles_labels()
+        columns = min(4, CHARACTERS // (max(map(len, labels), default=0) + HANDLE))
+        figure.legend(handles, labels, loc="outside upper left", ncols=columns)
         return render(figure, kind, run_keys(frame))
+
+
+def _axes(figure: Figure) -> tuple[Axes, Axes, Axes]:
+    """Return the axes of the training profile, of the learning rate below it, and of the scores."""
+    grid = figure.add_gridspec(2, 2, width_ratios=(5, 3.4), height_ratios=(6, 1))
+    profile = figure.add_subplot(grid[0, 0])
+    profile.tick_params(labelbottom=False)
+    return profile, figure.add_subplot(grid[1, 0], sharex=profile), figure.add_subplot(grid[:, 1])
+
+
+def footer(runs: Runs) -> str:
+    """Return data set, scale, n, and the meaning of the bands and bars, in two lines."""
+    config = next(iter(runs.configs.values()))
+    size, channels = config["image_size"], config["model.in_channels"]
+    return (
+        f"{config['dataset']}, {size} x {size} x {channels}, {config['images']:,} training images; "
+        f"scale {runs.scale}; n = {_seeds(len(runs.seeds))}"
+        f"{', less those that diverged' if runs.diverged else ''}.\n"
+        "Band and bars: 95 % Student's t interval of the mean over seeds."
+    )
 
 
 def render(figure: Figure, kind: str, description: str) -> bytes:
@@ -87,10 +118,53 @@ def training_profile(frame: pd.DataFrame, metric: Metric, axis: Axes) -> Axes:
     low, high = 100 * values.min(), 100 * values.max()
     axis.set_ylim(max(0, low - 3), min(100, high + 3))  # by the data, not by a wide band
     axis.set_xlim(left=0)
-    axis.set(xlabel="Gradient steps", ylabel=f"Validation {metric.label} (%), raw weights")
+    axis.set(ylabel=f"Validation {metric.label} (%), raw weights")
     axis.set_title(f"Mean over {_seeds(frame.seed.nunique())}, 95 % t interval")
-    axis.legend(loc="lower right")
     return axis
+
+
+def learning_rates(runs: Runs, axis: Axes) -> Axes:
+    """Draw the learning rate against gradient steps: one line if all variants share it."""
+    rates = runs.frame[runs.frame.metric == LEARNING_RATE]
+    lines: dict[tuple[tuple[int, float], ...], str] = {}
+    for name, rows in rates.groupby("variant", sort=False):
+        first = rows[rows.seed == rows.seed.min()]
+        start = (0, float(runs.configs[str(name)]["learning_rate"]))
+        points = (start, *zip(map(int, first.step), map(float, first.value), strict=True))
+        lines.setdefault(points, str(name))
+    styles = variant_styles(list(runs.configs))
+    for points, name in lines.items():
+        colour = styles[name].colour if len(lines) > 1 else MUTED
+        axis.plot(*zip(*points, strict=True), color=colour, linewidth=0.8)
+    axis.set_yscale("log")
+    ends = [end(value for points in lines for _, value in points) for end in (min, max)] * bool(
+        lines
+    )
+    axis.yaxis.set_major_locator(FixedLocator(sorted(set(ends))))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+    axis.yaxis.set_minor_locator(NullLocator())
+    axis.set(xlabel="Gradient steps", ylabel="Learning\nrate")
+    return axis
+
+
+def constant_scores(
+    configs: Mapping[str, Config], profile: Axes, draw_final: Callable[..., object]
+) -> None:
+    """Draw what constant scores reach, where the runs know it.
+
+    Args:
+        configs: of the variants.
+        profile: the axis of the validation scores.
+        draw_final: draws a line at a test score.
+    """
+    known = next(iter(configs.values())).get(CONSTANT_SCORES)
+    if known is None:
+        return
+    line: dict[str, Any] = {"color": MUTED, "linewidth": 0.9, "linestyle": (0, (1, 1.5))}
+    low, high = profile.get_ylim()
+    profile.axhline(100 * known["validation"], label="Constant scores", **line)
+    profile.set_ylim(min(low, 100 * known["validation"] - 1), high)
+    draw_final(100 * known["test"], **line)
 
 
 def final_scores(frame: pd.DataFrame, metric: Metric, axis: Axes) -> Axes:
@@ -112,6 +186,11 @@ def final_scores(frame: pd.DataFrame, metric: Metric, axis: Axes) -> Axes:
     axis.set(xlabel=f"Test {metric.label} (%), averaged weights")
     axis.set_title("Final: each seed, mean, 95 % t interval")
     return axis
+
+
+def _short(rate: float) -> str:
+    """Return a learning rate with two digits, such as 0.045 or 1.8e-4."""
+    return f"{rate:.2g}" if rate >= 0.001 else f"{rate:.1e}".replace("e-0", "e-")
 
 
 def _seeds(count: int) -> str:

@@ -1,8 +1,9 @@
 """The style of all figures, and of every variant in them.
 
-Okabe and Ito's colours, which colour-blind readers can tell apart, and a line style and a marker of
-its own for every variant, so that a figure also reads in black and white. Variants that differ in a
-number are shades from light to dark.
+Colours with a contrast of 3:1 or more on white (WCAG 2.1, 1.4.11), which readers who see no red or
+no green can tell apart, and a line style and a marker of its own for every variant, so that a
+figure also reads in black and white. Variants that differ in a number are shades from light to
+dark.
 """
 
 import zlib
@@ -10,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from matplotlib.figure import Figure
 from matplotlib.typing import LineStyleType
 
 from sepablate.errors import UserError
@@ -23,7 +25,7 @@ class Style(NamedTuple):
     marker: str
 
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLOURS = ("#0050C8", "#E06000", "#009E73", "#A0257F", "#5A4000", "#4F96E8", "#000000")
 LINES: tuple[LineStyleType, ...] = (
     "-",
     (0, (5, 1.5)),
@@ -68,22 +70,23 @@ VARIANT_STYLES = {
     "mobilenet_shallow": STYLES[2],
     **_shades(
         3,
-        ("mobilenet_v1", "#08306B"),
-        ("mobilenet_075", "#1F6FB4"),
-        ("mobilenet_050", "#58A6D8"),
-        ("mobilenet_025", "#8DC3E6"),
+        ("mobilenet_v1", "#0A1F44"),
+        ("mobilenet_075", "#0F4C92"),
+        ("mobilenet_050", "#2A7DD1"),
+        ("mobilenet_025", "#7B93B8"),
     ),
     **_shades(
         0,
-        ("segments_1", "#C2CF22"),
-        ("segments_2", "#6CCD5A"),
-        ("segments_4", "#1FA187"),
-        ("segments_8", "#277F8E"),
+        ("segments_1", "#8C9A00"),
+        ("segments_2", "#3FA055"),
+        ("segments_4", "#1B8F80"),
+        ("segments_8", "#2A7490"),
         ("segments_16", "#365C8D"),
         ("segments_32", "#46327E"),
         ("pointwise_first", "#000000"),
     ),
 }
+MUTED = "#666666"  # of what is no variant: lines at zero, constant scores, footers
 RC_PARAMS = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
@@ -100,6 +103,16 @@ RC_PARAMS = {
     "lines.linewidth": 1.3,
     "svg.hashsalt": "sepablate",
 }
+
+
+def write_footer(figure: Figure, text: str) -> None:
+    """Write what a figure shows below it, so that it can stand alone.
+
+    Args:
+        figure: with constrained layout, which makes room.
+        text: data set, scale, n, and the meaning of bands and bars.
+    """
+    figure.supxlabel(text, x=0.008, ha="left", fontsize=6.5, color=MUTED)
 
 
 def variant_styles(variants: Sequence[str]) -> dict[str, Style]:

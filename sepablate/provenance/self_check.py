@@ -10,7 +10,7 @@ from sepablate.analysis import effects, partial, summary_table, verdicts, wordin
 from sepablate.analysis.effects import Measured
 from sepablate.provenance.differences import byte_differences, number_differences
 from sepablate.provenance.embedded_keys import read_run_keys
-from sepablate.report import dvc_metrics, html, outputs
+from sepablate.report import dvc_metrics, html, outputs, published
 from sepablate.store import layout
 from sepablate.store.files import read_json, read_text
 from sepablate.store.made_by import read_made_by
@@ -68,7 +68,7 @@ def check_report(report: str, studies: Sequence[str], scale: str) -> Iterator[st
     path = folder / layout.report_text(report)
     text = read_text(path)
     parts = [wording.scorecard(decided), *map(summary_table.to_markdown, summaries.values())]
-    parts += map(wording.sentence, decided)
+    parts += [*map(wording.sentence, decided), published.section(summaries, decided)]
     parts += [
         partial.missing_sentence(name, partial.tabulated_part(name, scale)) for name in studies
     ]

@@ -9,7 +9,7 @@ from sepablate import study
 from sepablate.analysis import partial, summary_table, wording
 from sepablate.analysis.load_runs import Config, load_config
 from sepablate.analysis.verdicts import Verdict
-from sepablate.report import paper_tables, setup, tuning
+from sepablate.report import at_scale, paper_tables, published, setup, tuning
 from sepablate.store import layout
 from sepablate.store.files import read_text
 from sepablate.store.made_by import read_made_by
@@ -22,7 +22,9 @@ Those over seeds estimate other trainings on these test images, those over test 
 networks on other images. p-values are Holm-adjusted over the {family} claims of this report. A
 claim *holds* or is *contradicted* if its adjusted p is below 0.05, is *equivalent* if the
 difference is within the margin declared before the runs (two one-sided tests, adjusted p below
-0.05), and otherwise is *inconclusive*. The full rule is in `sepablate/analysis/verdicts.py`.
+0.05), and otherwise is *inconclusive*. Intervals for all {family} claims are corrected for their
+number, and hold together. The full rule, and how often it errs, is in
+`sepablate/analysis/verdicts.py`.
 """
 OTHER_REPORTS = """\
 Not in this report: {titles}. `make repro` writes the paper's own comparisons to `REPORT.md` and the
@@ -51,15 +53,19 @@ def write(studies: Sequence[str], scale: str, decided: Sequence[Verdict], report
         for variant in part.all_variants
     }
     made_by = read_made_by(scale)
+    summaries = {
+        name: summary_table.read(layout.study_folder(scale, name) / layout.TABLE)
+        for name in studies
+    }
     sections = [
         f"# Replication report, scale `{scale}`\n",
         setup.trained(parts, configs),
         f"![The difference of each claim with its 95 % interval; the table below has the numbers]"
         f"({layout.scorecard_name(report, 'png')})\n",
         wording.scorecard(decided),
-        "\\* Some runs diverged; see below.\n" * any(v.measured.diverged for v in decided),
         HOW_TO_READ.format(family=len(decided)),
         _other_studies(studies),
+        published.section(summaries, decided),
         *(
             _study(name, part, scale, configs, [v for v in decided if v.measured.study == name])
             for name, part in parts.items()
@@ -74,13 +80,14 @@ def write(studies: Sequence[str], scale: str, decided: Sequence[Verdict], report
     return "\n".join(filter(None, sections))
 
 
-def study_head(name: str, title: str, source: str) -> str:
+def study_head(name: str, title: str, source: str, here: str = "") -> str:
     """Return the beginning of a study's section: title, source, its docstring and its figure.
 
     Args:
         name: the study's name.
         title: of the section.
         source: the paper and the section.
+        here: a further point, on what the study is at the report's scale.
     """
     path = study.FOLDER / f"{name}.py"
     figure = layout.figure(Path(name), "png").as_posix()
@@ -88,7 +95,7 @@ def study_head(name: str, title: str, source: str) -> str:
         [
             f"## {title}\n",
             f"{source}; declared in `{path}`.\n",
-            _docstring_points(path),
+            _docstring_points(path) + here,
             f"![{title}]({figure})\n",
         ]
     )
@@ -104,17 +111,15 @@ def _study(
     """Return the section of a study; decided: the verdicts on its claims."""
     folder = layout.study_folder(scale, name)
     parts = [
-        study_head(name, part.title, part.source),
+        study_head(name, part.title, part.source, at_scale.point(part, configs)),
         partial.missing_sentence(name, part),
         read_text(folder / layout.TABLE_MARKDOWN),
         paper_tables.format_tables(summary_table.read(folder / layout.TABLE)),
         "".join(f"- {wording.sentence(verdict)}\n" for verdict in decided),
         setup.differences(part, configs),
+        at_scale.confounds(part, configs),
+        _related_studies(name, part),
     ]
-    if part.confounds:
-        reasons = "".join(f"- {field}: {reason}\n" for field, reason in part.confounds.items())
-        parts.append(f"Confounds:\n\n{reasons}")
-    parts.append(_related_studies(name, part))
     return "\n".join(filter(None, parts))
 
 

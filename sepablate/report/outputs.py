@@ -77,7 +77,7 @@ def report_outputs(studies: Sequence[str], scale: str, report: str = layout.REPO
     if decided:
         keys = summary_table.run_keys(summaries.values())
         for kind in layout.FIGURE_KINDS:
-            files[layout.scorecard_name(report, kind)] = forest.draw(decided, kind, keys)
+            files[layout.scorecard_name(report, kind)] = forest.draw(decided, kind, keys, scale)
     _write_report(scale, report, studies, files)
     archive = layout.scale_folder(scale) / layout.archive_name(report)
     trained = dict.fromkeys(name for table in summaries.values() for name in table["variant"])
@@ -100,7 +100,7 @@ def layer_outputs(studies: Sequence[str], scale: str, report: str = layout.LAYER
         write_atomically(folder / layout.TABLE, summary_table.to_csv(summary))
         write_atomically(folder / layout.TABLE_MARKDOWN, layer_costs.to_markdown(summary))
         for kind in layout.FIGURE_KINDS:
-            write_atomically(layout.figure(folder, kind), layer_figure.draw(times, kind))
+            write_atomically(layout.figure(folder, kind), layer_figure.draw(times, kind, scale))
     files = {layout.report_text(report): layer_markdown.write(studies, scale)}
     _write_report(scale, report, studies, files, manifest.LAYERS)
 

@@ -7,11 +7,12 @@ from sepablate.analysis.formatting import markdown_table, scientific
 from sepablate.analysis.load_runs import Config
 from sepablate.errors import UserError
 from sepablate.paper import xception as paper
-from sepablate.store import collected_runs
+from sepablate.report.at_scale import images, reading_of_decays
+from sepablate.store import collected_runs, layout
 from sepablate.store.files import read_json
 from sepablate.study import Study
 
-PER_RUN = {"variant", "label", "run_keys", "source_digest"}
+PER_RUN = {"variant", "label", "run_keys", "source_digest", layout.CONSTANT_SCORES}
 RMSPROP_ONLY = {"rho", "epsilon", "initial_square"}
 DESCRIBE_IMAGES = ("dataset", "model.classes", "image_size", "model.in_channels")
 
@@ -30,8 +31,8 @@ def trained(studies: Mapping[str, Study], configs: Mapping[str, Config]) -> str:
     alike, same_steps = len(kinds) == 1, len({kind[-1] for kind in kinds}) == 1
     parts = [
         f"{len(configs)} networks were trained from scratch, each {_times(len(first['seeds']))} "
-        f"(seeds {text(first['seeds'])}), on {first['images']:,} images"
-        f"{_images(first) if alike else ''}{': ' + _steps(first) if same_steps else ''}.",
+        f"(seeds {text(first['seeds'])}), on {first['images']:,} "
+        f"{images(first) if alike else 'images'}{': ' + _steps(first) if same_steps else ''}.",
         *([_networks(list(studies.values()), configs)] if alike else []),
         f"The curves are measured on {first['validation_images']:,} images that are not trained "
         f"on; the final scores on {first['test_images']:,} test "
@@ -56,15 +57,7 @@ def _line(studies: list[Study], configs: Mapping[str, Config], with_steps: bool)
     titles = "; ".join(f"*{declared.title}*" for declared in studies)
     first = configs[studies[0].baseline.name]
     steps = f"; {_steps(first)}" if with_steps else ""
-    return f"- {titles}: images{_images(first)}{steps}. {_networks(studies, configs)}\n"
-
-
-def _images(config: Config) -> str:
-    size, channels = config["image_size"], config["model.in_channels"]
-    return (
-        f" of `{config['dataset']}` in {config['model.classes']} classes, given as "
-        f"{size} x {size} x {channels}"
-    )
+    return f"- {titles}: {images(first)}{steps}. {_networks(studies, configs)}\n"
 
 
 def _networks(studies: list[Study], configs: Mapping[str, Config]) -> str:
@@ -106,11 +99,14 @@ def shared(configs: Sequence[Config]) -> str:
 
     The settings that the paper gives are listed even if the runs differ in them.
     """
-    recipes = dict.fromkeys(config["recipe"] for config in configs)
+    recipes: dict[str, list[Config]] = {}
+    for config in configs:
+        recipes.setdefault(config["recipe"], []).append(config)
     return "\n".join(
         f"Recipe `{recipe}`:\n\n" * (len(recipes) > 1)
-        + _recipe_table([config for config in configs if config["recipe"] == recipe])
-        for recipe in recipes
+        + _recipe_table(alike)
+        + (f"\n{reading}" if (reading := reading_of_decays(alike[0])) else "")
+        for recipe, alike in recipes.items()
     )
 
 

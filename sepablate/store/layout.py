@@ -30,6 +30,8 @@ TUNING = "tuning.csv"  # of `sepablate tune`: how the recipe was chosen
 SPEEDS = "speed.csv"  # of `sepablate cost --save`; belongs to no report
 REPORT, LAYER_REPORT = "REPORT", "COSTS"  # names of reports; others are the user's
 
+CONSTANT_SCORES = "constant_scores"  # entry of a config.json: what a network that knows nothing has
+
 # A study's folder, results/<scale>/<study>.
 TABLE, TABLE_MARKDOWN, CURVES, CLAIMS = "table.csv", "table.md", "curves.csv", "claims.json"
 LAYER_MEASUREMENTS = "measured.csv"

@@ -11,6 +11,7 @@ NOT_IN_KEY = (
     "workers",
     "learning_rates",
     "learning_rate_trials",
+    "constant_scores",
     "label",
     "run_keys",
 )

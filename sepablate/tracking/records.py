@@ -12,7 +12,8 @@ from sepablate.store import collected_runs, layout, run_files
 from sepablate.store.files import read_json
 from sepablate.store.run_files import Row
 
-NOT_PARAMETERS = ("label", "run_key", "run_keys", "seeds")  # may change where the run key does not
+# May change where the run key does not.
+NOT_PARAMETERS = ("label", "run_key", "run_keys", "seeds", layout.CONSTANT_SCORES)
 # The columns "Source" and "Version" of MLflow's tables.
 SOURCE, SOURCE_TYPE, COMMIT = "mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit"
 MEASURED = ("seconds", "images_per_second", "peak_memory_mib")

@@ -173,7 +173,7 @@ def test_a_command_that_writes_files_goes_on_without_its_output(bare: Path) -> N
 
 def test_a_character_that_the_output_lacks_is_no_error(bare: Path) -> None:
     path = bare / f"experiments/{STUDY}.py"
-    title = "Xception and Inception V3 at equal parameter count"
+    title = "Xception and Inception V3 at nearly equal parameter counts"
     path.write_text(path.read_text().replace(title, "\xb7\u2014"))
     done = command(bare, "list", PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stderr

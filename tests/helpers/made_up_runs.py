@@ -35,12 +35,18 @@ def make_runs(name, seeds=range(6), diverged=()):
     config |= {"model": declared.model, "model.in_channels": 1, "task": declared.task}
     config |= {"model.segments": declared.options.get("segments", 0), "rho": 0.9}
     config |= {"recipe": declared.recipe}
+    config |= {"learning_rate": 0.015 if declared.learning_rates else 0.045}
+    config |= {"decays": 10 if declared.recipe == "jft" else 90}
+    if declared.task == "multi_label":
+        config[layout.CONSTANT_SCORES] = {"validation": 0.627, "test": 0.629}
     config |= {"optimizer": "rmsprop" if declared.recipe in ("jft", "example") else "sgd"}
     (folder / "config.json").write_text(json.dumps(config))
     for seed in seeds:
         draw = np.random.default_rng([seed, len(name)])
         steps = STEPS[:1] if seed in diverged else STEPS
         rows = [(step, measure.curve, draw.uniform(0.6, 0.9)) for step in steps]
+        rate = config["learning_rate"]
+        rows += [(step, run_files.LEARNING_RATE, rate * 0.94**step) for step in steps]
         if seed in diverged:
             rows.append((5, run_files.DIVERGED, 5.0))
         else:

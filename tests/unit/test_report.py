@@ -14,6 +14,7 @@ import yaml
 from helpers.made_up_runs import make_runs
 from helpers.project import ROOT, contents
 from matplotlib.figure import Figure
+from scipy import stats
 
 from sepablate import study
 from sepablate.analysis import effects, learning_curves, metrics, verdicts, wording
@@ -215,10 +216,14 @@ def test_forest_plot_draws_rows_in_order_at_their_numbers(folder):
     decided = verdicts.decide(measured)
     axis = Figure().subplots()
     assert forest.forest(decided, axis) is axis
-    zeros, intervals, means = axis.lines[::3], axis.lines[1::3], axis.lines[2::3]
-    parts = zip(decided, zeros, intervals, means, axis.collections, strict=True)
-    for row, (verdict, zero, interval, mean, band) in enumerate(parts):
+    zeros, corrected, intervals, means = (axis.lines[at::4] for at in range(4))
+    parts = zip(decided, zeros, corrected, intervals, means, axis.collections, strict=True)
+    for row, (verdict, zero, wide, interval, mean, band) in enumerate(parts):
         each = verdict.measured
+        ends = stats.t.interval(1 - 0.05 / len(decided), len(each.seeds) - 1, each.mean,
+                                stats.sem(each.differences))  # fmt: skip
+        assert wide.get_xdata() == pytest.approx(100 * np.array(ends))
+        assert wide.get_linewidth() < interval.get_linewidth()
         assert interval.get_xdata() == pytest.approx([100 * each.low, 100 * each.high])
         assert list(interval.get_ydata()) == [row, row]
         assert mean.get_xdata() == pytest.approx([100 * each.mean])

@@ -5,14 +5,14 @@ import math
 
 import numpy as np
 import pytest
+from helpers.claims import measured
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import DescrStatsW, ttost_paired
 
 from sepablate.analysis import statistics, verdicts
-from sepablate.analysis.effects import Divergence, Measured, paired_effect
-from sepablate.study import Claim
+from sepablate.analysis.effects import Divergence
 
 CLOSE = {"rel": 1e-10, "abs": 1e-10}
 
@@ -160,16 +160,6 @@ def test_the_rule_decides_as_the_simulation_assumes():
         words = [each.outcome for each in verdicts.decide([measured(d) for d in differences])]
         real = statistics.holm(statistics.t_test(differences)) < 0.05
         assert [word in ("holds", "contradicted") for word in words] == real.tolist()
-
-
-def measured(differences, comparison=">", margin=0.005, diverged=()):
-    claim = Claim("a", comparison, "b", "accuracy", margin, "4.6", "a beats b")
-    d = np.array(differences, float)
-    return Measured(
-        study="s", claim=claim, left_label="A", right_label="B", seeds=tuple(range(len(d))),
-        differences=tuple(d), diverged=diverged, images_low=math.nan, images_high=math.nan,
-        **paired_effect(claim, d),
-    )  # fmt: skip
 
 
 UP, SMALL, WIDE = (

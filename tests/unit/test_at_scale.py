@@ -1,0 +1,190 @@
+"""What reports say of a scale follows from its numbers; no study states it for all scales."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from helpers.made_up_runs import make_runs
+from helpers.project import ROOT
+
+from sepablate import data, scales, study
+from sepablate.analysis import effects, verdicts
+from sepablate.execution import collect
+from sepablate.paper import accuracies
+from sepablate.report import at_scale, outputs, published
+from sepablate.runs.run import resolve
+
+FOLDER = ROOT / "experiments"
+MANY = "xception_vs_inception_multilabel"
+
+
+def configs(name: str, scale_name: str) -> dict[str, dict]:
+    """The resolved fields of a study's variants that the texts use, without any data."""
+    scale, recipes = scales.load(scale_name, ROOT / "params.yaml")
+    found = {}
+    for variant in study.load(name, FOLDER).all_variants:
+        run = resolve(variant, scale_name, scale, recipes, 0, "fp32")
+        found[variant.name] = {
+            **{f"model.{key}": value for key, value in run.options.items()},
+            **vars(run.scale),
+            "dataset": run.dataset,
+            "image_size": run.image_size,
+            "steps": run.scale.steps,
+            "model": run.model,
+            "parameters": run.parameters,
+            "mult_adds": run.mult_adds,
+            "weight_decay": run.weight_decay,
+        }
+    return found
+
+
+def texts(name: str, scale_name: str) -> tuple[str, str]:
+    declared, found = study.load(name, FOLDER), configs(name, scale_name)
+    return at_scale.point(declared, found), at_scale.confounds(declared, found)
+
+
+def test_the_published_networks_are_4_percent_apart_and_no_width_is_solved_for() -> None:
+    point, confounds = texts("xception_vs_inception", "paper")
+    assert "Parameters: Inception V3: 4.28 % more than Xception." in point
+    assert "images of `imagenet` in 1000 classes, given as 299 x 299 x 3." in point
+    assert "Xception is just as wide as published and has 22,855,952 parameters" in point
+    assert "(epochs: 180)" in point
+    assert "- parameters (Inception V3: 4.28 % more than Xception): " in confounds
+    assert "model.width" not in confounds
+
+
+def test_small_networks_are_matched_as_far_as_their_channels_allow() -> None:
+    point, confounds = texts("channel_segments", "smoke")
+    assert "1 segment: 3.07 % fewer than Pointwise first" in point
+    assert "- model.width: solved for" in confounds
+    point, _ = texts("xception_vs_inception", "laptop")
+    assert "Inception V3: 0.67 % fewer than Xception." in point
+    assert "images of `fashion_mnist` in 10 classes, given as 28 x 28 x 1." in point
+    point, _ = texts("separable_example", "laptop")
+    assert "given as 64 x 64 x 3" in point
+
+
+def test_a_network_is_matched_to_its_own_reference_not_the_baseline() -> None:
+    found = configs(MANY, "laptop")
+    theirs, ours = (found[f"{name}_multilabel_fc"] for name in ("inception_v3", "xception"))
+    percent = 100 * abs(theirs["parameters"] / ours["parameters"] - 1)
+    told = f"Inception V3, FC layers: {percent:.2f} % "
+    assert told in at_scale.point(study.load(MANY, FOLDER), found)
+    same = {name: dict(config, parameters=7) for name, config in found.items()}
+    assert "Inception V3: as many as Xception" in at_scale.point(study.load(MANY, FOLDER), same)
+
+
+@pytest.mark.parametrize("name", [*study.names(FOLDER), *study.layer_names(FOLDER)])
+def test_no_study_states_what_only_some_scales_have(name: str) -> None:
+    text = (FOLDER / f"{name}.py").read_text().replace("(in the paper within 3.5 %)", "")
+    for words in (
+        r"within \d",
+        r"[Ss]mall (grey )?images",
+        r"[Gg]rey images",
+        r"[Nn]arrow networks",
+        r"under 1 %",
+        r"laptop scale",
+        r"of the same size",
+        r"equal parameter count\b",
+    ):
+        assert not re.search(words, text), words
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(FOLDER, tmp_path / "experiments")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def make_report(names: list[str], dataset: str = "", report: str = "REPORT") -> str:
+    for variant in dict.fromkeys(v.name for name in names for v in study.load(name).all_variants):
+        make_runs(variant)
+        path = Path(f"results/tiny/runs/{variant}/config.json")
+        if dataset:
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"dataset": dataset}))
+    for name in names:
+        outputs.study_outputs(name, "tiny")
+    outputs.report_outputs(names, "tiny", report)
+    return Path(f"results/tiny/{report}.md").read_text()
+
+
+def test_a_report_says_how_far_its_networks_are_from_known(project: Path) -> None:
+    report = make_report(["residual_connections"], "fashion_mnist")
+    table = pd.read_csv("results/tiny/residual_connections/table.csv")
+    best = table.loc[table.accuracy.idxmax()]
+    section = report.partition("## Distance to published accuracies")[2].partition("\n## ")[0]
+    ours = f"{100 * best.accuracy:.2f} [{100 * best.accuracy_low:.2f}, "
+    assert f"On `fashion_mnist`, {best.label} ends at {ours}" in section
+    for each in accuracies.FASHION_MNIST:
+        row = next(line for line in section.splitlines() if each.network in line)
+        assert row.count(f"| {100 * each.accuracy:.2f} | {each.parameters or 'not given'} | ") == 1
+        distance = f"{100 * (best.accuracy - each.accuracy):+.2f}".replace("-", "−")
+        assert row.endswith(f"| {distance} |")
+        assert ("| *" in row) == (each.kind == "same")
+    below = accuracies.lowest_of_the_same_kind("fashion_mnist").accuracy - table.accuracy[0]  # type: ignore[union-attr]
+    accuracy, speed = effects.read(Path("results/tiny/residual_connections/claims.json"))
+    assert accuracy.below_published == pytest.approx(below)
+    assert below > 0.03
+    assert accuracy.far_below
+    assert not speed.far_below  # on no final accuracy
+    rows = [line for line in report.splitlines() if line.startswith("| With shortcuts")]
+    assert ["‡" in row for row in rows] == [True, False]
+    assert f"‡ The baseline ends {100 * below:.2f} points below" in report
+
+
+def test_nothing_is_said_where_nothing_is_published(project: Path) -> None:
+    report = make_report([MANY, "operation_order"], report="FURTHER")
+    assert "Distance to" not in report
+    assert "‡" not in report
+    decided = verdicts.decide(effects.read(Path(f"results/tiny/{MANY}/claims.json")))
+    table = pd.read_csv(f"results/tiny/{MANY}/table.csv")
+    assert published.section({MANY: table}, decided) == ""
+
+
+def test_every_data_set_with_references_has_one_of_the_same_kind() -> None:
+    for name in accuracies.BY_DATA_SET:
+        lowest = accuracies.lowest_of_the_same_kind(name)
+        assert lowest is not None
+        others = [each for each in accuracies.BY_DATA_SET[name] if each.kind == "same"]
+        assert all(lowest.accuracy <= each.accuracy for each in others)
+    assert accuracies.lowest_of_the_same_kind("garment_scenes") is None
+
+
+def test_the_further_report_explains_the_decays_of_jft_and_the_base_rate(project: Path) -> None:
+    report = make_report([MANY, "operation_order"], report="FURTHER")
+    assert (
+        "The paper multiplies the rate by 0.9 every 3,000,000 samples, and trains for 30,000,000 "
+        "steps. With 32 images a step that would be 320 decays, and a rate of 2e-18 at the end. So "
+        "samples are read as steps: 10 decays in the paper's training, 10 in a run here."
+    ) in report
+    assert report.count("samples are read as steps") == 1  # only below the recipe jft
+    assert "already reach 62.90 % on the test images and 62.70 % on the validation" in report
+    assert report.count("Constant scores") == 1
+    assert "constant_scores" not in report
+
+
+def test_constant_scores_are_the_class_frequencies_on_other_images() -> None:
+    """Against the definition, image by image."""
+    scale, recipes = scales.load("smoke", ROOT / "params.yaml")
+    run = resolve(study.variant("xception_multilabel", FOLDER), "smoke", scale, recipes, 0, "fp32")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        found = collect.constant_scores(run)
+        splits = data.dataset("garment_scenes").load(Path("data"))
+    labels = splits["train"].first(scale.images).labels.double()
+    weights = labels.sum(0) / labels.sum()
+    order = torch.argsort(weights, descending=True).tolist()
+    scores = []
+    for image in splits["test"].first(scale.test_images).labels.tolist():
+        ranks = [rank for rank, kind in enumerate(order, 1) if image[kind]]
+        hits = [
+            (count / rank, float(weights[order[rank - 1]])) for count, rank in enumerate(ranks, 1)
+        ]
+        scores.append(sum(p * w for p, w in hits) / sum(w for _, w in hits))
+    assert found["test"] == pytest.approx(sum(scores) / len(scores))
+    assert 0.6 < found["validation"] < 0.66
