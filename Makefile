@@ -6,7 +6,7 @@ BENCH_STAMP := $(BENCH)/.installed
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help env git repro repro-all test check lint schema ui lock torture bench
+.PHONY: help env git repro repro-all test check lint schema readme ui lock torture bench
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ lint: $(STAMP)
 
 schema: $(STAMP) ## Regenerate params.schema.json, with which editors check params.yaml
 	python -m sepablate.scales > params.schema.json
+
+readme: $(STAMP) ## Write the README's lines on the committed results
+	python -m sepablate.report.readme
 
 ui: $(STAMP) ## Browse the runs in MLflow on 127.0.0.1:5000
 	sepablate ui

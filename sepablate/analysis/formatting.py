@@ -3,12 +3,27 @@
 import math
 from collections.abc import Iterable, Sequence
 
+from sepablate.errors import UserError
+
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a table in GitHub's Markdown."""
     lines = [header, ["---"] * len(header), *rows]
     cells = [[cell.replace("|", "\\|") for cell in line] for line in lines]
     return "".join(f"| {' | '.join(line)} |\n" for line in cells)
+
+
+def replace_section(text: str, name: str, section: str) -> str:
+    """Return Markdown with `section` between its lines <!-- name --> and <!-- /name -->.
+
+    Raises UserError if it has no such lines.
+    """
+    begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->\n"
+    before, begun, rest = text.partition(begin)
+    _, ended, after = rest.partition(end)
+    if not (begun and ended):
+        raise UserError(f"no lines <!-- {name} --> and <!-- /{name} --> in the text")
+    return before + begin + section + end + after
 
 
 def percent(fraction: float, sign: str = "-") -> str:

@@ -1,5 +1,6 @@
-"""Write the benchmark's CSV file, and from it the figure and the README's tables."""
+"""Write the benchmark's CSV file, and from it the figure and the tables of the documentation."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,15 +8,16 @@ import numpy.typing as npt
 import pandas as pd
 
 from sepablate.analysis import statistics
+from sepablate.analysis.formatting import replace_section
 from sepablate.bench.cases import BEST, CASES, GPU_CASES
 from sepablate.plots import bench_figure
 from sepablate.plots.bench_figure import OURS, latest, machine, on_accelerator, values
 from sepablate.store import layout
-from sepablate.store.files import write_atomically
+from sepablate.store.files import read_text, write_atomically
 
 FOLDER = layout.RESULTS / "bench"
-README = Path("README.md")
-BEGIN, END = "<!-- benchmark -->\n", "<!-- /benchmark -->\n"
+README, PAGE = Path("README.md"), Path("docs/benchmarks.md")
+DEFAULTS = "timm"  # the peer with PyTorch's defaults
 MARGIN = 1.0  # percentage points of accuracy that count as equivalent
 TITLES = {case.name: case.title for case in CASES}
 GPU_TITLES = {case.name: case.title for case in GPU_CASES}
@@ -23,7 +25,9 @@ VERSIONS = ("python", "torch", "timm", "keras", "jax", "lightning")
 
 
 def write(rows: pd.DataFrame, name: str) -> Path:
-    """Replace cases in results/bench/<name>.csv; then draw its figure, and update the README.
+    """Replace cases in results/bench/<name>.csv, draw its figure, update the documentation.
+
+    docs/benchmarks.md gets all tables and figures, the README a line for each network.
 
     Args:
         rows: the columns case, contender, metric, turn and value, and the hardware and versions.
@@ -42,17 +46,56 @@ def write(rows: pd.DataFrame, name: str) -> Path:
     write_atomically(path, frame.to_csv(index=False))
     frame = pd.read_csv(path)
     write_atomically(path.with_suffix(".png"), bench_figure.draw(frame, titles(frame)))
-    before, _, rest = README.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    write_atomically(README, before + BEGIN + sections() + END + after)
+    measured = frames()
+    tables = "".join(section(*each) for each in measured)
+    for page, key, content in (
+        (PAGE, "benchmarks", tables),
+        (README, "benchmark", summary(measured)),
+    ):
+        write_atomically(page, replace_section(read_text(page), key, content))
     return path
 
 
-def sections() -> str:
-    """Return the README's section on each machine that has a CSV file, accelerators last."""
-    frames = [(path.stem, pd.read_csv(path)) for path in sorted(FOLDER.glob("*.csv"))]
-    frames.sort(key=lambda pair: on_accelerator(pair[1]))
-    return "".join(section(frame, name) for name, frame in frames)
+def frames() -> list[tuple[pd.DataFrame, str]]:
+    """Return the measurements of each machine that has a CSV file, and its name; GPUs last."""
+    measured = [(pd.read_csv(path), path.stem) for path in sorted(FOLDER.glob("*.csv"))]
+    return sorted(measured, key=lambda pair: on_accelerator(pair[0]))
+
+
+def summary(measured: Sequence[tuple[pd.DataFrame, str]]) -> str:
+    """Return the README's table, a line for each network and machine, and one figure."""
+    lines = [
+        "| network, on | ms a step | PyTorch's defaults (timm) | fastest alternative |",
+        "|---|---|---|---|",
+    ]
+    for frame, _ in measured:
+        lines += [_summary_line(frame, case, title) for case, title in _timed(frame).items()]
+    _, first = measured[0]
+    figure = f'<img src="{FOLDER}/{first}.png" width="560" alt="Step times of each contender">'
+    return "\n".join([*lines, "", figure, ""])
+
+
+def _summary_line(frame: pd.DataFrame, case: str, title: str) -> str:
+    """Return our step time, and how many times ours that of the defaults and of the best is."""
+    steps = frame[(frame.metric == "seconds") & (frame.case == case)]
+    ours = values(frame, case, OURS, "seconds")
+    ratios = {
+        name: values(frame, case, name, "seconds") / ours
+        for name in steps.contender.unique()
+        if name != OURS
+    }
+    best = min(ratios, key=lambda name: float(np.median(ratios[name])))
+    defaults = f"{spread(ratios[DEFAULTS])} times" if DEFAULTS in ratios else "–"
+    return (
+        f"| {title}; {machine(frame)} | {spread(1000 * ours)} | {defaults} | "
+        f"{best}: {spread(ratios[best])} times |"
+    )
+
+
+def _timed(frame: pd.DataFrame) -> dict[str, str]:
+    """Return the titles of the cases whose steps were timed, in their order."""
+    timed = frame[frame.metric == "seconds"].case.unique()
+    return {case: title for case, title in titles(frame).items() if case in timed}
 
 
 def titles(frame: pd.DataFrame) -> dict[str, str]:
@@ -61,7 +104,7 @@ def titles(frame: pd.DataFrame) -> dict[str, str]:
 
 
 def section(frame: pd.DataFrame, name: str) -> str:
-    """Return the README's sentences, table and figure of one machine."""
+    """Return the sentences, the table and the figure of one machine."""
     first = latest(frame)
     versions = ", ".join(f"{key} {first[key]}" for key in VERSIONS if str(first[key]) != "nan")
     text = (
@@ -73,7 +116,8 @@ def section(frame: pd.DataFrame, name: str) -> str:
             " All started side by side, and their times to the first step have that in them. "
             "Memory is the GPU's."
         )
-    return f"{text}\n\n{table(frame)}\n![Step times]({FOLDER}/{name}.png)\n\n"
+    figure = f"![Step times on {machine(frame)}](../{FOLDER}/{name}.png)"
+    return f"## {machine(frame)}\n\n{text}\n\n{table(frame)}\n{figure}\n\n"
 
 
 def table(frame: pd.DataFrame) -> str:

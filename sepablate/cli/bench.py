@@ -50,7 +50,7 @@ def bench(
             path = report.write(frame.assign(**_conditions()), file_name(hardware.describe()))
             console.print(f"{name}: done after {time.monotonic() - began:.0f} s")
     print(report.table(pd.read_csv(path)))
-    print(f"written: {path}, with a table and a figure, and README.md")
+    print(f"written: {path}, with a figure, docs/benchmarks.md and README.md")
 
 
 def _measure(name: str, say: Callable[[str], None]) -> Rows:

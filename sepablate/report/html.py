@@ -3,67 +3,197 @@
 import base64
 import html
 import itertools
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-STYLE = """
-:root { color-scheme: light; }
-body { max-width: 62rem; margin: 0 auto; padding: 1rem; color: #1a1a1a; background: #fff;
-  font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: break-word; }
-h1 { font-size: 1.6rem; line-height: 1.25; }
-h2 { font-size: 1.25rem; margin-top: 3rem; padding-top: 1rem; border-top: 1px solid #ccc; }
-code { font-size: 0.9em; background: #f3f3f3; padding: 0 0.2em; }
-table { border-collapse: collapse; width: 100%; margin: 1rem 0; font-size: 0.9rem;
-  font-variant-numeric: tabular-nums; }
-th, td { text-align: left; vertical-align: top; padding: 0.35rem 0.6rem;
-  border-bottom: 1px solid #ddd; }
-th { border-bottom: 2px solid #888; }
-p.figure { overflow-x: auto; }
-p.figure img { display: block; width: 100%; min-width: 34rem; max-width: 56rem; }
-p.figure.first img { min-width: 0; max-width: 40rem; }
-@media (max-width: 44rem) {
-  thead { display: none; }
-  table, tbody, tr, td { display: block; }
-  tr { border-bottom: 2px solid #888; padding: 0.4rem 0; }
-  td { border: 0; padding: 0.1rem 0; }
-  td::before { content: attr(data-label) ": "; color: #555; }
-  td:first-child { font-weight: 600; }
-  td:first-child::before { content: ""; }
-}
-@media print {
-  body { max-width: none; padding: 0; font-size: 10pt; }
-  table { font-size: 8pt; margin: 0.5rem 0; }
-  th, td { padding: 0.15rem 0.4rem; }
-  h2 { break-before: page; border: 0; margin: 0; padding: 0; }
-  h2, h3 { break-after: avoid; }
-  tr, p.figure, li { break-inside: avoid; }
-  p.figure { overflow: visible; }
-  p.figure img { min-width: 0; max-width: 14cm; }
-  p.figure.first img { max-width: 10cm; }
-}
-"""
+from sepablate.report.page_style import STYLE
+
+ARXIV = "https://arxiv.org/abs/"
+PLACES = r"(?:section|table|figure|equation)s? [\d.]*\d(?:(?:, (?:and )?| and )[\d.]*\d)*"
+PAPER = re.compile(rf"arXiv:(\d{{4}}\.\d{{5}}(?:v\d+)?)(?:,? {PLACES})*")
+UNBROKEN = re.compile(r"(?:[+−]?\d[\d.,]* )?\[[+−\d–][^\]]*\]|\d[\d.,]* %|< [\d.]*\d|± ?[\d.]*\d")
+SOURCE = re.compile(r"(experiments|sepablate)/[\w/]+\.py")
+DATA_FILES = ("table.csv", "curves.csv", "measured.csv", "claims.json", "figure.svg")
+LONGEST_LIST = 300  # characters of a figure's alternative text
 
 
 def to_html(markdown: str, folder: Path) -> str:
-    """Return a report as one page, with the figures of `folder` inside as SVG."""
+    """Return a report as one page, with the figures of `folder` inside as SVG.
+
+    The page links the paper, its own sections, and the files of `folder` and the code, which lie
+    where they lie in the project.
+    """
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = parser.parse(markdown)
     title = next((b.content for a, b in itertools.pairwise(tokens) if a.tag == "h1"), "Report")
+    contents = _number_headings(tokens)
+    for inline in tokens:
+        if inline.type == "inline":
+            inline.children = list(_linked(inline.children or ()))
+    _describe_figures(tokens)
+    tokens = list(_with_data_links(_with_captions(tokens, parser), folder))
     _embed(tokens, folder)
-    _label_cells(tokens)
-    body = parser.renderer.render(tokens, parser.options, {})
+    body = parser.renderer.render(tokens, parser.options, {}).replace("</h1>", f"</h1>{contents}")
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{html.escape(title.replace('`', ''))}</title>\n<style>{STYLE}</style>\n"
-        f"</head>\n<body>\n{body}</body>\n</html>\n"
+        f"</head>\n<body>\n<main>\n{body}</main>\n</body>\n</html>\n"
     )
 
 
-def _embed(tokens: list[Token], folder: Path) -> None:
+def _number_headings(tokens: Sequence[Token]) -> str:
+    """Give every heading an anchor; return the contents, if there are at least two sections."""
+    links, taken = [], set()
+    for heading, inline in itertools.pairwise(tokens):
+        if heading.type != "heading_open":
+            continue
+        name = re.sub(r"[^a-z0-9]+", "-", inline.content.lower()).strip("-") or "section"
+        anchor = next(n for n in _numbered(name) if n not in taken)
+        taken.add(anchor)
+        heading.attrs["id"] = anchor
+        if heading.tag == "h2":
+            links.append(f'<li><a href="#{anchor}">{html.escape(inline.content)}</a></li>')
+    listed = "\n".join(links)
+    return f'\n<nav aria-label="Contents">\n<ul>\n{listed}\n</ul>\n</nav>' if links[1:] else ""
+
+
+def _numbered(name: str) -> Iterator[str]:
+    yield name
+    yield from (f"{name}-{number}" for number in itertools.count(2))
+
+
+def _linked(children: Iterable[Token]) -> Iterator[Token]:
+    """Link papers and source files; keep intervals, percentages and p-values on one line."""
+    for child in children:
+        if child.type == "text":
+            yield from _marked_text(child.content)
+        elif child.type == "code_inline" and SOURCE.fullmatch(child.content):
+            yield _raw(f'<a href="../../{child.content}">')
+            yield child
+            yield _raw("</a>")
+        else:
+            yield child
+
+
+def _marked_text(text: str) -> Iterator[Token]:
+    position = 0
+    for match in re.finditer(f"{PAPER.pattern}|{UNBROKEN.pattern}", text):
+        yield Token("text", "", 0, content=text[position : match.start()])
+        paper = match[1]
+        yield _raw(f'<a href="{ARXIV}{paper}">' if paper else '<span class="whole">')
+        yield Token("text", "", 0, content=match[0])
+        yield _raw("</a>" if paper else "</span>")
+        position = match.end()
+    yield Token("text", "", 0, content=text[position:])
+
+
+def _raw(markup: str) -> Token:
+    return Token("html_inline", "", 0, content=markup)
+
+
+def _block(markup: str) -> Token:
+    return Token("html_block", "", 0, content=f"{markup}\n")
+
+
+def _describe_figures(tokens: Sequence[Token]) -> None:
+    """Add to a figure's alternative text the rows of the table that has its numbers."""
+    table = 0
+    for index, token in enumerate(tokens):
+        table += token.type == "table_open"
+        for image in _images(token):
+            rest = itertools.takewhile(lambda later: later.tag != "h2", tokens[index:])
+            rows = _first_cells(list(rest))
+            if rows:
+                listed = ", ".join(rows)
+                shown = f": {listed}" if len(listed) <= LONGEST_LIST else ""
+                text = f"{image.content}{shown}. Table {table + 1} has the numbers."
+                image.children = [Token("text", "", 0, content=text)]
+
+
+def _first_cells(tokens: Sequence[Token]) -> list[str]:
+    """Return the first cell of each row of the first table."""
+    cells = []
+    for row, cell, inline in zip(tokens, tokens[1:], tokens[2:], strict=False):
+        if row.type == "table_close":
+            break
+        if row.type == "tr_open" and cell.type == "td_open":
+            cells.append(inline.content.replace("`", ""))
+    return cells
+
+
+def _with_captions(tokens: Sequence[Token], parser: MarkdownIt) -> list[Token]:
+    """Number the tables, and put each into a box that scrolls.
+
+    Its caption is the paragraph before it that ends with a colon, or the title of its section. The
+    first cell of a row is its head.
+    """
+    done: list[Token] = []
+    title, count = "", 0
+    for index, token in enumerate(tokens):
+        if token.type == "inline" and tokens[index - 1].type == "heading_open":
+            title = parser.renderer.renderInline(token.children or [], parser.options, {})
+        if token.type == "table_open":
+            count += 1
+            text = _lead(done, parser) or title
+            name = f"Table {count}"
+            done += [
+                _block(f'<div class="table" role="region" aria-label="{name}" tabindex="0">'),
+                token,
+                _block(f"<caption><span>{name}. {text}</span></caption>"),
+            ]
+            continue
+        done.append(token)
+        if token.type == "table_close":
+            done.append(_block("</div>"))
+        elif token.type == "th_open":
+            token.attrs["scope"] = "col"
+        elif token.type == "td_open" and tokens[index - 1].type == "tr_open":
+            token.tag = tokens[index + 2].tag = "th"
+            token.attrs["scope"] = "row"
+    return done
+
+
+def _lead(done: list[Token], parser: MarkdownIt) -> str:
+    """Take the paragraph at the end that ends with a colon off; return it without the colon."""
+    if len(done) < 3 or done[-1].type != "paragraph_close" or not done[-2].content.endswith(":"):
+        return ""
+    children = done[-2].children or []
+    children[-1].content = children[-1].content.removesuffix(":")
+    del done[-3:]
+    return parser.renderer.renderInline(children, parser.options, {})
+
+
+def _with_data_links(tokens: Sequence[Token], folder: Path) -> Iterator[Token]:
+    """Put a line with the files of each figure after it."""
+    paths: list[Path] = []
+    for token in tokens:
+        yield token
+        paths += [Path(str(image.attrs["src"])) for image in _images(token)]
+        if token.type == "paragraph_close" and paths:
+            files = [path for image in paths for path in _data_files(image)]
+            links = [
+                f'<a href="{html.escape(path.as_posix())}">{html.escape(path.name)}</a>'
+                for path in files
+                if (folder / path).is_file()
+            ]
+            paths = []
+            if links:
+                yield _block(f'<p class="data">Beside this page: {", ".join(links)}</p>')
+
+
+def _data_files(image: Path) -> list[Path]:
+    """Return the files that may hold the numbers of a study's figure, or of a scorecard."""
+    if image.parent == Path():
+        return [image.with_name(image.name.replace("scorecard.png", "verdicts.json"))]
+    return [image.with_name(name) for name in DATA_FILES]
+
+
+def _embed(tokens: Sequence[Token], folder: Path) -> None:
     """Embed every image as a data URI, and mark its paragraph."""
     first = True
     for paragraph, inline in itertools.pairwise(tokens):
@@ -76,19 +206,3 @@ def _embed(tokens: list[Token], folder: Path) -> None:
 
 def _images(token: Token) -> Iterable[Token]:
     return (child for child in token.children or () if child.type == "image")
-
-
-def _label_cells(tokens: list[Token]) -> None:
-    """Give every cell the head of its column, which a narrow screen shows before it."""
-    heads: list[str] = []
-    column = 0
-    for token, inline in itertools.pairwise(tokens):
-        if token.type == "thead_open":
-            heads = []
-        elif token.type == "tr_open":
-            column = 0
-        elif token.type == "th_open":
-            heads.append(inline.content)
-        elif token.type == "td_open":
-            token.attrs["data-label"] = heads[column]
-            column += 1

@@ -16,6 +16,7 @@ from sepablate.data import fashion_mnist
 
 ROOT = Path(__file__).parents[2]
 PARTS = ("sepablate", "experiments", ".dvc", "dvc.yaml", "params.yaml", ".dvcignore", "README.md")
+EXAMPLE = "docs/examples/activation_place.py"
 TINY = {"images": 96, "batch_size": 16, "validation_images": 20, "test_images": 30}
 STUDY = "xception_vs_inception"
 TRAIN = ("train", "xception", "--no-mlflow")

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 from helpers.processes import dvc, interrupt
-from helpers.project import ROOT, TINY, contents, edit_params, sepablate
+from helpers.project import EXAMPLE, ROOT, TINY, contents, edit_params, sepablate
 from mlflow import MlflowClient
 
 from sepablate import scales, study
@@ -112,31 +112,49 @@ def test_the_data_may_be_a_link_to_another_disk(
 
 
 def test_a_study_is_one_file_and_its_name_in_the_pipeline(project: Path) -> None:
-    """The README's example: listed, planned and run."""
+    """The README's example: listed, planned and run; then by the README's own commands."""
     subprocess.run(["git", "init", "-q"], cwd=project, check=True)
     edit_params(project, **TINY, evaluations=2)
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    (project / "experiments/smooth_step.py").write_text(code)
+    shutil.copy(ROOT / EXAMPLE, project / "experiments")
     path = project / "dvc.yaml"
     pipeline = yaml.safe_load(path.read_text())
     stages = pipeline["stages"]
-    stages["train"]["foreach"]["smooth"] = "smooth_step"
+    stages["train"]["foreach"]["moved_relu"] = "activation_place"
     like = yaml.safe_dump(stages["xception_vs_inception"])
-    named = like.replace("runs/inception_v3", "runs/smooth")
-    stages["smooth_step"] = yaml.safe_load(named.replace("xception_vs_inception", "smooth_step"))
+    named = like.replace("runs/inception_v3", "runs/moved_relu")
+    stages["activation_place"] = yaml.safe_load(
+        named.replace("xception_vs_inception", "activation_place")
+    )
     path.write_text(yaml.safe_dump(pipeline))
-    assert "\nsmooth_step: " in sepablate(project, "list").stdout
+    assert sepablate(project, "list").stdout.startswith("activation_place: ")
     before = kept(project)
     rows = plan(project)
     assert rows["fetch"][0] == "runs"
-    assert rows["train@smooth"] == ["runs", "0", "0", "2"]
+    assert rows["train@moved_relu"] == ["runs", "0", "0", "2"]
     assert kept(project) == before
-    ran = stages_run(dvc(project, "repro", "smooth_step"))
-    assert sorted(ran) == ["fetch", "smooth_step", "train@smooth", "train@xception"]
-    folder = project / "results/smoke/smooth_step"
-    assert list(pd.read_csv(folder / "table.csv").variant) == ["xception", "smooth"]
-    assert len(json.loads((folder / "claims.json").read_text())) == 1
+    ran = stages_run(dvc(project, "repro", "activation_place"))
+    assert sorted(ran) == ["activation_place", "fetch", "train@moved_relu", "train@xception"]
+    folder = project / "results/smoke/activation_place"
+    assert list(pd.read_csv(folder / "table.csv").variant) == ["xception", "moved_relu"]
     assert (folder / "figure.svg").exists()
+    before = contents(folder)
+    (project / "experiments/activation_place.py").unlink()
+    for words in readme_commands():
+        if words[0] == "cp":
+            assert words == ["cp", EXAMPLE, "experiments/"]
+            shutil.copy(ROOT / EXAMPLE, project / "experiments")
+        else:
+            assert sepablate(project, *words[1:]).returncode == 0
+    assert contents(folder) == before
+    assert "ReLU after the pointwise step" in (project / "results/smoke/OWN.md").read_text()
+
+
+def readme_commands() -> list[list[str]]:
+    """The README's commands for a question of one's own."""
+    _, _, text = (ROOT / "README.md").read_text().partition("<!-- own question -->\n```\n")
+    lines = text.partition("```")[0].splitlines()
+    assert len(lines) == 4
+    return [line.partition("#")[0].split() for line in lines]
 
 
 def kept(project: Path) -> dict[str, bytes]:

@@ -311,14 +311,6 @@ def test_bad_studies_are_refused(tmp_path: Path) -> None:
         study.variants(tmp_path)
 
 
-def test_the_documentation_names_files_that_exist() -> None:
-    for document in (ROOT / "docs/architecture.md", ROOT / "CONTRIBUTING.md"):
-        names = set(re.findall(r"`([a-z_]+(?:/\w+)*\.py)`", document.read_text()))
-        assert names, document
-        for name in names:
-            assert (ROOT / "sepablate" / name).exists() or (ROOT / name).exists(), name
-
-
 def test_environment_follows_the_lock() -> None:
     lock = (ROOT / "requirements.lock").read_text()
     entries = re.findall(r"^(\S+?)==(\S+).*?(?=^\S|\Z)", lock, re.DOTALL | re.MULTILINE)

@@ -42,21 +42,31 @@ def test_each_machine_has_a_section_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    page = tmp_path / "docs/benchmarks.md"
+    page.parent.mkdir()
+    page.write_text("Before\n<!-- benchmarks -->\nold\n<!-- /benchmarks -->\nAfter\n")
     readme = tmp_path / "README.md"
-    readme.write_text(f"Before\n{report.BEGIN}old\n{report.END}After\n")
+    readme.write_text("Before\n<!-- benchmark -->\nold\n<!-- /benchmark -->\nAfter\n")
     gpu = "NVIDIA H100 80GB HBM3"
     assert report.write(frame(gpu), "nvidia").exists()
     report.write(frame(), "zen")
-    before = readme.read_text()
+    before = page.read_text()
     cpus, gpus = report.section(frame(), "zen"), report.section(frame(gpu), "nvidia")
-    assert before == f"Before\n{report.BEGIN}{cpus}{gpus}{report.END}After\n"
-    assert cpus.startswith("Zen, 2 cores, 2026-11-26;")
-    assert gpus.startswith(f"{gpu}, Zen, 2 cores, 2026-11-26;")
+    assert before == (f"Before\n<!-- benchmarks -->\n{cpus}{gpus}<!-- /benchmarks -->\nAfter\n")
+    assert cpus.startswith("## Zen, 2 cores\n\nZen, 2 cores, 2026-11-26;")
+    assert gpus.startswith(f"## {gpu}, Zen, 2 cores\n\n{gpu}, Zen, 2 cores, 2026-11-26;")
     assert "Xception, 28 px, 0.36 M" in cpus
     assert "Xception, 28 px, 5.3 M" in gpus
     assert "GPU" not in cpus
     report.write(frame(gpu, 0.01)[lambda rows: rows.case == "small"], "nvidia")
-    after = readme.read_text()
+    lines = [line for line in readme.read_text().splitlines() if line.startswith("| Xception")]
+    assert lines == [
+        "| Xception, 28 px, 0.36 M; Zen, 2 cores | 100 [50, 150] | 2 [1, 4] times | "
+        "timm: 2 [1, 4] times |",
+        f"| Xception, 28 px, 5.3 M; {gpu}, Zen, 2 cores | 20 [10, 30] | 2 [1, 4] times | "
+        "timm: 2 [1, 4] times |",
+    ]
+    after = page.read_text()
     assert after.partition(gpu)[0] == before.partition(gpu)[0]
     assert "| timm | 40 [10, 120] | 2 [1, 4] | 2 | 1.00 |" in after.partition(gpu)[2]
     assert "Four seeds of a variant" in after.partition(gpu)[2]
@@ -72,11 +82,15 @@ def test_the_file_is_named_after_what_trains() -> None:
     )
 
 
-def test_the_readme_says_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_documentation_says_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     measured = sorted(report.FOLDER.glob("*.csv"))
     assert measured
-    assert report.BEGIN + report.sections() + report.END in report.README.read_text()
+    sections = "".join(report.section(*each) for each in report.frames())
+    short = report.summary(report.frames())
+    assert f"<!-- benchmarks -->\n{sections}<!-- /benchmarks -->\n" in report.PAGE.read_text()
+    assert f"<!-- benchmark -->\n{short}<!-- /benchmark -->\n" in report.README.read_text()
+    assert short.count("\n|") - 1 <= 10
     for path in measured:
         found = pd.read_csv(path)
         on_cpu = found.accelerator.iloc[-1] == "none"

@@ -1,0 +1,126 @@
+"""The documentation: its links, its code, and what it says of the results and of the version."""
+
+import doctest
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers.project import EXAMPLE, ROOT
+
+from sepablate.analysis.formatting import replace_section
+from sepablate.errors import UserError
+from sepablate.report import readme
+
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "results").rglob("*.md")]
+)
+README = (ROOT / "README.md").read_text()
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives a page's headings."""
+    heads = re.findall(r"^#+ (.*)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(), flags=re.S)
+    for target in re.findall(r"\]\(([^)\s]+)\)|src=\"([^\"]+)\"", text):
+        path, _, anchor = "".join(target).partition("#")
+        if not path.startswith("https://"):
+            file = page.parent / path if path else page
+            assert file.exists(), f"{page}: {path}"
+            assert not anchor or anchor in anchors(file), f"{page}: {path}#{anchor}"
+
+
+def test_the_readme_says_what_the_verdicts_say() -> None:
+    """If it does not: `make readme`."""
+    verdicts = json.loads((ROOT / "results/laptop/verdicts.json").read_text())
+    assert f"<!-- results -->\n{readme.results(verdicts)}<!-- /results -->\n" in README
+
+
+def test_the_readmes_lines_on_results() -> None:
+    verdicts = [
+        {
+            "measured": {
+                "study": study,
+                "claim": {"metric": metric, "statement": "a beats b", "section": section},
+                "seeds": [0, 1, 2],
+                "mean": -0.01,
+                "low": -0.02,
+                "high": 0.001,
+            },
+            "outcome": outcome,
+        }
+        for study, metric, section, outcome in (
+            ("one", "speed", "4.5", "contradicted"),
+            ("one", "accuracy", "4.6", "holds"),
+            ("one", "accuracy", "4.7", "holds"),
+            ("two", "accuracy", "table 4", "inconclusive"),
+        )
+    ]
+    head, _, *lines = readme.results(verdicts).splitlines()
+    assert "on 4 claims" in head
+    assert "*holds* 2, *contradicted* 1, *inconclusive* 1." in head
+    assert lines == [
+        "* A beats b (section 4.6): −1.00 [−2.00, +0.10], n = 3, **holds**.",
+        "* A beats b (table 4): −1.00 [−2.00, +0.10], n = 3, **inconclusive**.",
+    ]
+
+
+def test_a_section_is_replaced_between_its_lines() -> None:
+    text = "a\n<!-- x -->\nold\n<!-- /x -->\nb\n"
+    assert replace_section(text, "x", "new\n") == text.replace("old", "new")
+    with pytest.raises(UserError, match="no lines <!-- y -->"):
+        replace_section(text, "y", "")
+
+
+def test_the_readmes_python_runs() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("torch.Size([2, 10])\n")
+    assert "No shortcuts" in done.stdout
+
+
+def test_the_examples_of_statistics_print_what_they_say() -> None:
+    done = doctest.testfile(str(ROOT / "docs/verdicts.md"), module_relative=False)
+    assert done.attempted >= 8
+    assert done.failed == 0
+
+
+def test_the_example_of_a_study_is_the_file() -> None:
+    assert (
+        f"```python\n{(ROOT / EXAMPLE).read_text()}```" in (ROOT / "docs/extending.md").read_text()
+    )
+
+
+@pytest.mark.parametrize("name", ["docs/architecture.md", "docs/extending.md", "CONTRIBUTING.md"])
+def test_the_documentation_names_files_that_exist(name: str) -> None:
+    text = (ROOT / name).read_text()
+    paths = set(re.findall(r"`([a-z_]+(?:/\w+)*\.py)`", text))
+    assert paths
+    for path in paths:
+        assert (ROOT / "sepablate" / path).exists() or (ROOT / path).exists(), path
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == version
+    assert re.findall(r"^## (\S+)$", (ROOT / "CHANGELOG.md").read_text(), re.M)[0] == version
+    assert f"version = {{{version}}}" in README
+
+
+def test_pre_commit_runs_what_make_lint_runs() -> None:
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    recipe = re.search(r"^lint:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.M)
+    assert recipe
+    commands = [hook["entry"].removeprefix(".venv/bin/") for hook in repository["hooks"]]
+    assert commands == [line.strip() for line in recipe[1].splitlines()]
