@@ -136,7 +136,7 @@ def _with_captions(tokens: Sequence[Token], parser: MarkdownIt) -> list[Token]:
     title, count = "", 0
     for index, token in enumerate(tokens):
         if token.type == "inline" and tokens[index - 1].type == "heading_open":
-            title = parser.renderer.renderInline(token.children or [], parser.options, {})
+            title = parser.renderInline(token.content)
         if token.type == "table_open":
             count += 1
             text = _lead(done, parser) or title
@@ -162,10 +162,9 @@ def _lead(done: list[Token], parser: MarkdownIt) -> str:
     """Take the paragraph at the end that ends with a colon off; return it without the colon."""
     if len(done) < 3 or done[-1].type != "paragraph_close" or not done[-2].content.endswith(":"):
         return ""
-    children = done[-2].children or []
-    children[-1].content = children[-1].content.removesuffix(":")
+    text = done[-2].content.removesuffix(":")
     del done[-3:]
-    return parser.renderer.renderInline(children, parser.options, {})
+    return parser.renderInline(text)
 
 
 def _with_data_links(tokens: Sequence[Token], folder: Path) -> Iterator[Token]:
