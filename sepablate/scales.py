@@ -253,7 +253,7 @@ def load(
     if not isinstance(recipes, dict) or not recipes:
         raise UserError(f"{path}: recipes: {recipes!r}: choose a mapping by name")
     scale = _parse_scale(params["scales"][name], place, list(recipes))
-    _check_together(scale, place)
+    check_together(scale, place)
     return scale, {
         key: parse(Recipe, value, f"{path}: recipes.{key}") for key, value in recipes.items()
     }
@@ -317,7 +317,7 @@ def _parse_scale(values: object, place: str, recipes: list[object]) -> Scale:
     return parse(Scale, values, place)
 
 
-def _check_together(scale: Scale, place: str) -> None:
+def check_together(scale: Scale, place: str) -> None:
     """Raise UserError for fields that do not go with each other."""
     steps = min(scale.with_recipe(name).steps for name in ("", *scale.recipes))
     limits = {"batch_size": ("images", scale.images), "evaluations": ("steps", steps)}

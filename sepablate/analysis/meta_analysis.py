@@ -238,7 +238,7 @@ def _step(effects: Array, variances: Array, tau_squared: Array, design: Array) -
 
 def _solve(effects: Array, weights: Array, design: Array) -> tuple[Array, Array]:
     """Return (X'WX)^-1, (..., p, p), and the coefficients of weighted least squares, (..., p)."""
-    inverse: Array = np.linalg.inv(_cross(weights, design))
+    inverse = np.asarray(np.linalg.inv(_cross(weights, design)), np.float64)
     return inverse, (inverse @ ((weights * effects) @ design)[..., None])[..., 0]
 
 
