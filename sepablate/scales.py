@@ -276,7 +276,7 @@ def load_search(name: str, scale: Scale, path: Path = layout.PARAMS) -> Search:
     if not (search.learning_rate or search.decays or search.batch_size):
         raise UserError(f"{place}: empty: give values of learning_rate, decays or batch_size")
     for size in search.batch_size:
-        _check_together(dataclasses.replace(scale, batch_size=size), place)
+        check_together(dataclasses.replace(scale, batch_size=size), place)
     for seed in search.seeds:
         if seed in scale.seeds:
             raise UserError(f"{place}.seeds: {seed}: choose seeds that are not the scale's")
