@@ -39,14 +39,18 @@ WIDTH = Factor(
 DATA = Factor(
     "data",
     "Data",
-    base="Fashion-MNIST",
-    levels={"CIFAR-10": {"dataset": "cifar10"}},
+    base="the scale's",
+    levels={
+        "CIFAR-10": {"dataset": "cifar10", "shift": 4},
+        "Fashion-MNIST": {"dataset": "fashion_mnist", "shift": 1},
+    },
     fields=(
         "dataset",
         "data_digest",
         "image_size",
         "images",
         "epochs",
+        "shift",
         "model.in_channels",
         "model.width",
         *COSTS,
@@ -77,5 +81,7 @@ STUDY = RobustnessStudy(
         Setting("batch_double", {"budget": "1/2", "batch": "2"}),
         Setting("cifar10_quarter", {"budget": "1/4", "data": "CIFAR-10"}),
         Setting("cifar10", {"budget": "1/2", "data": "CIFAR-10"}),
+        Setting("garments_quarter", {"budget": "1/4", "data": "Fashion-MNIST"}),
+        Setting("garments", {"budget": "1/2", "data": "Fashion-MNIST"}),
     ),
 )

@@ -17,9 +17,11 @@ from sepablate.study import BASE, Change, RobustnessStudy, Setting, Times
 from sepablate.validation import parse
 
 SEPARATOR = "."
-RECIPE_FIELDS = [field.name for field in dataclasses.fields(RecipeChange)]
 SCALE_FIELDS = [
     field.name for field in dataclasses.fields(Scale) if field.name not in ("seeds", "recipes")
+]
+RECIPE_FIELDS = [
+    field.name for field in dataclasses.fields(RecipeChange) if field.name not in SCALE_FIELDS
 ]
 # Fields of a config that a setting may always change, and that decide no number of a run.
 FOLLOWS = ("scale", "seeds", "source_digest")
@@ -67,11 +69,14 @@ def departs(
     scale: Scale, recipes: dict[str, Recipe], declared: RobustnessStudy, setting: Setting
 ) -> bool:
     """Return whether each level of a setting changes something at a scale."""
+    recipe = scale.changed(declared.recipe, recipes[declared.recipe])
+
+    def differs(field: str, change: Change) -> bool:
+        owner = scale if field in SCALE_FIELDS else recipe
+        return isinstance(change, Times) or getattr(owner, field, None) != change
+
     return all(
-        any(
-            isinstance(change, Times) or change not in _present(scale, recipes, field)
-            for field, change in declared.factor(name).levels[level].items()
-        )
+        any(differs(*change) for change in declared.factor(name).levels[level].items())
         for name, level in setting.levels.items()
     )
 
@@ -88,22 +93,18 @@ def derive(
     """
     place = f"{study.FOLDER}/: setting {setting.name!r}"
     values = {field.name: getattr(scale, field.name) for field in dataclasses.fields(scale)}
-    changes = {name: scale.changed(name, recipe) for name, recipe in recipes.items()}
+    recipe = scale.changed(declared.recipe, recipes[declared.recipe])
+    recipe_changes: dict[str, Any] = {}
     for field, change in declared.changes(setting):
-        if field in RECIPE_FIELDS:
-            for name, recipe in changes.items():
-                value = _changed(getattr(recipe, field), change, f"{place}: {field}")
-                changes[name] = dataclasses.replace(recipe, **{field: value})
-        elif field in SCALE_FIELDS:
+        if field not in {*SCALE_FIELDS, *RECIPE_FIELDS}:
+            valid = choices(field, [*SCALE_FIELDS, *RECIPE_FIELDS])
+            raise UserError(f"{place}: field {field!r}: {valid}")
+        if field in SCALE_FIELDS:
             values[field] = _changed(values[field], change, f"{place}: {field}")
         else:
-            raise UserError(
-                f"{place}: {choices(field, [*SCALE_FIELDS, *RECIPE_FIELDS])}: {field!r}"
-            )
-    values["recipes"] = {
-        name: RecipeChange(**{field: getattr(recipe, field) for field in RECIPE_FIELDS})
-        for name, recipe in changes.items()
-    }
+            before = recipe_changes.get(field, getattr(recipe, field))
+            recipe_changes[field] = _changed(before, change, f"{place}: {field}")
+    values["recipes"] = _with_changes(scale, declared.recipe, recipe_changes, place)
     values["seeds"] = scale.seeds[: declared.seeds]
     derived = parse(Scale, values | _follow_data(values), place)
     derived = dataclasses.replace(derived, evaluations=min(scale.evaluations, derived.steps))
@@ -151,11 +152,13 @@ def _refuse_undeclared(
             )
 
 
-def _present(scale: Scale, recipes: dict[str, Recipe], field: str) -> list[Any]:
-    """Return the value of a field at a scale; of a recipe's field, one for each recipe."""
-    if field in RECIPE_FIELDS:
-        return [getattr(scale.changed(name, recipe), field) for name, recipe in recipes.items()]
-    return [getattr(scale, field, None)]
+def _with_changes(
+    scale: Scale, name: str, changes: dict[str, Any], place: str
+) -> dict[str, RecipeChange]:
+    """Return what a scale changes in recipes, with further changes of the recipe of that name."""
+    before = scale.recipes.get(name, RecipeChange())
+    values = {field.name: getattr(before, field.name) for field in dataclasses.fields(before)}
+    return {**scale.recipes, name: parse(RecipeChange, values | changes, place)}
 
 
 def _changed(value: Any, change: Change, place: str) -> Any:

@@ -83,6 +83,7 @@ class RobustnessStudy:
         source: the paper and the sections.
         studies: the names of those whose claims it takes.
         metric: the claims on this one.
+        recipe: the one of their variants, whose fields settings may change.
         factors: in which settings may differ.
         settings: the departures; the scale itself comes first in every table.
         seeds: trained of each departure, the first ones of the scale.
@@ -94,6 +95,7 @@ class RobustnessStudy:
     factors: tuple[Factor, ...]
     settings: tuple[Setting, ...]
     metric: str = "accuracy"
+    recipe: str = "imagenet"
     seeds: int = FEWEST_SEEDS
 
     def __post_init__(self) -> None:
