@@ -203,6 +203,13 @@ def predict(fit: Regression, row: Array, k: int) -> tuple[Array, Array]:
     return mean - half, mean + half
 
 
+def coefficient(fit: Regression, column: int, k: int) -> tuple[float, float]:
+    """Return a coefficient of a fit to k settings, and the half of its 95 % interval."""
+    error = math.sqrt(float(fit.covariance[column, column]))
+    half = float(stats.t.isf(LEVEL / 2, k - len(fit.coefficients))) * error
+    return float(fit.coefficients[column]), half
+
+
 def explained(tau_squared: Array, left: Array) -> Array:
     """Return the fraction of tau^2 that a factor explains, 0 to 1; nan if tau^2 is 0.
 

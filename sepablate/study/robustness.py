@@ -84,6 +84,7 @@ class RobustnessStudy:
         studies: the names of those whose claims it takes.
         metric: the claims on this one.
         recipe: the one of their variants, whose fields settings may change.
+        budget: the factor that a figure draws as images seen.
         factors: in which settings may differ.
         settings: the departures; the scale itself comes first in every table.
         seeds: trained of each departure, the first ones of the scale.
@@ -96,6 +97,7 @@ class RobustnessStudy:
     settings: tuple[Setting, ...]
     metric: str = "accuracy"
     recipe: str = "imagenet"
+    budget: str = "budget"
     seeds: int = FEWEST_SEEDS
 
     def __post_init__(self) -> None:
