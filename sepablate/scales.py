@@ -253,7 +253,7 @@ def load(
     if not isinstance(recipes, dict) or not recipes:
         raise UserError(f"{path}: recipes: {recipes!r}: choose a mapping by name")
     scale = _parse_scale(params["scales"][name], place, list(recipes))
-    _check_together(scale, place)
+    check_together(scale, place)
     return scale, {
         key: parse(Recipe, value, f"{path}: recipes.{key}") for key, value in recipes.items()
     }
@@ -276,7 +276,7 @@ def load_search(name: str, scale: Scale, path: Path = layout.PARAMS) -> Search:
     if not (search.learning_rate or search.decays or search.batch_size):
         raise UserError(f"{place}: empty: give values of learning_rate, decays or batch_size")
     for size in search.batch_size:
-        _check_together(dataclasses.replace(scale, batch_size=size), place)
+        check_together(dataclasses.replace(scale, batch_size=size), place)
     for seed in search.seeds:
         if seed in scale.seeds:
             raise UserError(f"{place}.seeds: {seed}: choose seeds that are not the scale's")
@@ -317,7 +317,7 @@ def _parse_scale(values: object, place: str, recipes: list[object]) -> Scale:
     return parse(Scale, values, place)
 
 
-def _check_together(scale: Scale, place: str) -> None:
+def check_together(scale: Scale, place: str) -> None:
     """Raise UserError for fields that do not go with each other."""
     steps = min(scale.with_recipe(name).steps for name in ("", *scale.recipes))
     limits = {"batch_size": ("images", scale.images), "evaluations": ("steps", steps)}

@@ -27,7 +27,8 @@ MinutesOption = Annotated[
 
 def train(
     variant: Annotated[
-        str | None, typer.Argument(help="A variant; `sepablate list` names them.")
+        str | None,
+        typer.Argument(help="A variant, or a robustness study; `sepablate list` names them."),
     ] = None,
     scale: ScaleOption = None,
     processes: ProcessesOption = None,
@@ -59,7 +60,7 @@ def train(
     command without these options then finds all runs trained, and writes results/.
     """
     scale_name = resolve_scale(scale)
-    variants = _variants(variant, everything, keys or only is not None)
+    variants = _variants(variant, scale_name, everything, keys or only is not None)
     if keys:
         print(*launch.untrained(variants[0], scale_name), sep="\n")
         return
@@ -93,14 +94,21 @@ def tune(
     _until_done(lambda: _tune(request), minutes)
 
 
-def _variants(variant: str | None, everything: bool, one_run: bool) -> list[str]:
-    """Return the names of the variants to train; UserError unless the arguments choose some."""
+def _variants(variant: str | None, scale: str, everything: bool, one_run: bool) -> list[str]:
+    """Return the names of what to train; UserError unless the arguments choose some."""
     if (variant is None) != everything or (everything and one_run):
         raise UserError("train: choose a variant, or --all without --keys and --only")
     if variant is None:
         from sepablate.planning.pipeline import paper_variants
 
         return paper_variants()
+    if variant in study.robustness_names():
+        if one_run:
+            raise UserError(f"train {variant}: leave out --keys and --only, which are for variants")
+        from sepablate.runs.settings import load_all
+
+        load_all(variant, scale)  # which finds what is wrong before torch is imported
+        return [variant]
     return [study.variant(variant).name]
 
 
@@ -133,9 +141,11 @@ def _train(request: launch.TrainRequest) -> list[str]:
     environment.go_on_without_output()
     with launch.select_trainer(request) as trainer:
         from sepablate.execution.progress import explain
+        from sepablate.execution.train_settings import train_settings
         from sepablate.execution.train_variant import train_variant
 
-        progress = train_variant(request, trainer)
+        is_study = request.variant in study.robustness_names()
+        progress = (train_settings if is_study else train_variant)(request, trainer)
     return [explain(name, reason) for name, reason in progress.failures.items()]
 
 

@@ -40,9 +40,10 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Return the job's name in messages."""
+        """Return the job's name in messages; it names the setting of a robustness study."""
         run = self.run
-        name = f"{run.variant} seed {run.seed}"
+        setting = run.scale_name.partition(".")[2]
+        name = f"{run.variant} seed {run.seed}" + (f" at {setting}" if setting else "")
         if not run.trial_images:
             return name
         recipe, size = run.recipe, run.scale.batch_size

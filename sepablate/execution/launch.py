@@ -23,9 +23,10 @@ MUST_NOT_OUTLIVE = {"DVC_STAGE", TORCHRUN, dask_task.ENDS_WITH_PARENT}  # set by
 
 @dataclass(frozen=True)
 class TrainRequest:
-    """A variant to train.
+    """A variant to train, or all settings of a robustness study.
 
     Args:
+        variant: the name of either.
         processes: runs at a time; None for as many as fit.
         mlflow: show the runs in MLflow.
         only: the key of the one run to train.

@@ -21,10 +21,17 @@ LINE_EVERY = 15.0  # seconds between lines without a terminal
 
 
 @contextlib.contextmanager
-def shown(jobs: list[Job], mlflow: bool) -> Iterator[Observer]:
-    """Show the progress of jobs of one variant, and follow them in MLflow if asked to."""
+def shown(jobs: list[Job], mlflow: bool, title: str = "") -> Iterator[Observer]:
+    """Show the progress of jobs, and follow them in MLflow if asked to.
+
+    Args:
+        jobs: of one variant, if they are to be followed.
+        mlflow: whether to follow them.
+        title: of the bar; default: variant and scale.
+    """
+    run = jobs[0].run
     with contextlib.ExitStack() as stack:
-        show = stack.enter_context(_bar(jobs))
+        show = stack.enter_context(_bar(jobs, title or f"{run.variant} · {run.scale_name}"))
         if mlflow and not all(job.finished for job in jobs):
             stack.enter_context(_followed(jobs))
         yield show
@@ -44,9 +51,7 @@ def explain(name: str, status: int | str) -> str:
 
 
 @contextlib.contextmanager
-def _bar(jobs: list[Job]) -> Iterator[Observer]:
-    run = jobs[0].run
-    title = f"{run.variant} · {run.scale_name}"
+def _bar(jobs: list[Job], title: str) -> Iterator[Observer]:
     images = [job.run.scale.batch_size for job in jobs]  # of a step
     whole = [job.run.scale.steps * size for job, size in zip(jobs, images, strict=True)]
     finished = [job.finished for job in jobs]

@@ -1,6 +1,6 @@
 """Train all seeds of one variant, or one of its runs."""
 
-from sepablate import data, scales, study
+from sepablate import data, study
 from sepablate.errors import UserError
 from sepablate.execution.backend import select_backend
 from sepablate.execution.collect import collect
@@ -15,7 +15,7 @@ from sepablate.execution.lr_search import (
 )
 from sepablate.execution.progress import shown
 from sepablate.execution.trainer import Progress, Trainer
-from sepablate.runs import confounds
+from sepablate.runs import confounds, settings
 from sepablate.runs.run import Run, resolve
 from sepablate.store import layout
 
@@ -105,6 +105,6 @@ def _runs(variant: str, scale: str) -> list[Run]:
 
 def _resolve(variant: str, scale: str) -> Run:
     """Return the variant's run with the scale's first seed, before a backend is selected."""
-    loaded, recipes = scales.load(scale)
+    loaded, recipes = settings.load(scale)
     declared = study.variant(variant)
     return resolve(declared, scale, loaded, recipes, loaded.seeds[0], loaded.precision)

@@ -14,7 +14,7 @@ from sepablate.execution.job import Job
 from sepablate.planning import calibration
 from sepablate.planning.calibration import Cost
 from sepablate.planning.pipeline import RUNS, Stage
-from sepablate.planning.work import StageRuns, stage_runs, steps_done
+from sepablate.planning.work import StageRuns, settings_runs, stage_runs, steps_done
 from sepablate.store import checkpoint
 from sepablate.store.run_files import format_rows
 
@@ -73,7 +73,7 @@ def forecast(stages: list[Stage], scale: str, say: Callable[[str], None]) -> For
         for stage in stages
         if stage in runs and stage.state == RUNS and runs[stage].unfinished
     }
-    networks = {_network(jobs[0]): jobs for jobs in sorted(to_train.values(), key=len)}
+    networks = networks_of(to_train.values())
     if networks:
         say(f"calibrating {len(networks)} networks on this machine")
     startups = _startup_seconds([stage for stage in stages if stage.state == RUNS])
@@ -84,8 +84,7 @@ def forecast(stages: list[Stage], scale: str, say: Callable[[str], None]) -> For
             return None
         total = startups[stage not in runs] + stage.layer_timing_seconds(scale)
         if stage in to_train:
-            cost = costs[_network(to_train[stage][0])]
-            total += training_seconds(runs[stage], cost, processes)
+            total += training_seconds(runs[stage], lambda job: costs[network_of(job)], processes)
         return total
 
     rows = [Row(stage, runs.get(stage), seconds(stage)) for stage in stages]
@@ -95,8 +94,11 @@ def forecast(stages: list[Stage], scale: str, say: Callable[[str], None]) -> For
 def mark_running(stages: list[Stage], scale: str) -> tuple[list[Stage], dict[Stage, StageRuns]]:
     """Return the stages, dependents marked, and the runs of those that train."""
     runs = {stage: stage_runs(stage.variant, scale) for stage in stages if stage.variant}
+    runs |= {stage: settings_runs(stage.settings, scale) for stage in stages if stage.settings}
     trained = {
-        stage.variant for stage, trains in runs.items() if stage.state == RUNS and trains.unfinished
+        stage.variant or stage.settings
+        for stage, trains in runs.items()
+        if stage.state == RUNS and trains.unfinished
     }
     return mark_dependents(stages, trained), runs
 
@@ -115,7 +117,7 @@ def mark_dependents(stages: list[Stage], trained: set[str | None]) -> list[Stage
 
 def _startup_seconds(running: list[Stage]) -> tuple[float, float]:
     """Return the seconds before a stage trains, and before one analyses; 0 if no stage does."""
-    trains = any(stage.variant for stage in running)
+    trains = any(stage.variant or stage.settings for stage in running)
     analyses = any(stage.compares or stage.reports for stage in running)
     return (
         calibration.time_startup(calibration.TRAINING_STARTUP) if trains else 0.0,
@@ -123,22 +125,33 @@ def _startup_seconds(running: list[Stage]) -> tuple[float, float]:
     )
 
 
-def _network(job: Job) -> str:
+def network_of(job: Job) -> str:
     """Return all that decides the time of a step: variants may share a network."""
     run = job.run
-    return json.dumps(
-        [run.model, run.options, run.precision, run.kernels, job.device.partition(":")[0]]
-    )
+    shape = [run.image_size, run.scale.batch_size]
+    device = job.device.partition(":")[0]
+    return json.dumps([run.model, run.options, *shape, run.precision, run.kernels, device])
 
 
-def training_seconds(runs: StageRuns, cost: Cost, processes: int) -> float:
+def networks_of(to_train: Iterable[list[Job]]) -> dict[str, list[Job]]:
+    """Return the jobs of each network, of the stage that trains most of it."""
+    networks: dict[str, list[Job]] = {}
+    for jobs in sorted(to_train, key=len):
+        own: dict[str, list[Job]] = {}
+        for job in jobs:
+            own.setdefault(network_of(job), []).append(job)
+        networks |= own
+    return networks
+
+
+def training_seconds(runs: StageRuns, cost_of: Callable[[Job], Cost], processes: int) -> float:
     """Return the seconds of a stage's training, where each free process takes the next run."""
     total = 0.0
     for jobs in runs.rounds:
         free_at = [0.0] * processes
         for job in jobs:
             if not job.finished:
-                done = free_at[0] + cost.seconds(job.run, steps_done(job))
+                done = free_at[0] + cost_of(job).seconds(job.run, steps_done(job))
                 heapq.heapreplace(free_at, done)
         total += max(free_at)
     return total

@@ -47,8 +47,20 @@ class Stage:
         return variant if trains else None
 
     @property
+    def settings(self) -> str | None:
+        """The robustness study whose settings the stage trains, if it does."""
+        _, trains, name = self.short_name.partition("train_")
+        return name if trains else None
+
+    @property
     def compared_variants(self) -> set[str | None]:
-        """The variants whose runs the stage compares, if it is that of a study."""
+        """The variants whose runs the stage compares, if it is that of a study.
+
+        Of a robustness study, its settings count as one.
+        """
+        if self.short_name in study.robustness_names():
+            claims = study.robustness_claims(self.short_name)
+            return {self.short_name, *(s for _, c in claims for s in (c.left, c.right))}
         if not self.compares:
             return set()
         return {variant.name for variant in study.load(self.short_name).all_variants}

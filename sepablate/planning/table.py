@@ -21,7 +21,7 @@ def show(forecast: Forecast) -> None:
     console.print(table)
     for row in forecast.rows:
         for name, step in (row.runs.started if row.runs else {}).items():
-            steps = row.runs.unfinished[0].run.scale.steps if row.runs else 0
+            steps = row.runs.steps[name] if row.runs else 0
             print(f"{row.stage.name}: {name} resumes from step {step} of {steps}")
     print(f"time    {duration(forecast.seconds)}, {forecast.processes} runs in parallel")
     print(f"memory  {_size(forecast.memory)}, free {_size(forecast.memory_free)}")

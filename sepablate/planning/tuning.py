@@ -73,12 +73,7 @@ def params_lines(scale: str, candidate: Candidate) -> str:
 
 def _seconds(unfinished: list[Job], processes: int) -> float:
     """Return the predicted seconds: a batch's size decides the time of a step."""
-    by_size: dict[int, list[Job]] = {}
-    for job in unfinished:
-        by_size.setdefault(job.run.scale.batch_size, []).append(job)
-    return sum(
-        forecast.training_seconds(
-            StageRuns([jobs]), calibration.calibrate(jobs[:processes]), processes
-        )
-        for jobs in by_size.values()
-    )
+    networks = forecast.networks_of([unfinished]).items()
+    costs = {network: calibration.calibrate(jobs[:processes]) for network, jobs in networks}
+    runs = StageRuns([unfinished])
+    return forecast.training_seconds(runs, lambda job: costs[forecast.network_of(job)], processes)

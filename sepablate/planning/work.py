@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sepablate.execution import train_variant
+from sepablate.execution import train_settings, train_variant
 from sepablate.execution.job import Job
 from sepablate.store import checkpoint
 
@@ -33,10 +33,21 @@ class StageRuns:
         """The step of the newest checkpoint of each unfinished run that has one, by its label."""
         return {_label(job): steps_done(job) for job in self.unfinished if steps_done(job)}
 
+    @property
+    def steps(self) -> dict[str, int]:
+        """The gradient steps of each unfinished run, by its label."""
+        return {_label(job): job.run.scale.steps for job in self.unfinished}
+
 
 def stage_runs(variant: str, scale: str) -> StageRuns:
     """Return the runs that the stage of `variant` trains; UserError if it would refuse to."""
     return StageRuns(train_variant.job_rounds(variant, scale))
+
+
+def settings_runs(study: str, scale: str) -> StageRuns:
+    """Return the runs of all departures of a robustness study; UserError if it is confounded."""
+    jobs = train_settings.setting_jobs(study, scale).values()
+    return StageRuns([[job for each in jobs for job in each]])
 
 
 def steps_done(job: Job) -> int:
@@ -45,5 +56,8 @@ def steps_done(job: Job) -> int:
 
 
 def _label(job: Job) -> str:
-    rate = f" at {job.run.recipe.learning_rate}" if job.run.learning_rates else ""
-    return f"seed {job.run.seed}{rate}"
+    run = job.run
+    rate = f" at {run.recipe.learning_rate}" if run.learning_rates else ""
+    if run.scale_name.partition(".")[2]:
+        return job.name
+    return f"seed {run.seed}{rate}"

@@ -18,13 +18,27 @@ def check(variant: str, config_of: Callable[[str], dict[str, Any]]) -> None:
     for name in study.studies_with(variant):
         declared = study.load(name)
         for left, right in sorted(declared.pairs_with(variant)):
-            found = undeclared(declared, config_of(left), config_of(right))
-            for field, (ours, theirs) in found.items():
-                raise UserError(
-                    f"study {name}: {left} and {right} differ in {field} ({ours!r}, {theirs!r}), "
-                    f"which the study does not declare: make them equal, or add {field} to its "
-                    f"confounds with the reason"
-                )
+            refuse(name, "", (left, config_of(left)), (right, config_of(right)))
+
+
+def refuse(
+    name: str, where: str, left: tuple[str, dict[str, Any]], right: tuple[str, dict[str, Any]]
+) -> None:
+    """Raise UserError if two variants of a study differ in a field that it does not declare.
+
+    Args:
+        name: the study's name.
+        where: appended to it in the error, such as a setting.
+        left: a variant's name, and its resolved config.
+        right: the same of the other one.
+    """
+    found = undeclared(study.load(name), left[1], right[1])
+    for field, (ours, theirs) in found.items():
+        raise UserError(
+            f"study {name}{where}: {left[0]} and {right[0]} differ in {field} ({ours!r}, "
+            f"{theirs!r}), which the study does not declare: make them equal, or add {field} to "
+            f"its confounds with the reason"
+        )
 
 
 def undeclared(

@@ -21,9 +21,10 @@ WEIGHTS = f"weights{WEIGHTS_ENDING}"
 RUN_FILES = (RUN_CONFIG, CURVE, MEASURED, *SCORES.values(), WEIGHTS, RESULT)
 LOCK, ERROR = "lock", "error.txt"
 
-# A scale's folder, results/<scale>. Git ignores the first two, which `dvc repro` makes.
+# A scale's folder, results/<scale>. Git ignores the first three, which `dvc repro` makes.
 RUNS, MEASUREMENTS = "runs", "measured"
 ARCHIVE = "runs.tar.gz"  # the runs behind a report; its name begins with the report's prefix
+SETTINGS = "settings"  # a folder like a scale's for each setting of a robustness study
 FETCHED = "fetched.json"
 MADE_BY = "made_by.json"  # the commit that made results of older code
 TUNING = "tuning.csv"  # of `sepablate tune`: how the recipe was chosen
@@ -61,8 +62,9 @@ def tuning(scale: str) -> Path:
 
 
 def scale_folder(scale: str) -> Path:
-    """Return the folder of a scale's results."""
-    return RESULTS / scale
+    """Return the folder of a scale's results; of a setting `<scale>.<setting>`, inside it."""
+    base, _, setting = scale.partition(".")
+    return RESULTS / base / SETTINGS / setting if setting else RESULTS / base
 
 
 def variant_runs(scale: str, variant: str) -> Path:

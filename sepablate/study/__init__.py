@@ -10,11 +10,16 @@ from sepablate.study.registry import (
     layer_names,
     load,
     load_layers,
+    load_robustness,
     names,
+    robustness_claims,
+    robustness_names,
+    setting,
     studies_with,
     variant,
     variants,
 )
+from sepablate.study.robustness import BASE, Change, Factor, RobustnessStudy, Setting, Times
 from sepablate.study.study import SPEED, Claim, Study
 from sepablate.study.variant import (
     INCEPTION_V3,
@@ -27,6 +32,7 @@ from sepablate.study.variant import (
 )
 
 __all__ = [
+    "BASE",
     "FOLDER",
     "INCEPTION_V3",
     "INCEPTION_V3_2016",
@@ -34,15 +40,24 @@ __all__ = [
     "SPEED",
     "TASK_SCORES",
     "XCEPTION",
+    "Change",
     "Claim",
+    "Factor",
     "LayerStudy",
+    "RobustnessStudy",
+    "Setting",
     "Study",
+    "Times",
     "Variant",
     "check_name",
     "layer_names",
     "load",
     "load_layers",
+    "load_robustness",
     "names",
+    "robustness_claims",
+    "robustness_names",
+    "setting",
     "studies_with",
     "variant",
     "variants",

@@ -1,19 +1,29 @@
 """The studies that `experiments/` declares, one in each file.
 
-Most are comparisons (Study), which train networks; some time single layers (LayerStudy).
+Most are comparisons (Study), which train networks; some time single layers (LayerStudy), and one
+takes the claims of comparisons to further settings (RobustnessStudy).
 """
 
 import importlib.util
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from sepablate.errors import UserError, choices
 from sepablate.study.layer_study import LayerStudy
-from sepablate.study.study import Study
+from sepablate.study.robustness import RobustnessStudy, Setting
+from sepablate.study.study import Claim, Study
 from sepablate.study.variant import INCEPTION_V3_2016, Variant, check_name
 
 FOLDER = Path("experiments")
+Declared = Study | LayerStudy | RobustnessStudy
+Kind = TypeVar("Kind", Study, LayerStudy, RobustnessStudy)
+COMMANDS = {
+    Study: "compares trained networks: run `sepablate study {}`",
+    LayerStudy: "times layers: run `sepablate layers {}`",
+    RobustnessStudy: "pools settings: run `sepablate robustness {}`",
+}
 
 
 def names(folder: Path = FOLDER) -> list[str]:
@@ -27,20 +37,47 @@ def layer_names(folder: Path = FOLDER) -> list[str]:
     return [name for name, study in declared if isinstance(study, LayerStudy)]
 
 
+def robustness_names(folder: Path = FOLDER) -> list[str]:
+    """Return the names of the studies in `folder` that take claims to further settings."""
+    declared = _all_declared(folder).items()
+    return [name for name, study in declared if isinstance(study, RobustnessStudy)]
+
+
 def load(name: str, folder: Path = FOLDER) -> Study:
     """Return the comparison that `experiments/<name>.py` declares; UserError if there is none."""
-    declared = _checked(name, names, folder)
-    if isinstance(declared, LayerStudy):
-        raise UserError(f"study {name!r} times layers: run `sepablate layers {name}`")
-    return declared
+    return _of_kind(Study, name, names, folder)
 
 
 def load_layers(name: str, folder: Path = FOLDER) -> LayerStudy:
     """Return the layer study that `experiments/<name>.py` declares; UserError if there is none."""
-    declared = _checked(name, layer_names, folder)
-    if isinstance(declared, Study):
-        raise UserError(f"study {name!r} compares trained networks: run `sepablate study {name}`")
-    return declared
+    return _of_kind(LayerStudy, name, layer_names, folder)
+
+
+def load_robustness(name: str, folder: Path = FOLDER) -> RobustnessStudy:
+    """Return the robustness study of `experiments/<name>.py`; UserError if there is none."""
+    return _of_kind(RobustnessStudy, name, robustness_names, folder)
+
+
+def robustness_claims(name: str, folder: Path = FOLDER) -> list[tuple[str, Claim]]:
+    """Return the claims that a robustness study takes to its settings, each with its own study.
+
+    Raises UserError for an unknown study, or if none of its claims is on the metric.
+    """
+    declared = load_robustness(name, folder)
+    pairs = [(each, claim) for each in declared.studies for claim in load(each, folder).claims]
+    claims = [(each, claim) for each, claim in pairs if claim.metric == declared.metric]
+    if not claims:
+        raise UserError(f"study {name!r}: its studies have no claim on {declared.metric!r}")
+    return claims
+
+
+def setting(name: str, folder: Path = FOLDER) -> tuple[RobustnessStudy, Setting]:
+    """Return the setting of that name, and the study that declares it; UserError if none does."""
+    declared = [load_robustness(each, folder) for each in robustness_names(folder)]
+    by_name = {each.name: (study, each) for study in declared for each in study.settings}
+    if name not in by_name:
+        raise UserError(f"setting {name!r} in {folder}/: {choices(name, by_name)}")
+    return by_name[name]
 
 
 def variants(folder: Path = FOLDER) -> dict[str, Variant]:
@@ -82,12 +119,20 @@ def _comparisons(folder: Path) -> dict[str, Study]:
     return {name: study for name, study in declared if isinstance(study, Study)}
 
 
-def _all_declared(folder: Path) -> dict[str, Study | LayerStudy]:
+def _all_declared(folder: Path) -> dict[str, Declared]:
     """Return what the files in `folder` declare, by name; each file is executed once."""
     return {name: _declared(name, folder) for name in _stems(folder)}
 
 
-def _checked(name: str, valid: Callable[[Path], list[str]], folder: Path) -> Study | LayerStudy:
+def _of_kind(kind: type[Kind], name: str, valid: Callable[[Path], list[str]], folder: Path) -> Kind:
+    """Return the study of that name; UserError, with the command that it is for, for another."""
+    declared = _checked(name, valid, folder)
+    if not isinstance(declared, kind):
+        raise UserError(f"study {name!r} {COMMANDS[type(declared)].format(name)}")
+    return declared
+
+
+def _checked(name: str, valid: Callable[[Path], list[str]], folder: Path) -> Declared:
     """Return what the file of that name declares; UserError, with the valid names, if none has."""
     check_name(name, "study")
     if name not in _stems(folder):
@@ -95,7 +140,7 @@ def _checked(name: str, valid: Callable[[Path], list[str]], folder: Path) -> Stu
     return _declared(name, folder)
 
 
-def _declared(name: str, folder: Path) -> Study | LayerStudy:
+def _declared(name: str, folder: Path) -> Declared:
     """Return what `experiments/<name>.py` declares as STUDY."""
     path = folder / f"{name}.py"
     spec = importlib.util.spec_from_file_location(f"experiments.{name}", path)
@@ -107,7 +152,7 @@ def _declared(name: str, folder: Path) -> Study | LayerStudy:
     except Exception as error:
         raise UserError(_located(error, path)) from None
     study = getattr(module, "STUDY", None)
-    if not isinstance(study, Study | LayerStudy):
+    if not isinstance(study, Declared):
         raise UserError(f"{path}: declares no STUDY = Study(...)")
     return study
 

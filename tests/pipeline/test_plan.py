@@ -1,6 +1,7 @@
 """The plan: what DVC says it would run, the runs that it counts, and how their times add up."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -72,9 +73,11 @@ def test_times_add_up_to_the_slowest_process(smoke: Path) -> None:
     assert cost.seconds(jobs[0].run, half) == pytest.approx(rest)
     for processes, rounds in ((1, 3), (2, 2), (3, 1), (8, 1)):
         runs = work.StageRuns([jobs])
-        assert forecast.training_seconds(runs, cost, processes) == pytest.approx(rounds * whole)
+        assert forecast.training_seconds(runs, lambda _: cost, processes) == pytest.approx(
+            rounds * whole
+        )
     in_turn = work.StageRuns([jobs[:1], jobs[1:]])
-    assert forecast.training_seconds(in_turn, cost, 3) == pytest.approx(2 * whole)
+    assert forecast.training_seconds(in_turn, lambda _: cost, 3) == pytest.approx(2 * whole)
 
 
 def test_trials_of_a_learning_rate_are_planned_before_the_rest(smoke: Path) -> None:
@@ -88,6 +91,25 @@ def test_trials_of_a_learning_rate_are_planned_before_the_rest(smoke: Path) -> N
     planned = work.stage_runs("no_residual_tuned", "smoke")
     assert planned.started == {f"seed 0 at {rates[0]}": 5}
     assert (len(planned.finished), len(planned.unfinished)) == (0, len(trials) + 1)
+
+
+def test_settings_are_planned_each_at_its_own_cost(smoke: Path) -> None:
+    declared = study.load_robustness("robustness").settings[:2]  # a quarter and half the budget
+    text = (smoke / "experiments/robustness.py").read_text()
+    for setting in study.load_robustness("robustness").settings:
+        if setting not in declared:
+            text = re.sub(rf'        Setting\("{setting.name}".*\n', "", text)
+    (smoke / "experiments/robustness.py").write_text(text)
+    stage = Stage("experiments/dvc.yaml:train_robustness", RUNS)
+    assert (stage.settings, stage.variant) == ("robustness", None)
+    planned = work.settings_runs("robustness", "smoke")
+    assert len(planned.unfinished) == 2 * 5 * 3
+    assert {job.run.scale.steps for job in planned.unfinished} == {2, 4}
+    networks = forecast.networks_of([planned.unfinished])
+    assert len(networks) == 5  # the budget does not change the time of a step
+    reads = Stage("experiments/dvc.yaml:robustness", UNCHANGED)
+    (marked,) = forecast.mark_dependents([reads], {"robustness"})
+    assert marked.state == RUNS
 
 
 def test_a_folder_that_is_no_project_is_one_line(

@@ -18,7 +18,7 @@ from sepablate.runs.run import Run, resolve
 from sepablate.runs.source_hash import KERNELS, SHARED, source_files
 
 FOLDER = ROOT / "experiments"
-SOURCE = r"(Chollet|Howard et al\.) 2017, (section|tables?) .+|Keras, .+ example"
+SOURCE = r"(Chollet|Howard et al\.) 2017, (sections?|tables?) .+|Keras, .+ example"
 LEAVES = {"errors", "rng", "paper", "study", "store", "validation"}
 NUMBERS = LEAVES | {"scales", "data", "models", "kernels", "runs", "training"}  # in this order
 REPORTS = {"errors", "paper", "store", "study", "analysis", "plots", "report"}
@@ -104,7 +104,8 @@ def test_study_files_are_data(path: Path) -> None:
     assert {name.rpartition(".")[0] for name in imports(path)} == {"sepablate.study"}
     text = ast.get_docstring(ast.parse(path.read_text())) or ""
     assert re.match(rf".+\. ({SOURCE})\.\n", text)
-    assert path.stem in study.layer_names(FOLDER) or study.load(path.stem, FOLDER).factors
+    others = [*study.layer_names(FOLDER), *study.robustness_names(FOLDER)]
+    assert path.stem in others or study.load(path.stem, FOLDER).factors
     assert all(f"\n{head} " in text for head in ("Question", "Paper", "Deviates"))
 
 
@@ -221,13 +222,25 @@ def test_pipelines_list_the_layer_studies() -> None:
         assert commands.count(command) == 1, f"add to dvc.yaml:\n{name}: {command}"
 
 
+def test_pipelines_list_the_robustness_studies() -> None:
+    stages = {name: stage for each in PIPELINES.values() for name, stage in each.items()}
+    for name in study.robustness_names(FOLDER):
+        training, report = stages[f"train_{name}"], stages[name]
+        own = {f"experiments/{each}.py" for each in (name, *study.load_robustness(name).studies)}
+        assert set(training["deps"]) == TRAIN_DEPENDENCIES | own
+        assert training["cmd"] == f"python -m sepablate train {name} --scale ${{scale}}"
+        sides = {side for _, c in study.robustness_claims(name) for side in (c.left, c.right)}
+        needed = {f"results/${{scale}}/runs/{side}" for side in sides} | {*training["outs"]}
+        assert needed | own <= set(report["deps"])
+
+
 @pytest.mark.parametrize("path", PIPELINES)
 def test_stages_depend_on_the_folders_that_they_import(path: str) -> None:
     deps = {dep for dep in PIPELINES[path]["train"]["do"]["deps"] if dep.startswith("sepablate/")}
     assert deps == TRAIN_DEPENDENCIES
     rooms = {f"sepablate/{room}" for room in REPORTS - {"errors"}}
     for name, stage in PIPELINES[path].items():
-        if stage.get("cmd", "").split()[3:4] in (["study"], ["report"], ["layers"]):
+        if stage.get("cmd", "").split()[3:4] in (["study"], ["report"], ["layers"], ["robustness"]):
             assert rooms <= {*stage["deps"]}, name
 
 

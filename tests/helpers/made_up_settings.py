@@ -1,0 +1,57 @@
+"""Made-up effects of a claim over the settings of the robustness study."""
+
+from collections.abc import Callable
+from fractions import Fraction
+
+import numpy as np
+
+from sepablate import study
+from sepablate.analysis.setting_effects import ClaimEffects, SettingEffect
+from sepablate.study import BASE, Claim, RobustnessStudy
+
+SETTINGS = 11  # departures, as at a scale of grey garments
+
+
+def made_up() -> RobustnessStudy:
+    return study.load_robustness("robustness")
+
+
+def claim_effects(
+    effect: Callable[[dict[str, str]], float],
+    noise: float = 0.003,
+    seed: int = 0,
+    pair: tuple[str, Claim] | None = None,
+) -> ClaimEffects:
+    """A claim of which `effect` gives the true difference by the levels of the factors.
+
+    noise: the standard deviation of a difference over seeds.
+    """
+    declared = made_up()
+    owner, claim = pair or study.robustness_claims("robustness")[0]
+    departures = declared.settings[:SETTINGS]
+    draw = np.random.default_rng([seed, len(claim.right)])
+    settings = []
+    for setting in (None, *departures):
+        levels = declared.levels(setting)
+        count = 6 if setting is None else 3
+        differences = effect(levels) + noise * draw.normal(size=count)
+        keys = {side: {str(s): f"{s:016x}" for s in range(count)} for side in ("left", "right")}
+        settings.append(
+            SettingEffect(
+                setting=BASE if setting is None else setting.name,
+                levels=levels,
+                dataset="cifar10" if levels["data"] == "CIFAR-10" else "fashion_mnist",
+                images_seen=int(40_800 * Fraction(levels["budget"])),
+                seeds=tuple(range(count)),
+                differences=tuple(map(float, differences)),
+                diverged=(),
+                run_keys={claim.left: keys["left"], claim.right: keys["right"]},
+            )
+        )
+    return ClaimEffects(
+        study=owner,
+        claim=claim,
+        left_label=study.variant(claim.left).label,
+        right_label=study.variant(claim.right).label,
+        settings=tuple(settings),
+    )
