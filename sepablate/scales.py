@@ -7,7 +7,6 @@ import dataclasses
 import json
 import re
 import reprlib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
@@ -271,7 +270,8 @@ def load_search(name: str, scale: Scale, path: Path = layout.PARAMS) -> Search:
         raise UserError(f"{path}: search: {reprlib.repr(searches)}: choose a mapping by scale")
     place = f"{path}: search.{name}"
     if name not in searches:
-        raise UserError(f"{place}: missing: a search stands there for {_listed(searches)}")
+        names = ", ".join(map(str, searches)) or "no scale"
+        raise UserError(f"{place}: missing: a search stands there for {names}")
     search = parse(Search, searches[name], place)
     if not (search.learning_rate or search.decays or search.batch_size):
         raise UserError(f"{place}: empty: give values of learning_rate, decays or batch_size")
@@ -281,10 +281,6 @@ def load_search(name: str, scale: Scale, path: Path = layout.PARAMS) -> Search:
         if seed in scale.seeds:
             raise UserError(f"{place}.seeds: {seed}: choose seeds that are not the scale's")
     return search
-
-
-def _listed(names: Iterable[object]) -> str:
-    return ", ".join(map(str, names)) or "no scale"
 
 
 def json_schema() -> dict[str, Any]:
