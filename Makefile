@@ -3,10 +3,12 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 BENCH := .venv-bench
 BENCH_STAMP := $(BENCH)/.installed
+DOCS := .venv-docs
+DOCS_STAMP := $(DOCS)/.installed
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help env git repro repro-all test check lint schema readme ui lock torture bench
+.PHONY: help env git repro repro-all test check lint schema readme ui docs lock torture bench
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +55,17 @@ $(BENCH_STAMP): requirements-bench.lock $(STAMP)
 	@$(BENCH)/bin/pip install -qq --disable-pip-version-check --require-hashes -r requirements-bench.lock
 	@touch $@
 
+docs: $(DOCS_STAMP) ## Build the documentation as a site, in site/
+	$(DOCS)/bin/mkdocs build --strict --quiet
+	@echo "written: site/index.html"
+
+$(DOCS_STAMP): requirements-docs.lock
+	@echo "Installing MkDocs into $(DOCS): a few seconds and 100 MB, once"
+	@rm -rf $(DOCS)
+	@$(PYTHON) -m venv $(DOCS)
+	@$(DOCS)/bin/pip install -qq --disable-pip-version-check --require-hashes -r requirements-docs.lock
+	@touch $@
+
 check: lint ## Lint, format, types and the fast tests
 	pytest -m "not slow"
 
@@ -71,8 +84,9 @@ ui: $(STAMP) ## Browse the runs in MLflow on 127.0.0.1:5000
 	sepablate ui
 
 COMPILE := uv pip compile --universal --python-version 3.11 --quiet --generate-hashes --no-header \
-	--no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml
+	--no-annotate --no-emit-index-url --no-emit-find-links
 
-lock: $(STAMP) ## Regenerate both locks from pyproject.toml (needs uv)
-	$(COMPILE) --extra test --extra cluster -o requirements.lock
-	$(COMPILE) --extra bench -c requirements.lock -o requirements-bench.lock
+lock: $(STAMP) ## Regenerate the locks from pyproject.toml (needs uv)
+	$(COMPILE) pyproject.toml --extra test --extra cluster -o requirements.lock
+	$(COMPILE) pyproject.toml --extra bench -c requirements.lock -o requirements-bench.lock
+	$(COMPILE) --group docs -o requirements-docs.lock
