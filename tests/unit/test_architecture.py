@@ -158,7 +158,7 @@ def test_no_room_imports_itself_in_a_circle() -> None:
 
 
 def test_all_code_that_decides_numbers_is_in_the_run_key() -> None:
-    """What training imports is hashed (some only with a data set or network), config, or storage."""
+    """What training imports is hashed (some with a data set or network), config, or storage."""
     hashed = {*source_files(*SHARED, *KERNELS["fused"], *KERNELS["triton"])}
     assert set((ROOT / "sepablate/training").glob("*.py")) <= hashed
     assert {*CPP_SOURCES, *(ROOT / "sepablate/kernels").rglob("*.py")} - hashed == {
