@@ -22,6 +22,7 @@ for name in ("mlflow", "urllib3.connectionpool"):  # their failures reach us as 
 
 DATABASE, ARTIFACTS = layout.MLFLOW_DATABASE, layout.MLFLOW_ARTIFACTS
 GIVEN_UP = layout.STATE / "mlflow-given-up"
+WORKFLOW = "workflowType=machine_learning"  # the other one is of language models
 RESPITE = 600  # seconds in which no other command of a pipeline waits for MLflow again
 
 
@@ -121,7 +122,7 @@ def ui(port: int = 5000, allowed_hosts: str | None = None) -> None:
     page = f"http://127.0.0.1:{port}/#/experiments"
     for name, view in views(connect()).items():
         print(f"{name}: {page}/{view}")
-    print(f"MLflow: {page}?workflowType=machine_learning (Ctrl-C ends it)", flush=True)
+    print(f"MLflow: {page}?{WORKFLOW} (Ctrl-C ends it)", flush=True)
     os.execve(arguments[0], arguments, environment)
 
 
@@ -129,7 +130,7 @@ def views(client: MlflowClient) -> dict[str, str]:
     """Return the end of the address of each experiment's saved view, by the experiment's name."""
     with contextlib.suppress(MlflowException, SQLAlchemyError):  # the server says what is wrong
         return {
-            experiment.name: f"{experiment.experiment_id}/runs?viewStateShareKey={VIEW}"
+            experiment.name: f"{experiment.experiment_id}/runs?{WORKFLOW}&viewStateShareKey={VIEW}"
             for experiment in client.search_experiments(order_by=["creation_time ASC"])
             if VIEW_TAG in experiment.tags
         }

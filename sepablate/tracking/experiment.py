@@ -101,9 +101,10 @@ class Experiment:
     def publish(self, study: Study) -> int:
         """Log every finished run, archive those that left the files; return how many changed."""
         tags, metrics = verdicts.tags_and_metrics(self.study, self.scale)
-        metrics |= summary.variant_metrics(self.study, self.scale)
-        self._archive_other_verdicts(tags, metrics)
         stored = [run for v in study.all_variants for run in finished(self.scale, v.name)]
+        metrics |= summary.variant_metrics(self.study, self.scale) | summary.cost(stored)
+        tags |= summary.source(self.study, self.scale, stored)
+        self._archive_other_verdicts(tags, metrics)
         gone = self.runs.keys() - {record.slot for record in stored}
         # A run that trains, or was interrupted, is not among the results.
         gone = {slot for slot in gone if self.runs[slot].info.status in ("FINISHED", "FAILED")}
@@ -185,7 +186,8 @@ class Experiment:
         artifacts = f"#/experiments/{self.id}/runs/{run_id}/artifacts"
         files = summary.files(self.study, self.scale)
         text = summary.description(self.study, self.scale, study, artifacts)
-        content = [text.encode(), view.encode(), *(path.read_bytes() for path in files)]
+        texts = (text, view, json.dumps([tags, metrics]))
+        content = [*map(str.encode, texts), *(path.read_bytes() for path in files)]
         digest = hashlib.sha256(b"\0".join(content)).hexdigest()[:16]
         there = {Path(file.path).name for file in self.client.list_artifacts(run_id)}
         complete = {path.name for path in files} <= there

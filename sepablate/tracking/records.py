@@ -101,8 +101,8 @@ class Record:
         """Tags to group and filter by."""
         tags = {key: str(self.config.get(key)) for key in ("variant", "label", "scale")}
         tags |= {"seed": str(self.seed), "data_digest": str(self.config.get("data_digest"))}
-        tags |= {SOURCE: f"sepablate train {self.variant} --scale {tags['scale']}"}
-        tags |= {SOURCE_TYPE: "LOCAL"}
+        tags[SOURCE] = f"sepablate train {self.variant} --scale {tags['scale']}"
+        tags[SOURCE_TYPE] = "LOCAL"
         if "commit" in self.measured:
             tags |= dict.fromkeys(("commit", COMMIT), str(self.measured["commit"]))
         if "hardware" in self.measured:

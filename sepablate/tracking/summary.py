@@ -8,7 +8,7 @@ from pathlib import Path
 from sepablate.store import layout, run_files
 from sepablate.study import FOLDER, TASK_SCORES, Study
 from sepablate.tracking import verdicts
-from sepablate.tracking.records import Record
+from sepablate.tracking.records import COMMIT, SOURCE, SOURCE_TYPE, Record
 
 VIEW = "final"  # the key of the saved view, in its link
 VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
@@ -40,6 +40,19 @@ def variant_metrics(study: str, scale: str) -> dict[str, float]:
         for column in columns
         if row.get(column)
     }
+
+
+def cost(records: Iterable[Record]) -> dict[str, float]:
+    """Return the time of all runs together, as a system metric; nothing if none was measured."""
+    seconds = [each.measured["seconds"] for each in records if "seconds" in each.measured]
+    return {"system/seconds": float(sum(seconds))} if seconds else {}
+
+
+def source(study: str, scale: str, records: Iterable[Record]) -> dict[str, str]:
+    """Return the tags on the command that makes a study, and on the commit that its runs share."""
+    tags = {SOURCE: f"sepablate study {study} --scale {scale}", SOURCE_TYPE: "LOCAL"}
+    commits = {str(each.measured.get("commit", "")) for each in records}
+    return tags | ({COMMIT: commits.pop()} if len(commits) == 1 and commits != {""} else {})
 
 
 def description(study: str, scale: str, declared: Study, artifacts: str) -> str:

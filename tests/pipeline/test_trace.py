@@ -1,6 +1,8 @@
 """Every number leads back to its runs, and to the command that makes them again."""
 
+import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -72,7 +74,14 @@ def parent() -> dict:
     ]
     points = [(p.key, p.step, p.value) for history in histories for p in history]
     words = {key: word for key, word in found.data.tags.items() if key.startswith("verdict: ")}
-    return {"id": found.info.run_id, "points": points, "words": words}
+    return {
+        "id": found.info.run_id,
+        "experiment": experiment.experiment_id,
+        "points": points,
+        "words": words,
+        "text": found.data.tags["mlflow.note.content"],
+        "commit": found.data.tags["mlflow.source.git.commit"],
+    }
 
 
 def test_mlflow_shows_the_verdicts_and_trace_the_runs_of_mlflow(empty_database: Path) -> None:
@@ -88,6 +97,19 @@ def test_mlflow_shows_the_verdicts_and_trace_the_runs_of_mlflow(empty_database: 
         decided[0]["measured"]["mean"],
     )
     assert point in first["points"]
+    row = next(csv.DictReader((TINY / "residual_connections/table.csv").open()))
+    for column in ("accuracy", "accuracy_low", "accuracy_high"):
+        assert (f"{column}/xception", 0, float(row[column])) in first["points"]
+    assert ("system/seconds", 0, pytest.approx(sum(18 * [38.1]) + 3 * 15)) in first["points"]
+    report = (TINY / "REPORT.md").read_text().splitlines()
+    said = first["text"].splitlines()
+    results = [line for line in report if re.match(r"- \*\w", line)]
+    assert len(results) == len(decided)
+    assert {*results} <= {*said}
+    address = f"#/experiments/{first['experiment']}/runs/{first['id']}/artifacts"
+    files = [f"[{name}]({address}/{name})" for name in ("report.html", "residual_connections.py")]
+    assert said[-1] == f"Files: {', '.join(files)}"
+    assert first["commit"] == "0123456789ab"
     assert publish("tiny", ["residual_connections"]) == 0
     assert parent() == first
 

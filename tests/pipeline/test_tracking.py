@@ -70,6 +70,24 @@ def test_the_parent_carries_what_the_study_found() -> None:
     assert {run["tags"]["mlflow.parentRunId"] for run in runs.values()} == {parent}
 
 
+def test_a_saved_view_shows_the_final_results_by_variant() -> None:
+    """In the form in which MLflow's own page saves one."""
+    write_results()
+    publish("smoke", [STUDY])
+    client = MlflowClient(connection.address())
+    experiment = client.get_experiment_by_name(f"{STUDY} · smoke")
+    saved = json.loads(experiment.tags["mlflow.sharedViewState.final"])
+    assert saved["name"] == "Final results by variant"
+    assert isinstance(saved["createdAt"], int)
+    state = json.loads(saved["state"])
+    assert state["groupBy"]["groupByKeys"] == [{"mode": "tag", "groupByData": "variant"}]
+    assert state["selectedColumns"][0] == state["orderByKey"] == "metrics.`final/test_accuracy`"
+    found = client.search_runs([experiment.experiment_id], state["searchFilter"])
+    assert len(found) == 4
+    end = f"{experiment.experiment_id}/runs?workflowType=machine_learning&viewStateShareKey=final"
+    assert connection.views(client) == {experiment.name: end}
+
+
 def test_files_that_are_gone_come_back() -> None:
     write_results()
     publish("smoke", [STUDY])
