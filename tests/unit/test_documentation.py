@@ -39,6 +39,15 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert not anchor or anchor in anchors(file), f"{page}: {path}#{anchor}"
 
 
+def test_every_page_is_in_the_sites_navigation() -> None:
+    named = set(re.findall(r"^ +- [\w' ]+: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.M))
+    assert all((ROOT / name).exists() for name in named)
+    pages = {path.relative_to(ROOT).as_posix() for path in PAGES}
+    reports = {name for name in pages if name.startswith("results/")}
+    assert pages - reports == named - reports
+    assert {f"results/laptop/{name}.md" for name in ("REPORT", "CONTROLS")} <= named
+
+
 def test_the_readme_says_what_the_verdicts_say() -> None:
     """If it does not: `make readme`."""
     verdicts = json.loads((ROOT / "results/laptop/verdicts.json").read_text())
