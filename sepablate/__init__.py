@@ -6,6 +6,7 @@ if TYPE_CHECKING:
     from sepablate.pretrained.run_weights import load
 
 __all__ = ["load"]
+__version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> object:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sepablate import study
+from sepablate import __version__, study
 from sepablate.cli import provenance
 from sepablate.cli.bench import bench
 from sepablate.cli.cost import cost
@@ -29,13 +29,29 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"sepablate {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", is_eager=True, callback=_show_version),
+    ] = False,
+) -> None:
+    """Take the options that are of no command."""
 
 
 def command_names() -> list[str]:
     """Return the names of the commands, in alphabetical order."""
-    commands = app.registered_commands
-    return sorted(command.name or command.callback.__name__ for command in commands)  # type: ignore[union-attr]
+    return sorted(typer.main.get_group(app).commands)
 
 
 @app.command()

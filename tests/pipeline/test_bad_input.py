@@ -14,7 +14,7 @@ from helpers.project import ROOT, contents, edit_params, sepablate
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sepablate import study
+from sepablate import __version__, study
 
 GOOD = (ROOT / "experiments/residual_connections.py").read_text()
 
@@ -68,10 +68,11 @@ def test_any_study_file_loads_or_is_refused_in_one_line(
     assert not refused or "any.py" in refused
 
 
+ASKS_FOR_HELP = re.compile(r"--help|-h")
 ARGUMENTS = st.lists(
     st.sampled_from(["train", "study", "report", "fetch", "list", "publish", "--scale", "--port"])
     | st.sampled_from(["xception", "smoke", "--processes", "-1", "0", "--no-mlflow", "--", ""])
-    | st.text(max_size=8).filter(lambda text: "\0" not in text and "--help" not in text),
+    | st.text(max_size=8).filter(lambda text: "\0" not in text and not ASKS_FOR_HELP.match(text)),
     max_size=4,
 )
 ANY_ARGUMENTS = """
@@ -182,6 +183,16 @@ def test_a_name_that_is_nearly_right_is_recognised(arguments: tuple[str, ...], l
     assert done.returncode == 2
     assert re.match(f"sepablate: {line}", done.stderr)
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_version_help_and_the_names_of_commands() -> None:
+    assert sepablate(ROOT, "--version").stdout == f"sepablate {__version__}\n"
+    short, long = (sepablate(ROOT, "cost", flag) for flag in ("-h", "--help"))
+    assert (short.returncode, short.stdout) == (0, long.stdout)
+    assert "--image-size" in short.stdout
+    unknown = sepablate(ROOT, "exports")
+    assert unknown.returncode == 2
+    assert ", export-runs, export-weights," in unknown.stderr
 
 
 @pytest.mark.parametrize("target", ["repro", "repro-all"])

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from helpers.project import EXAMPLE, ROOT
 
+import sepablate
 from sepablate.analysis.formatting import replace_section
 from sepablate.errors import UserError
 from sepablate.report import readme
@@ -122,6 +123,7 @@ def test_the_documentation_names_files_that_exist(name: str) -> None:
 
 def test_the_version_is_the_same_everywhere() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert version == sepablate.__version__
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == version
     assert re.findall(r"^## (\S+)$", (ROOT / "CHANGELOG.md").read_text(), re.M)[0] == version
     assert f"version = {{{version}}}" in README
