@@ -200,6 +200,7 @@ def _embed(tokens: Sequence[Token], folder: Path) -> None:
             svg = (folder / str(image.attrs["src"])).with_suffix(".svg").read_bytes()
             image.attrs["src"] = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
             paragraph.attrs["class"] = "figure first" if first else "figure"
+            paragraph.attrs["tabindex"] = "0"  # a narrow screen scrolls it, also by the keyboard
             first = False
 
 

@@ -13,7 +13,8 @@ main { max-width: 62rem; margin: 0 auto; padding: 1rem; }
 h1 { font-size: 1.6rem; line-height: 1.25; }
 h2 { font-size: 1.25rem; margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--line); }
 a { color: var(--link); }
-a:focus-visible, .table:focus-visible { outline: 2px solid var(--link); outline-offset: 2px; }
+a:focus-visible, .table:focus-visible, p.figure:focus-visible {
+  outline: 2px solid var(--link); outline-offset: 2px; }
 nav { border-left: 3px solid var(--line); padding-left: 1rem; margin: 1rem 0; }
 nav ul { list-style: none; margin: 0; padding: 0; }
 code { font-size: 0.9em; background: var(--code); padding: 0 0.2em; }

@@ -113,6 +113,12 @@ def test_figures_say_what_they_show(page: Elements) -> None:
         "Claims: a beats b, c beats d. Table 1 has the numbers.",
         "Curves: conv. Table 2 has the numbers.",
     ]
+    scrolled = {"figure first", "figure", "table"}  # also by the keyboard
+    for tag in ("p", "div"):
+        for kind, index in zip(
+            page.values(tag, "class"), page.values(tag, "tabindex"), strict=True
+        ):
+            assert (index == "0") == (kind in scrolled)
 
 
 def test_intervals_stay_on_one_line(page: Elements) -> None:
