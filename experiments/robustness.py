@@ -34,7 +34,7 @@ WIDTH = Factor(
     "width",
     "Width",
     base="1",
-    levels={"1/2": {"width": Times(0.5)}, "2": {"width": Times(2)}},
+    levels={"1/2": {"width": Times(0.5)}},
     fields=("model.width", *COSTS),
 )
 DATA = Factor(
@@ -61,7 +61,7 @@ BATCH = Factor(
     "batch",
     "Batch",
     base="1",
-    levels={"1/2": {"batch_size": Times(0.5)}, "2": {"batch_size": Times(2)}},
+    levels={"2": {"batch_size": Times(2)}},
     fields=("batch_size", "steps", "evaluations"),
 )
 
@@ -77,8 +77,6 @@ STUDY = RobustnessStudy(
         Setting("decays_90", {"budget": "1/4", "recipe": "90 decays"}),
         Setting("rate_double", {"budget": "1/4", "recipe": "twice the rate"}),
         Setting("width_half", {"budget": "1/4", "width": "1/2"}),
-        Setting("width_double", {"budget": "1/8", "width": "2"}),
-        Setting("batch_half", {"budget": "1/4", "batch": "1/2"}),
         Setting("batch_double", {"budget": "1/4", "batch": "2"}),
         Setting("cifar10_eighth", {"budget": "1/8", "data": "CIFAR-10"}),
         Setting("cifar10", {"budget": "1/4", "data": "CIFAR-10"}),
