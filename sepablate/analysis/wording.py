@@ -40,8 +40,8 @@ MARKS = {
     "sign-flip test disagrees; see below. Under skewed noise false verdicts are more frequent than "
     "the p-values say.",
     "‡": "On final accuracy, with a baseline more than "
-    f"{100 * FAR:g} points below the lowest published accuracy of networks of its kind: these "
-    "networks are not trained to their end, and there the difference may be another.",
+    f"{100 * FAR:g} points below the lowest published accuracy of networks of its kind: "
+    "between networks at their best the difference may be another.",
 }
 SCORECARD = (
     "Claim",

@@ -14,8 +14,8 @@ ACCURACY = metrics.TASK_METRICS["single_label"]
 HEADER = ("Network", "Test accuracy (%)", "Parameters", "Source", "Ours minus this (points)")
 EXPLAINED = """\
 Ours is the network of this report with the highest mean, chosen on the test images themselves; the
-others are as their sources print them, mostly of one run, and trained for much longer. Networks of
-the same kind (in italics) have Inception modules or depthwise separable convolutions, as all here.
+others are as their sources print them, mostly of one run, each with a training of its own. Networks
+of the same kind (in italics) have Inception modules or depthwise separable convolutions, as here.
 """
 
 

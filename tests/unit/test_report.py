@@ -161,7 +161,7 @@ def test_a_report_on_several_tasks_says_what_each_was_trained_on(folder):
 def test_a_report_prints_what_the_paper_leaves_open_for_each_recipe(folder):
     settings = (folder / "FURTHER.md").read_text().partition("## Setup")[2]
     recipes = dict(re.findall(r"Recipe `(\w+)`:\n\n(.*?)(?=\nRecipe|\Z)", settings, re.DOTALL))
-    assert list(recipes) == ["imagenet", "example", "jft"]
+    assert list(recipes) == ["imagenet", "mobilenet", "example", "jft"]
     assert "| `batch_size` | 64 | not given |" in recipes["imagenet"]
     assert "| `rho` | 0.9 | not given |" in recipes["jft"]
     assert "rho" not in recipes["imagenet"]  # SGD has none
