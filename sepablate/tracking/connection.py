@@ -151,4 +151,5 @@ def ui_command(port: int, allowed_hosts: str | None = None) -> tuple[list[str], 
     arguments = [word for pair in options.items() for word in pair]
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     environment["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    environment.setdefault("PYTHONWARNINGS", "ignore")  # of libraries, for MLflow's developers
     return [sys.executable, "-m", "mlflow", "ui", *arguments], environment

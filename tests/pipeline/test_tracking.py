@@ -175,6 +175,7 @@ def test_the_ui_is_for_this_machine_only() -> None:
     assert arguments[arguments.index("--allowed-hosts") + 1] == "localhost:5017,127.0.0.1:5017"
     assert environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
     assert environment["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    assert environment["PYTHONWARNINGS"] == "ignore"
 
 
 def test_the_ui_answers_further_addresses_if_asked_to() -> None:
