@@ -13,7 +13,7 @@ from sepablate.provenance.embedded_keys import read_run_keys
 from sepablate.report import dvc_metrics, html, outputs, published
 from sepablate.store import layout
 from sepablate.store.files import read_json, read_text
-from sepablate.store.made_by import read_made_by
+from sepablate.store.made_by import whole_scale
 
 
 def check_study(name: str, scale: str) -> Iterator[str]:
@@ -72,7 +72,7 @@ def check_report(report: str, studies: Sequence[str], scale: str) -> Iterator[st
     parts += [
         partial.missing_sentence(name, partial.tabulated_part(name, scale)) for name in studies
     ]
-    parts.append(str(read_made_by(scale) or ""))
+    parts.append(str(whole_scale(scale) or ""))
     for line in "\n".join(parts).splitlines():
         if line not in text:
             yield f"{path}: does not say {line[:100]!r}"

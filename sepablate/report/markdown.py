@@ -12,7 +12,7 @@ from sepablate.analysis.verdicts import Verdict
 from sepablate.report import at_scale, paper_tables, published, setup, tuning
 from sepablate.store import layout
 from sepablate.store.files import read_text
-from sepablate.store.made_by import read_made_by
+from sepablate.store.made_by import whole_scale
 from sepablate.study import Study
 
 HOW_TO_READ = """\
@@ -52,7 +52,7 @@ def write(studies: Sequence[str], scale: str, decided: Sequence[Verdict], report
         for part in parts.values()
         for variant in part.all_variants
     }
-    made_by = read_made_by(scale)
+    made_by = whole_scale(scale)
     summaries = {
         name: summary_table.read(layout.study_folder(scale, name) / layout.TABLE)
         for name in studies

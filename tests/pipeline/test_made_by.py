@@ -7,7 +7,7 @@ from helpers.published import TINY, current, made, without_runs
 
 from sepablate.errors import UserError
 from sepablate.provenance.verify import verify
-from sepablate.report import outputs
+from sepablate.report import manifest, outputs
 from sepablate.store.made_by import read_made_by
 
 __all__ = ["current", "made"]
@@ -70,3 +70,23 @@ def test_another_file_of_that_name_is_refused(text: str) -> None:
     (TINY / "made_by.json").write_text(text)
     with pytest.raises(UserError, match=r"results/tiny/made_by\.json: "):
         read_made_by("tiny")
+
+
+def test_some_reports_of_a_scale_may_be_of_older_code() -> None:
+    """CONTROLS is then checked by its digests alone; the rest as ever."""
+    path = TINY / "residual_learning_rate/claims.json"
+    path.write_text(path.read_text().replace('"claim"', '"claimed"'))
+    listing = TINY / "controls_digests.json"
+    before, after = (json.loads(listing.read_text()) for _ in range(2))
+    name = "residual_learning_rate/claims.json"
+    after["files"][name] = manifest.sha256(path)
+    listing.write_text(json.dumps(after))
+    assert verify("tiny").wrong != []
+    content = {"commit": "8f12b1a", "reports": ["CONTROLS"]}
+    (TINY / "made_by.json").write_text(json.dumps(content))
+    findings = verify("tiny")
+    assert findings.wrong == []
+    assert findings.checked[0].startswith("The results of CONTROLS were made by commit 8f12b1a")
+    assert any(line.startswith("REPORT: made again") for line in findings.checked)
+    listing.write_text(json.dumps(before))
+    assert any(name in line for line in verify("tiny").wrong)
