@@ -18,6 +18,7 @@ from sepablate.cli.options import (
     require_project,
     resolve_scale,
 )
+from sepablate.cli.robustness import across, robustness
 from sepablate.cli.train import train, tune
 from sepablate.errors import UserError
 from sepablate.store import layout
@@ -248,12 +249,19 @@ def list_() -> None:
             print(f"    {variant.name:27} {variant.label}")
     for name in study.layer_names():
         print(f"{name}: {study.load_layers(name).title}")
+    for name in study.robustness_names():
+        pooled = study.load_robustness(name)
+        print(f"{name}: {pooled.title}")
+        for setting in pooled.settings:
+            print(f"    {setting.name:27} {pooled.label(setting)}")
 
 
 app.command()(provenance.trace)
 app.command()(provenance.verify)
 app.command()(provenance.export_runs)
 app.command()(provenance.import_runs)
+app.command()(robustness)
+app.command()(across)
 app.command()(cost)
 app.command()(evaluate)
 app.command()(export_weights)
