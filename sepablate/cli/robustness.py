@@ -5,7 +5,8 @@ from typing import Annotated
 import typer
 
 from sepablate import study
-from sepablate.cli.options import ScaleOption, require_project, resolve_scale
+from sepablate.cli.options import MlflowOption, ScaleOption, require_project, resolve_scale
+from sepablate.cli.publishing import publish_studies
 from sepablate.store import layout
 
 
@@ -17,6 +18,7 @@ def robustness(
     effects: Annotated[
         bool, typer.Option(help="Read the runs; without, only what was read from them before.")
     ] = True,
+    mlflow: MlflowOption = True,
 ) -> None:
     """Pool the settings of a robustness study, and write the report on how far verdicts carry."""
     chosen = resolve_scale(scale)
@@ -26,6 +28,8 @@ def robustness(
     if effects:
         report.effects_outputs(name, chosen)
     report.report_outputs(name, chosen)
+    if mlflow:
+        publish_studies(chosen, [name])
     print(f"report: {layout.RESULTS / chosen / name.upper()}.md")
 
 

@@ -8,8 +8,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.made_up_runs import make_runs
-from helpers.made_up_settings import SETTINGS, claim_effects, made_up
+from helpers.made_up_settings import (
+    SCALE,
+    SETTINGS,
+    STEPS,
+    claim_effects,
+    made_up,
+    make_project,
+)
 from helpers.project import ROOT, contents
 from matplotlib.figure import Figure
 
@@ -23,34 +29,15 @@ from sepablate.report import across as across_report
 from sepablate.report import robustness as report
 from sepablate.store import layout
 
-NAME, SCALE = "robustness", "tiny"
-VARIANTS = ("xception", "inception_v3", "no_residual", "relu_between", "elu_between")
-STEPS = {"1/4": 3, "1/2": 6, "1": 9, "2": 18}
+NAME = "robustness"
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Made-up runs at a scale and in the settings of the study, and the study."""
+    """A project with made-up runs."""
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(ROOT / "experiments", "experiments")
-    declared = made_up()
-    runs = Path("results/tiny/runs")
-    for number, setting in enumerate(declared.settings[:SETTINGS]):
-        shutil.rmtree(runs, ignore_errors=True)
-        for name in VARIANTS:
-            make_runs(name, seeds=range(number * 10, number * 10 + 3))
-            change_config(runs / name, setting.levels.get("budget", "1"))
-        shutil.copytree(runs, f"results/tiny/settings/{setting.name}/runs")
-    shutil.rmtree(runs)
-    for name in VARIANTS:
-        make_runs(name)
-        change_config(runs / name, "1")
+    make_project()
     return tmp_path
-
-
-def change_config(folder: Path, budget: str) -> None:
-    path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"steps": STEPS[budget]}))
 
 
 def written() -> dict[str, bytes]:
