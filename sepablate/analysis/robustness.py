@@ -99,7 +99,7 @@ class Carrying:
         outcome: carries, reversed, depends or open.
         shares: of the factors, the largest first.
         left_out: the estimate without each setting.
-        trend: None with fewer than three budgets.
+        trend: None with fewer than three budgets of different lengths.
         paper: the paper's own difference, None if it prints none.
     """
 
@@ -235,7 +235,7 @@ def on_budget_line(settings: list[SettingEffect], declared: RobustnessStudy) -> 
 
 def _trend(settings: list[SettingEffect], declared: RobustnessStudy) -> Trend | None:
     line = on_budget_line(settings, declared)
-    if len(line) < meta_analysis.FEWEST:
+    if len({each.images_seen for each in line}) < meta_analysis.FEWEST:
         return None
     variances = {
         each.setting: v for each, v in zip(settings, arrays(settings)[1], strict=True)

@@ -1,7 +1,6 @@
 """The command line. A command imports what it needs when it runs: torch only where it computes."""
 
 import json
-import sys
 from typing import Annotated
 
 import typer
@@ -18,6 +17,8 @@ from sepablate.cli.options import (
     require_project,
     resolve_scale,
 )
+from sepablate.cli.publishing import publish_studies
+from sepablate.cli.robustness import across, robustness
 from sepablate.cli.train import train, tune
 from sepablate.errors import UserError
 from sepablate.store import layout
@@ -119,7 +120,7 @@ def study_(
 
     outputs.study_outputs(name, chosen, trained_part(name, chosen) if partial else None)
     if mlflow:
-        _publish(chosen, [name])
+        publish_studies(chosen, [name])
 
 
 @app.command()
@@ -160,41 +161,19 @@ def report(
 
     outputs.report_outputs(names, chosen, name)
     if mlflow:
-        _publish(chosen, names)
+        publish_studies(chosen, names)
     print(f"report: {layout.RESULTS / chosen / name}.md")
 
 
 @app.command()
 def publish(scale: ScaleOption = None) -> None:
     """Update MLflow to the results on disk; a run that it already has is not added again."""
-    if not _publish(resolve_scale(scale), study.names(), retry=True):
+    if not publish_studies(resolve_scale(scale), _all_names(), retry=True):
         raise typer.Exit(1)
 
 
-def _publish(scale: str, names: list[str], retry: bool = False) -> bool:
-    """Show studies in MLflow, or print one warning if it cannot be reached.
-
-    Args:
-        scale: the scale's name.
-        names: the studies.
-        retry: try even if an earlier command has just given up on MLflow.
-
-    Returns:
-        Whether MLflow was updated.
-    """
-    from sepablate import tracking
-
-    if tracking.given_up() and not retry:
-        return False
-    try:
-        changed = tracking.publish(scale, names)
-    except (OSError, UserError) as error:  # UserError: a report of older code, or damaged
-        if retry and isinstance(error, UserError):
-            raise
-        print(f"sepablate: {error}; `sepablate publish` fills the gap", file=sys.stderr)
-        return False
-    print(f"MLflow: {changed} runs brought up to date")
-    return True
+def _all_names() -> list[str]:
+    return [*study.names(), *study.robustness_names()]
 
 
 @app.command()
@@ -215,7 +194,7 @@ def ui(
     from sepablate.store import collected_runs
 
     if collected_runs.trained_variants(chosen):
-        _publish(chosen, study.names())
+        publish_studies(chosen, _all_names())
     tracking.ui(port, allowed_hosts)
 
 
@@ -248,12 +227,19 @@ def list_() -> None:
             print(f"    {variant.name:27} {variant.label}")
     for name in study.layer_names():
         print(f"{name}: {study.load_layers(name).title}")
+    for name in study.robustness_names():
+        pooled = study.load_robustness(name)
+        print(f"{name}: {pooled.title}")
+        for setting in pooled.settings:
+            print(f"    {setting.name:27} {pooled.label(setting)}")
 
 
 app.command()(provenance.trace)
 app.command()(provenance.verify)
 app.command()(provenance.export_runs)
 app.command()(provenance.import_runs)
+app.command()(robustness)
+app.command()(across)
 app.command()(cost)
 app.command()(evaluate)
 app.command()(export_weights)

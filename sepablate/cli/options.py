@@ -29,9 +29,10 @@ def resolve_scale(option: str | None, origin: str = "--scale") -> str:
     """
     require_project()
     from sepablate import scales  # with pydantic and YAML, which --help does without
+    from sepablate.runs import settings
 
     name = scales.current() if option is None else option
-    scales.load(name, origin="" if option is None else origin)
+    settings.load(name, origin="" if option is None else origin)
     return name
 
 

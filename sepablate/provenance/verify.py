@@ -1,6 +1,7 @@
 """Verify that the results follow from the runs, and reports from results; trains nothing."""
 
 import contextlib
+import functools
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from sepablate.analysis.load_runs import Config
 from sepablate.errors import UserError
 from sepablate.provenance import git_compare, self_check
 from sepablate.provenance.differences import byte_differences
-from sepablate.report import manifest, outputs
+from sepablate.report import manifest, outputs, robustness
 from sepablate.store import collected_runs, git, layout, run_archive, run_files
 from sepablate.store.files import read_json
 from sepablate.store.made_by import read_made_by, whole_scale
@@ -21,10 +22,12 @@ from sepablate.store.run_key import run_key
 from sepablate.study import Study
 
 P = ParamSpec("P")
+MEASURED = layout.LAYER_MEASUREMENTS
 # Entries of results/<scale>/ that belong to no report.
 NOT_IN_REPORTS = (
     layout.RUNS,
     layout.MEASUREMENTS,
+    layout.SETTINGS,
     layout.FETCHED,
     layout.SPEEDS,
     layout.TUNING,
@@ -144,9 +147,13 @@ def _check_report(path: Path, scale: str, checked: list[str], compared: list[str
     report, studies = listing.report, listing.studies
     if listing.times_layers:
         checked.append(f"{report}: made again from the times in {layout.LAYER_MEASUREMENTS}")
+        inputs = [layout.study_folder(scale, name) / MEASURED for name in studies]
         yield from _check_again(
-            path, scale, studies, lambda: outputs.layer_outputs(studies, scale, report)
+            path, scale, inputs, lambda: outputs.layer_outputs(studies, scale, report)
         )
+        return
+    if listing.pools_settings:
+        yield from _check_settings(path, scale, listing, checked)
         return
     compared += studies
     parts = {name: partial.tabulated_part(name, scale) for name in studies}
@@ -168,6 +175,30 @@ def _check_report(path: Path, scale: str, checked: list[str], compared: list[str
         yield f"{archive}: has other runs; `sepablate report` writes it again"
 
 
+def _check_settings(
+    path: Path, scale: str, listing: manifest.Manifest, checked: list[str]
+) -> Iterator[str]:
+    """Yield what is wrong in the report on a robustness study.
+
+    It is made again from the runs of the settings, or without them from what was read from them.
+    """
+    (study,) = listing.studies
+    effects = layout.study_folder(scale, study) / layout.EFFECTS
+    settings = layout.scale_folder(scale) / layout.SETTINGS
+
+    def from_runs() -> None:
+        robustness.effects_outputs(study, scale)
+        robustness.report_outputs(study, scale)
+
+    if settings.is_dir():
+        checked.append(f"{listing.report}: made again from the runs in {settings}")
+        yield from _check_again(path, scale, [settings], from_runs)
+    else:
+        checked.append(f"{listing.report}: no runs on disk, so made again from {effects}")
+        write = functools.partial(robustness.report_outputs, study, scale)
+        yield from _check_again(path, scale, [effects], write)
+
+
 def _sources(scale: str, variants: Iterable[str]) -> str:
     """Return how many variants' runs are read, and where: on disk, or in which archives."""
     counts = Counter(collected_runs.source(scale, variant) for variant in sorted(variants))
@@ -181,29 +212,29 @@ def _write_again(scale: str, report: str, parts: Mapping[str, Study]) -> None:
 
 
 def _check_again(
-    path: Path, scale: str, layer_studies: Sequence[str], write: Callable[[], None]
+    path: Path, scale: str, inputs: Sequence[Path], write: Callable[[], None]
 ) -> Iterator[str]:
     """Yield the files of a report that differ from those that the code here writes.
 
     Args:
         path: the report's manifest.
         scale: the name of the scale.
-        layer_studies: the studies whose times it needs.
+        inputs: what it needs beside the runs and what belongs to no report.
         write: writes the studies and the report, in a copy of the project.
     """
     with tempfile.TemporaryDirectory() as temporary:
         copy = Path(temporary)
-        _link_project(copy, scale, layer_studies)
+        _link_project(copy, scale, inputs)
         with contextlib.chdir(copy):
             write()
         written = copy / path
         for name in sorted([path.name, *manifest.read(written).files]):
             expected = (written.parent / name).read_bytes()
-            origin = "its times" if layer_studies else "its runs"
+            origin = "its times" if MEASURED in {each.name for each in inputs} else "its runs"
             yield from byte_differences(path.parent / name, expected, origin)
 
 
-def _link_project(copy: Path, scale: str, layer_studies: Sequence[str]) -> None:
+def _link_project(copy: Path, scale: str, further: Sequence[Path]) -> None:
     """Link the project except its results, the runs, and the files that no run can give again."""
     for path in Path().iterdir():
         if path.name != layout.RESULTS.name:
@@ -212,12 +243,10 @@ def _link_project(copy: Path, scale: str, layer_studies: Sequence[str]) -> None:
     (copy / folder).mkdir(parents=True)
     names = (layout.RUNS, layout.MEASUREMENTS, layout.MADE_BY, layout.TUNING)
     inputs = [folder / name for name in names]
-    inputs += layout.archives(scale)
-    for name in layer_studies:
-        inputs.append(layout.study_folder(scale, name) / layout.LAYER_MEASUREMENTS)
-        (copy / layout.study_folder(scale, name)).mkdir()
+    inputs += [*layout.archives(scale), *further]
     for path in inputs:
         if path.exists():
+            (copy / path).parent.mkdir(exist_ok=True)
             (copy / path).symlink_to(path.resolve())
 
 

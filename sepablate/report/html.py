@@ -17,7 +17,10 @@ PLACES = r"(?:section|table|figure|equation)s? [\d.]*\d(?:(?:, (?:and )?| and )[
 PAPER = re.compile(rf"arXiv:(\d{{4}}\.\d{{5}}(?:v\d+)?)(?:,? {PLACES})*")
 UNBROKEN = re.compile(r"(?:[+−]?\d[\d.,]* )?\[[+−\d–][^\]]*\]|\d[\d.,]* %|< [\d.]*\d|± ?[\d.]*\d")
 SOURCE = re.compile(r"(experiments|sepablate)/[\w/]+\.py")
-DATA_FILES = ("table.csv", "curves.csv", "measured.csv", "claims.json", "figure.svg")
+DATA_FILES = (
+    *("table.csv", "curves.csv", "measured.csv", "claims.json", "figure.svg"),
+    *("effects.json", "carrying.json", "budget.csv"),
+)
 LONGEST_LIST = 300  # characters of a figure's alternative text
 
 

@@ -13,7 +13,7 @@ from sepablate.errors import UserError
 from sepablate.store import layout
 from sepablate.store.files import read_json, write_atomically
 
-LAYERS = "layers"
+LAYERS, SETTINGS = "layers", "settings"
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Manifest:
         report: the report's name.
         studies: their names, in the order of the report.
         files: SHA-256 by path, relative to the manifest's folder.
-        kind: "layers" for a report on layer studies, and else empty: on comparisons.
+        kind: "layers" for a report on layer studies, "settings" on a robustness study, and else
+            empty: on comparisons.
     """
 
     report: str
@@ -36,6 +37,11 @@ class Manifest:
     def times_layers(self) -> bool:
         """Whether the report is on layer studies, whose times no runs can give again."""
         return self.kind == LAYERS
+
+    @property
+    def pools_settings(self) -> bool:
+        """Whether the report is on a robustness study."""
+        return self.kind == SETTINGS
 
 
 def write(

@@ -95,7 +95,7 @@ def study_head(name: str, title: str, source: str, here: str = "") -> str:
         [
             f"## {title}\n",
             f"{source}; declared in `{path}`.\n",
-            _docstring_points(path) + here,
+            docstring_points(path) + here,
             f"![{title}]({figure})\n",
         ]
     )
@@ -149,7 +149,7 @@ def _italic(titles: Sequence[str]) -> str:
     return "; ".join(f"*{title}*" for title in titles)
 
 
-def _docstring_points(path: Path) -> str:
+def docstring_points(path: Path) -> str:
     """Return the paragraphs of a study's docstring as a list."""
     text = ast.get_docstring(ast.parse(path.read_text())) or ""
     points = re.findall(r"^(Question|Paper|Deviates) +(.*?)(?=^\S|\Z)", text, re.M | re.S)

@@ -33,6 +33,10 @@ REPORT, LAYER_REPORT = "REPORT", "COSTS"  # names of reports; others are the use
 
 CONSTANT_SCORES = "constant_scores"  # entry of a config.json: what a network that knows nothing has
 
+# A robustness study's folder, results/<scale>/<study>, has these, figures and nothing else.
+EFFECTS, CARRYING, BUDGET = "effects.json", "carrying.json", "budget.csv"
+ACROSS = RESULTS / "ACROSS.md"  # every claim at every scale, beside its figure
+
 # A study's folder, results/<scale>/<study>.
 TABLE, TABLE_MARKDOWN, CURVES, CLAIMS = "table.csv", "table.md", "curves.csv", "claims.json"
 LAYER_MEASUREMENTS = "measured.csv"
@@ -171,6 +175,11 @@ def manifests(scale: str) -> list[Path]:
 def verdict_files(scale: str) -> list[Path]:
     """Return the files with the verdicts of a scale's reports."""
     return _originals(scale_folder(scale).glob("*verdicts.json"))
+
+
+def carrying_files(scale: str) -> list[Path]:
+    """Return the files that say how far a scale's verdicts carry."""
+    return _originals(scale_folder(scale).glob(f"*/{CARRYING}"))
 
 
 def _originals(paths: Iterable[Path]) -> list[Path]:

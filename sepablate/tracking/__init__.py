@@ -12,8 +12,8 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "4")  # seconds
 
 from sepablate.tracking.connection import given_up, ui
-from sepablate.tracking.experiment import publish
 from sepablate.tracking.live import Live
 from sepablate.tracking.lookup import run_ids
+from sepablate.tracking.publishing import publish
 
 __all__ = ["Live", "given_up", "publish", "run_ids", "ui"]

@@ -2,58 +2,22 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
-from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import SQLAlchemyError
 
-from sepablate.errors import UserError
-from sepablate.store import collected_runs, layout
-from sepablate.study import Study, load
+from sepablate.study import Study
 from sepablate.tracking import summary, verdicts
 from sepablate.tracking.connection import (
-    address,
     artifact_location,
-    connect,
-    give_up,
-    one_line,
-    reached,
 )
-from sepablate.tracking.records import Record, finished
+from sepablate.tracking.records import PLACE, Record, finished
 
 KEY, DIGEST, PARENT = "sepablate.run_key", "sepablate.digest", "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
 BATCH = 1000  # metrics that MLflow takes at once
-
-
-def publish(scale: str, studies: list[str]) -> int:
-    """Update MLflow from the files of these studies; return how many runs changed.
-
-    The parent run of a study, with its table, figure and verdicts, is one of them. A study of which
-    only the baseline is trained, by another study, gets no experiment.
-
-    Raises UserError for an unknown study or scale, OSError if MLflow cannot be written.
-    """
-    trained = set(collected_runs.trained_variants(scale))
-    if not trained:
-        folder = layout.scale_folder(scale)
-        raise UserError(f"scale {scale!r}: no runs in {folder / layout.RUNS}/ or an archive")
-    declared = {name: load(name) for name in studies}
-    try:
-        client = connect()
-        changed = sum(
-            Experiment(client, name, scale).publish(study)
-            for name, study in declared.items()
-            if trained & {variant.name for variant in study.variants}
-            or client.get_experiment_by_name(experiment_name(name, scale))
-        )
-        reached()
-        return changed
-    except (MlflowException, SQLAlchemyError) as error:
-        give_up()
-        raise OSError(f"MLflow at {address()}: {one_line(error)}") from error
 
 
 class Experiment:
@@ -69,7 +33,8 @@ class Experiment:
         self.tags = {"study": study, "scale": scale, "mlflow.user": "sepablate"}
         self.runs: dict[tuple[str | None, str | None], Run] = {}
         for run in client.search_runs([self.id], max_results=50_000, order_by=["start_time ASC"]):
-            slot = run.data.tags.get("variant"), run.data.tags.get("seed")
+            place = run.data.tags.get(PLACE, run.data.tags.get("variant"))
+            slot = place, run.data.tags.get("seed")
             if KEY in run.data.tags and self.runs.setdefault(slot, run) is not run:
                 client.delete_run(run.info.run_id)
         if (None, None) not in self.runs:
@@ -104,15 +69,24 @@ class Experiment:
         stored = [run for v in study.all_variants for run in finished(self.scale, v.name)]
         metrics |= summary.variant_metrics(self.study, self.scale) | summary.cost(stored)
         tags |= summary.source(self.study, self.scale, stored)
-        self._archive_other_verdicts(tags, metrics)
+        self.archive_other_verdicts(tags, metrics)
+        changed = self.log_all(stored)
+        run_id = self.parent.info.run_id
+        artifacts = f"#/experiments/{self.id}/runs/{run_id}/artifacts"
+        text = summary.description(self.study, self.scale, study, artifacts)
+        view = summary.saved_view(stored, self.parent.info.start_time)
+        files = summary.files(self.study, self.scale)
+        title = f"{study.title}. {study.source}\n\n"
+        return changed + self.describe(title, text, view, files, tags, metrics)
+
+    def log_all(self, stored: Sequence[Record]) -> int:
+        """Log runs, archive those that are not among them; return how many changed."""
         gone = self.runs.keys() - {record.slot for record in stored}
         # A run that trains, or was interrupted, is not among the results.
         gone = {slot for slot in gone if self.runs[slot].info.status in ("FINISHED", "FAILED")}
         for slot in gone:
             self.client.delete_run(self.runs.pop(slot).info.run_id)
-        changed = sum([self.log(record) for record in stored])
-        view = summary.saved_view(stored, self.parent.info.start_time)
-        return len(gone) + changed + self._describe(study, view, tags, metrics)
+        return len(gone) + sum([self.log(record) for record in stored])
 
     def log(self, record: Record) -> bool:
         """Add the missing parts of a run; return False if none. Archive a run that differs."""
@@ -126,9 +100,8 @@ class Experiment:
             self.client.delete_run(run.info.run_id)
             run, logged = None, {}
         if run is None:
-            name = f"{record.variant} seed {record.seed}"
             first_tags = {key: value for key, value in tags.items() if key != DIGEST}
-            run = self.client.create_run(self.id, record.started, first_tags, name)
+            run = self.client.create_run(self.id, record.started, first_tags, record.name)
         new = [point for point in record.points if point not in logged]
         self._write(run.info.run_id, record, new, tags)
         self.runs[record.slot] = self.client.get_run(run.info.run_id)
@@ -167,7 +140,7 @@ class Experiment:
         else:
             self.client.set_terminated(run_id, record.status, record.ended)
 
-    def _archive_other_verdicts(self, tags: dict[str, str], metrics: dict[str, float]) -> None:
+    def archive_other_verdicts(self, tags: dict[str, str], metrics: dict[str, float]) -> None:
         """Create a new parent run if the old one has verdicts that are no longer valid."""
         old = self.parent.data
         outcomes = {key: word for key, word in old.tags.items() if key.startswith(verdicts.TAG)}
@@ -175,17 +148,28 @@ class Experiment:
             self.client.delete_run(self.parent.info.run_id)
             self.parent = self._create_parent()
 
-    def _describe(
-        self, study: Study, view: str, tags: dict[str, str], metrics: dict[str, float]
+    def describe(
+        self,
+        title: str,
+        text: str,
+        view: str,
+        files: Sequence[Path],
+        tags: dict[str, str],
+        metrics: dict[str, float],
     ) -> bool:
         """Log a study's files and numbers on its parent run; return False if all is there.
 
         The files may be gone where the tag is not: they lie in a folder, not in the database.
+
+        Args:
+            title: of the experiment.
+            text: on the study, in Markdown.
+            view: saved, of its runs.
+            files: that the parent run carries.
+            tags: of the parent run.
+            metrics: of the parent run.
         """
         run_id = self.parent.info.run_id
-        artifacts = f"#/experiments/{self.id}/runs/{run_id}/artifacts"
-        files = summary.files(self.study, self.scale)
-        text = summary.description(self.study, self.scale, study, artifacts)
         texts = (text, view, json.dumps([tags, metrics]))
         content = [*map(str.encode, texts), *(path.read_bytes() for path in files)]
         digest = hashlib.sha256(b"\0".join(content)).hexdigest()[:16]
@@ -195,7 +179,7 @@ class Experiment:
             return False
         for path in files:
             self.client.log_artifact(run_id, str(path))
-        self.client.set_experiment_tag(self.id, NOTE, f"{study.title}. {study.source}\n\n")
+        self.client.set_experiment_tag(self.id, NOTE, title)
         self.client.set_experiment_tag(self.id, summary.VIEW_TAG, view)
         self.client.set_tag(run_id, NOTE, text)
         start = self.parent.info.start_time  # the same however often it is logged

@@ -15,6 +15,7 @@ from sepablate.store.run_files import Row
 # May change where the run key does not.
 NOT_PARAMETERS = ("label", "run_key", "run_keys", "seeds", layout.CONSTANT_SCORES)
 # The columns "Source" and "Version" of MLflow's tables.
+PLACE = "sepablate.place"  # of a run in a setting: what stands for its variant
 SOURCE, SOURCE_TYPE, COMMIT = "mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit"
 MEASURED = ("seconds", "images_per_second", "peak_memory_mib")
 
@@ -46,6 +47,11 @@ class Record:
     def slot(self) -> tuple[str, str]:
         """Variant and seed: a study has one run of each."""
         return self.variant, str(self.seed)
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return f"{self.variant} seed {self.seed}"
 
     @cached_property
     def status(self) -> str:

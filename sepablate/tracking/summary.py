@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sepablate.store import layout, run_files
@@ -76,14 +76,17 @@ def description(study: str, scale: str, declared: Study, artifacts: str) -> str:
     return "\n".join(filter(None, parts))
 
 
-def saved_view(records: Iterable[Record], created: int) -> str:
+def saved_view(
+    records: Iterable[Record], created: int, groups: Sequence[str] = ("variant",)
+) -> str:
     """Return a view of an experiment, as MLflow saves those that users make.
 
-    Its runs by variant with the mean of their final scores, the best first.
+    Its runs in groups with the mean of their final scores, the best first.
 
     Args:
         records: of the experiment's runs.
         created: Unix time in ms.
+        groups: the tags to group by.
     """
     finals = {metric for each in records for metric, _ in each.points if run_files.is_final(metric)}
     scores = sorted(finals - {run_files.DIVERGED}, reverse=True)  # of averaged weights first
@@ -91,7 +94,7 @@ def saved_view(records: Iterable[Record], created: int) -> str:
     state = {
         "groupBy": {
             "aggregateFunction": "average",
-            "groupByKeys": [{"mode": "tag", "groupByData": "variant"}],
+            "groupByKeys": [{"mode": "tag", "groupByData": group} for group in groups],
         },
         "selectedColumns": [
             *columns,

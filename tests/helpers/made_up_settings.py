@@ -1,15 +1,23 @@
 """Made-up effects of a claim over the settings of the robustness study."""
 
+import json
+import shutil
 from collections.abc import Callable
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 
+from helpers.made_up_runs import make_runs
+from helpers.project import ROOT
 from sepablate import study
 from sepablate.analysis.setting_effects import ClaimEffects, SettingEffect
 from sepablate.study import BASE, Claim, RobustnessStudy
 
 SETTINGS = 11  # departures, as at a scale of grey garments
+SCALE = "tiny"
+VARIANTS = ("xception", "inception_v3", "no_residual", "relu_between", "elu_between")
+STEPS = {"1/4": 3, "1/2": 6, "1": 9, "2": 18}  # by the level of the budget
 
 
 def made_up() -> RobustnessStudy:
@@ -55,3 +63,25 @@ def claim_effects(
         right_label=study.variant(claim.right).label,
         settings=tuple(settings),
     )
+
+
+def make_project() -> None:
+    """Make runs at a scale and in the settings of the study, below the current folder."""
+    shutil.copytree(ROOT / "experiments", "experiments")
+    runs = Path("results") / SCALE / "runs"
+    for number, setting in enumerate(made_up().settings[:SETTINGS]):
+        shutil.rmtree(runs, ignore_errors=True)
+        for name in VARIANTS:
+            make_runs(name, seeds=range(number * 10, number * 10 + 3))
+            _change_config(runs / name, setting.levels.get("budget", "1"))
+        shutil.copytree(runs, runs.parent / "settings" / setting.name / "runs")
+    shutil.rmtree(runs)
+    for name in VARIANTS:
+        make_runs(name)
+        _change_config(runs / name, "1")
+
+
+def _change_config(folder: Path, budget: str) -> None:
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"steps": STEPS[budget], "variant": folder.name}))

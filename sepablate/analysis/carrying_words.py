@@ -1,0 +1,171 @@
+"""How far verdicts carry, as sentences and tables, with every number that they rest on."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+from sepablate.analysis.formatting import (
+    capitalize,
+    markdown_table,
+    percent,
+    probability,
+    with_interval,
+)
+from sepablate.analysis.robustness import OUTCOMES, Carrying, FactorShare
+from sepablate.paper import xception as paper
+from sepablate.study import BASE, RobustnessStudy
+
+SCORECARD = (
+    "Claim",
+    "Pooled difference (points)",
+    "New setting",
+    "True effect there",
+    "τ",
+    "I²",
+    "k",
+    "Outcome",
+)
+MEANS = {
+    "carries": "a new setting is expected to show it too",
+    "reversed": "a new setting is expected to show the opposite",
+    "depends": "the settings differ by more than their seeds explain",
+    "open": "the settings show neither",
+}
+
+
+def scorecard(claims: Sequence[Carrying]) -> str:
+    """Return a table with a line per claim."""
+    rows = [
+        (
+            capitalize(each.effects.claim.statement),
+            with_interval(each.estimate.mean, each.estimate.low, each.estimate.high, sign="+"),
+            interval(each.estimate.new_low, each.estimate.new_high),
+            interval(each.estimate.true_low, each.estimate.true_high),
+            percent(each.estimate.tau),
+            f"{100 * each.estimate.i_squared:.0f} %",
+            str(each.estimate.k),
+            f"**{each.outcome}**{on_what(each)}",
+        )
+        for each in claims
+    ]
+    return markdown_table(SCORECARD, rows)
+
+
+def summary(claims: Sequence[Carrying]) -> str:
+    """Return which claims carry, which depend and on what, and which are open: a line each."""
+    counts = Counter(each.outcome for each in claims)
+    counted = ", ".join(f"{counts[name]} *{name}*" for name in OUTCOMES if counts[name])
+    lines = [f"Of {len(claims)} claims: {counted}.\n"]
+    lines += [f"- {capitalize(each.effects.claim.statement)}: {_told(each)}." for each in claims]
+    return "\n".join(lines) + "\n"
+
+
+def on_what(carrying: Carrying) -> str:
+    """Return the factor on which a claim depends most, as " on the budget"; "" if it does not."""
+    first = most(carrying)
+    if carrying.outcome != "depends" or first is None:
+        return ""
+    return f" on the {first.label.lower()}"
+
+
+def most(carrying: Carrying) -> FactorShare | None:
+    """Return the factor that explains most of tau^2; None if none explains any."""
+    first = carrying.shares[0] if carrying.shares else None
+    return first if first and first.share > 0 else None
+
+
+def sentence(carrying: Carrying) -> str:
+    """Return the result of one claim, in full."""
+    estimate, effects = carrying.estimate, carrying.effects
+    parts = [
+        f"Over {estimate.k} settings, {effects.left_label} minus {effects.right_label} is "
+        f"{with_interval(estimate.mean, estimate.low, estimate.high, sign='+')} points. A new "
+        "setting, measured with as few seeds, is expected within "
+        f"{interval(estimate.new_low, estimate.new_high)}; its true effect within "
+        f"{interval(estimate.true_low, estimate.true_high)}. The true effects vary by τ = "
+        f"{percent(estimate.tau)} points (I² {100 * estimate.i_squared:.0f} %; p "
+        f"{probability(estimate.p_equal)} of equal effects).",
+        f"The verdict **{carrying.outcome}**{on_what(carrying)}: {MEANS[carrying.outcome]}.",
+        _left_out(carrying),
+        _trend(carrying),
+        _diverged(carrying),
+    ]
+    return " ".join(filter(None, parts)) + "\n"
+
+
+def settings_table(carrying: Carrying, declared: RobustnessStudy) -> str:
+    """Return a line per setting: what it is, its images, its n, its difference."""
+    labels = {setting.name: declared.label(setting) for setting in declared.settings}
+    labels[BASE] = declared.label(None)
+    rows = [
+        (
+            capitalize(labels.get(each.setting, each.setting)),
+            f"`{each.dataset}`",
+            f"{each.images_seen:,}",
+            str(len(each.seeds)),
+            with_interval(*numbers, sign="+"),
+        )
+        for each, numbers in zip(carrying.effects.settings, carrying.means, strict=True)
+    ]
+    header = ("Setting", "Data set", "Images seen", "n", "Difference (points)")
+    return markdown_table(header, rows)
+
+
+def factors_table(carrying: Carrying) -> str:
+    """Return a line per factor: the share of tau^2 that it explains, and its p-value."""
+    rows = [
+        (
+            each.label,
+            "–" if math.isnan(each.share) else f"{100 * each.share:.0f} %",
+            probability(each.p),
+        )
+        for each in carrying.shares
+    ]
+    return markdown_table(("Factor", "Explains of τ²", "p"), rows)
+
+
+def interval(low: float, high: float) -> str:
+    """Return an interval of differences, in points."""
+    return f"[{percent(low, '+')}, {percent(high, '+')}]"
+
+
+def _told(carrying: Carrying) -> str:
+    first = most(carrying)
+    text = f"**{carrying.outcome}**{on_what(carrying)}"
+    if carrying.outcome == "depends" and first is not None:
+        return f"{text} ({100 * first.share:.0f} % of τ²)"
+    if carrying.outcome == "depends":
+        return f"{text}, on none of the factors alone"
+    return f"{text} ({MEANS[carrying.outcome]})"
+
+
+def _left_out(carrying: Carrying) -> str:
+    """Return whether one setting alone decides the outcome."""
+    others = [each for each in carrying.left_out if each.outcome != carrying.outcome]
+    if not carrying.left_out:
+        return ""
+    if not others:
+        return "It stays whichever setting is left out."
+    changed = ", ".join(f"{each.setting} ({each.outcome})" for each in others)
+    return f"It would be another without {changed}."
+
+
+def _trend(carrying: Carrying) -> str:
+    trend = carrying.trend
+    if trend is None:
+        return ""
+    doublings = math.log2(paper.IMAGES_SEEN / trend.images[-1])
+    slope = with_interval(trend.slope, trend.slope_low, trend.slope_high, sign="+")
+    return (
+        f"With each doubling of the images seen it changes by {slope} points. A straight line "
+        f"would put it within {interval(trend.at_paper_low, trend.at_paper_high)} at the paper's "
+        f"budget, {doublings:.0f} doublings further, if it went on so far."
+    )
+
+
+def _diverged(carrying: Carrying) -> str:
+    lost = [each for each in carrying.effects.settings if each.diverged]
+    if not lost:
+        return ""
+    named = "; ".join(f"{each.setting}: {', '.join(each.diverged)}" for each in lost)
+    return f"Runs diverged ({named}); their seeds are left out on both sides."

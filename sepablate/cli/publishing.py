@@ -1,0 +1,31 @@
+"""Show studies in MLflow. Nothing heavy is imported before it is needed."""
+
+import sys
+
+from sepablate.errors import UserError
+
+
+def publish_studies(scale: str, names: list[str], retry: bool = False) -> bool:
+    """Show studies in MLflow, or print one warning if it cannot be reached.
+
+    Args:
+        scale: the scale's name.
+        names: the studies.
+        retry: try even if an earlier command has just given up on MLflow.
+
+    Returns:
+        Whether MLflow was updated.
+    """
+    from sepablate import tracking
+
+    if tracking.given_up() and not retry:
+        return False
+    try:
+        changed = tracking.publish(scale, names)
+    except (OSError, UserError) as error:  # UserError: a report of older code, or damaged
+        if retry and isinstance(error, UserError):
+            raise
+        print(f"sepablate: {error}; `sepablate publish` fills the gap", file=sys.stderr)
+        return False
+    print(f"MLflow: {changed} runs brought up to date")
+    return True

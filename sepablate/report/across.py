@@ -1,0 +1,63 @@
+"""ACROSS.md: every claim at every scale that has committed results, beside the paper."""
+
+from collections.abc import Sequence
+
+from sepablate.analysis import across
+from sepablate.analysis.across import Across, Cell
+from sepablate.analysis.formatting import capitalize, markdown_table, percent, with_interval
+from sepablate.plots import across_matrix
+from sepablate.store import layout
+from sepablate.store.files import write_atomically
+
+TITLES = {
+    layout.REPORT: "The paper's own comparisons",
+    "CONTROLS": "Controls that the paper lacks",
+    "FURTHER": "Further studies",
+}
+TEXT = """\
+# Every claim at every scale
+
+Each cell has the difference in points, its 95 % interval over seeds, n and the verdict, as the
+report of its scale gives them; nothing is computed anew. Scales differ in data, width and length of
+training, and the paper's numbers are of ImageNet, one run each: compare signs and verdicts, not
+sizes. *Over settings* pools the departures from a scale, see its `ROBUSTNESS.md`; k counts them.
+"""
+
+
+def outputs(scales: Sequence[str]) -> None:
+    """Write results/ACROSS.md and its figure, from the committed verdicts of some scales.
+
+    Raises UserError for a scale without verdicts.
+    """
+    read = across.read(scales)
+    main = read.of_report(layout.REPORT)
+    for kind in layout.FIGURE_KINDS:
+        write_atomically(layout.ACROSS.with_name(f"across.{kind}"), across_matrix.draw(main, kind))
+    write_atomically(layout.ACROSS, markdown(read))
+
+
+def markdown(read: Across) -> str:
+    """Return the text: the matrix, and a table for each report."""
+    parts = [TEXT, "![The verdict on each claim at each scale, beside the paper](across.png)\n"]
+    for report in dict.fromkeys(read.reports):
+        parts += [f"## {TITLES.get(report, report)}\n", _table(read.of_report(report))]
+    return "\n".join(parts)
+
+
+def _table(part: Across) -> str:
+    heads = [f"{scale}, {across_matrix.DATA_SETS.get(kind, kind)}" for scale, kind in part.columns]
+    rows, main = [], part.reports[0] == layout.REPORT
+    for claim, cells, printed in zip(part.claims, part.cells, part.paper, strict=True):
+        found = [_cell(cells.get(column)) for column in range(len(part.columns))]
+        silent = "claimed, no number" if main else "–"
+        paper = silent if printed is None else percent(printed, "+")
+        rows.append((capitalize(claim.statement), claim.metric, *found, paper))
+    return markdown_table(("Claim", "Metric", *heads, "Paper"), rows)
+
+
+def _cell(cell: Cell | None) -> str:
+    if cell is None:
+        return "not run"
+    kind = "k" if cell.outcome in across_matrix.CARRYING_STYLES else "n"
+    numbers = with_interval(cell.mean, cell.low, cell.high, sign="+")
+    return f"{numbers}, {kind} = {cell.n}, **{cell.outcome}**"

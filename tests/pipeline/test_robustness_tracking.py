@@ -1,0 +1,56 @@
+"""A robustness study in MLflow: a run for each setting, with a tag for each factor."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from helpers.made_up_settings import SCALE, SETTINGS, made_up, make_project
+from mlflow import MlflowClient
+
+from sepablate.report import robustness as report
+from sepablate.tracking import connection, publish
+
+NAME = "robustness"
+
+
+@pytest.fixture
+def client(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    """A client of a database in a project with made-up runs and their report."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shutil.copy(empty_database, connection.DATABASE)
+    make_project()
+    report.effects_outputs(NAME, SCALE)
+    report.report_outputs(NAME, SCALE)
+    return connection.connect()
+
+
+def test_runs_can_be_grouped_by_factor_and_nothing_is_published_twice(
+    client: MlflowClient,
+) -> None:
+    assert publish(SCALE, [NAME]) == 5 * (6 + 3 * SETTINGS) + 1
+    experiment = client.get_experiment_by_name(f"{NAME} · {SCALE}")
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    trained = [run for run in runs if "setting" in run.data.tags]
+    assert len(trained) == 5 * (6 + 3 * SETTINGS)
+    declared = made_up()
+    levels = {each.name: declared.levels(each) for each in declared.settings}
+    levels["base"] = declared.levels(None)
+    for run in trained:
+        tags = run.data.tags
+        for factor, level in levels[tags["setting"]].items():
+            assert tags[f"factor: {factor}"] == level
+        assert run.info.run_name == f"{tags['variant']} seed {tags['seed']}, {tags['setting']}"
+    wide = client.search_runs([experiment.experiment_id], "tags.`factor: width` = '2'")
+    assert len(wide) == 5 * 3
+    (parent,) = [run for run in runs if "setting" not in run.data.tags]
+    outcomes = {key: v for key, v in parent.data.tags.items() if key.startswith("verdict: ")}
+    assert len(outcomes) == 4
+    assert parent.data.metrics["pooled/xception_vs_no_residual/k"] == SETTINGS + 1
+    files = {file.path for file in client.list_artifacts(parent.info.run_id)}
+    assert {"budget.png", "carrying.json", "ROBUSTNESS.md", "robustness.py"} <= files
+    assert publish(SCALE, [NAME]) == 0
+    shutil.rmtree(f"results/{SCALE}/settings/cifar10")
+    report.effects_outputs(NAME, SCALE)
+    report.report_outputs(NAME, SCALE)
+    assert publish(SCALE, [NAME]) == 5 * 3 + 1

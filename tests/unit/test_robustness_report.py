@@ -1,0 +1,253 @@
+"""The report on how far verdicts carry, from made-up runs to its figures; and ACROSS.md."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers.made_up_settings import (
+    SCALE,
+    SETTINGS,
+    STEPS,
+    claim_effects,
+    made_up,
+    make_project,
+)
+from helpers.project import ROOT, contents
+from matplotlib.figure import Figure
+
+from sepablate import study
+from sepablate.analysis import across, robustness, setting_effects
+from sepablate.analysis.load_runs import load_runs
+from sepablate.errors import UserError
+from sepablate.plots import across_matrix, budget_figure, specification_curve
+from sepablate.provenance import verify
+from sepablate.report import across as across_report
+from sepablate.report import robustness as report
+from sepablate.store import layout
+
+NAME = "robustness"
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with made-up runs."""
+    monkeypatch.chdir(tmp_path)
+    make_project()
+    return tmp_path
+
+
+def written() -> dict[str, bytes]:
+    return {
+        name: content
+        for name, content in contents(Path("results")).items()
+        if not name.startswith(("tiny/runs", "tiny/settings"))
+    }
+
+
+def test_the_report_follows_from_the_runs(project: Path) -> None:
+    report.effects_outputs(NAME, SCALE)
+    report.report_outputs(NAME, SCALE)
+    claims = report.read(NAME, SCALE)
+    assert [len(each.settings) for each in claims] == [12] * 4
+    for each in claims:
+        for setting in each.settings:
+            scale = SCALE if setting.setting == "base" else f"{SCALE}.{setting.setting}"
+            sides = [study.variant(each.claim.left), study.variant(each.claim.right)]
+            scores = load_runs(sides, scale).scores("accuracy")
+            expected = scores[each.claim.left] - scores[each.claim.right]
+            assert setting.differences == pytest.approx(list(expected))
+            assert setting.images_seen == 64 * STEPS[setting.levels["budget"]]
+    text = Path("results/tiny/ROBUSTNESS.md").read_text()
+    judged = [robustness.judge(each, made_up()) for each in claims]
+    for each in judged:
+        assert f"{100 * each.estimate.mean:+.2f}".replace("-", "−") in text
+        assert f"**{each.outcome}**" in text
+    assert Path("results/tiny/robustness.html").read_text().count("data:image/svg+xml") == 5
+    metrics = json.loads(Path("results/tiny/robustness_metrics.json").read_text())
+    assert [each["outcome"] for each in metrics.values()] == [each.outcome for each in judged]
+    budget = pd.read_csv("results/tiny/robustness/budget.csv")
+    assert list(budget.groupby("claim").images_seen.count()) == [4] * 4
+    before = written()
+    report.effects_outputs(NAME, SCALE)
+    report.report_outputs(NAME, SCALE)
+    assert written() == before
+
+
+def lines_on_robustness() -> list[str]:
+    findings = verify.Findings()
+    path = layout.scale_folder(SCALE) / layout.manifest_name("ROBUSTNESS")
+    findings.run(path, verify._check_digests, path)
+    findings.run(path, verify._check_report, path, SCALE, findings.checked, [])
+    findings.run(path, verify._check_coverage, SCALE)
+    return [line for line in findings.wrong if "robustness" in line.lower()]
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_verify_makes_the_report_again(project: Path, runs: bool) -> None:
+    report.effects_outputs(NAME, SCALE)
+    report.report_outputs(NAME, SCALE)
+    if not runs:
+        shutil.rmtree("results/tiny/settings")
+        shutil.rmtree("results/tiny/runs")
+    assert lines_on_robustness() == []
+    changed = ["robustness/carrying.json", "ROBUSTNESS.md", "robustness/budget.csv"]
+    for name in changed + ["robustness/effects.json"] * runs:
+        path = Path("results/tiny") / name
+        good = path.read_bytes()
+        path.write_bytes(good.replace(b"7", b"8", 1))
+        assert any(str(path) in line for line in lines_on_robustness()), name
+        path.write_bytes(good)
+
+
+def test_what_is_missing_is_one_line(project: Path) -> None:
+    with pytest.raises(UserError, match=r"effects\.json: missing; run `sepablate robustness"):
+        report.report_outputs(NAME, SCALE)
+    shutil.rmtree("results/tiny/settings/cifar10/runs/elu_between")
+    with pytest.raises(UserError, match=r"setting cifar10: .*elu_between.*train robustness"):
+        report.effects_outputs(NAME, SCALE)
+    for path in Path("results/tiny/settings").iterdir():
+        shutil.rmtree(path)
+    with pytest.raises(UserError, match=r"fewer than two settings.*train robustness"):
+        report.effects_outputs(NAME, SCALE)
+
+
+def text_boxes(figure: Figure) -> list[tuple[str, object]]:
+    figure.canvas.draw()
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    found = []
+    for text in figure.findobj(lambda artist: hasattr(artist, "get_text")):
+        if text.get_text().strip() and text.get_visible():
+            found.append((text.get_text(), text.get_window_extent(renderer)))
+    return found
+
+
+def assert_no_overlaps(figure: Figure) -> None:
+    boxes = text_boxes(figure)
+    page = figure.bbox
+    for index, (text, box) in enumerate(boxes):
+        assert box.x0 >= page.x0 - 1, text
+        assert box.x1 <= page.x1 + 1, text
+        for other, against in boxes[:index]:
+            assert not box.shrunk(0.96, 0.9).overlaps(against.shrunk(0.96, 0.9)), (text, other)
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that are drawn, kept instead of rendered."""
+    figures: list[Figure] = []
+
+    def keep(figure: Figure, kind: str, description: str) -> bytes:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+        FigureCanvasAgg(figure)
+        figures.append(figure)
+        assert "xception" in description or "verdicts of" in description
+        assert_no_overlaps(figure)
+        return b""
+
+    for module in (specification_curve, budget_figure, across_matrix):
+        monkeypatch.setattr(module.study_figure, "render", keep)
+    return figures
+
+
+def judged_claims(noise: float) -> list[robustness.Carrying]:
+    def effect(levels: dict[str, str]) -> float:
+        return 0.03 + 0.02 * (levels["data"] == "CIFAR-10") - 0.01 * (levels["width"] == "2")
+
+    pairs = study.robustness_claims(NAME)
+    return [
+        robustness.judge(claim_effects(effect, noise, number, pair), made_up())
+        for number, pair in enumerate(pairs)
+    ]
+
+
+@pytest.mark.parametrize("noise", [0.0005, 0.004, 0.05])
+def test_figures_show_every_setting_and_no_texts_overlap(
+    drawn: list[Figure], noise: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    claims = judged_claims(noise)
+    for each in claims:
+        specification_curve.draw(each, made_up(), "png", "laptop")
+        upper, lower = drawn[-1].axes
+        assert len(upper.get_xticks()) == 12
+        dots = [line for line in lower.lines if line.get_marker() == "o"]
+        assert len(dots) == 12 * 5  # settings x factors
+        order = specification_curve.rising(each)
+        means = [each.means[index][0] for index in order]
+        assert means == sorted(means)
+    budget_figure.draw(claims, made_up(), "png", "laptop")
+    assert len(drawn[-1].axes) == 4
+
+
+def test_the_matrix_has_a_cell_for_each_verdict(
+    drawn: list[Figure], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    read = across.read(["laptop"]).of_report(layout.REPORT)
+    verdicts = json.loads((ROOT / "results/laptop/verdicts.json").read_text())
+    assert len(read.claims) == len(verdicts)
+    for cells, verdict in zip(read.cells, verdicts, strict=True):
+        assert cells[0].outcome == verdict["outcome"]
+        assert cells[0].mean == verdict["measured"]["mean"]
+    across_matrix.draw(read, "png")
+    shown = [text for text, _ in text_boxes(drawn[-1])]
+    for verdict in verdicts:
+        n = len(verdict["measured"]["seeds"])
+        assert f"{verdict['outcome']}, n = {n}" in shown
+
+
+def test_colours_have_the_sign_of_the_difference() -> None:
+    above, none, below = (across_matrix.colour_of(each) for each in (0.05, 0.0, -0.05))
+    blue, orange = (int(each[5:], 16) - int(each[1:3], 16) for each in (above, below))
+    assert blue > 0 > orange
+    assert across_matrix.colour_of(0.2) == across_matrix.colour_of(0.5)
+    assert none != across_matrix.colour_of(np.nan) or none == "#ffffff"
+
+
+def test_across_needs_no_runs_and_no_experiments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for scale in ("laptop", "other"):
+        Path(f"results/{scale}").mkdir(parents=True)
+        text = (ROOT / "results/laptop/verdicts.json").read_text()
+        Path(f"results/{scale}/verdicts.json").write_text(
+            text if scale == "laptop" else text.replace("fashion_mnist", "cifar10")
+        )
+    claims = [robustness.judge(claim_effects(lambda levels: 0.02), study_of(monkeypatch))]
+    monkeypatch.chdir(tmp_path)
+    Path("results/laptop/robustness").mkdir()
+    Path("results/laptop/robustness/carrying.json").write_text(report.effects.to_json(claims))
+    across_report.outputs(["laptop", "other"])
+    text = Path("results/ACROSS.md").read_text()
+    assert "laptop, Fashion-MNIST | laptop, over settings | other, CIFAR-10 | Paper" in text
+    assert "k = 12, **carries**" in text
+    assert "+0.80" in text
+    assert re.search(r"not run", text)
+    assert Path("results/across.svg").is_file()
+    with pytest.raises(UserError, match="no verdicts"):
+        across_report.outputs(["laptop", "another"])
+    Path("results/laptop/robustness/carrying.json").write_text("[{}]")
+    with pytest.raises(UserError, match="not how far claims carry"):
+        across_report.outputs(["laptop"])
+    Path("results/other/verdicts.json").write_text('[{"outcome": "holds"}]')
+    with pytest.raises(UserError, match="not the verdicts of a report"):
+        across_report.outputs(["other"])
+
+
+def study_of(monkeypatch: pytest.MonkeyPatch) -> study.RobustnessStudy:
+    monkeypatch.chdir(ROOT)
+    return made_up()
+
+
+def test_effects_are_of_the_settings_that_have_runs(project: Path) -> None:
+    shutil.rmtree("results/tiny/settings/batch_half")
+    names = setting_effects.trained_settings(made_up(), SCALE)
+    assert next(iter(names)) == "base"
+    assert "batch_half" not in names
+    assert len(names) == SETTINGS
