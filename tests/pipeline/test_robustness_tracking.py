@@ -41,7 +41,7 @@ def test_runs_can_be_grouped_by_factor_and_nothing_is_published_twice(
         for factor, level in levels[tags["setting"]].items():
             assert tags[f"factor: {factor}"] == level
         assert run.info.run_name == f"{tags['variant']} seed {tags['seed']}, {tags['setting']}"
-    wide = client.search_runs([experiment.experiment_id], "tags.`factor: width` = '2'")
+    wide = client.search_runs([experiment.experiment_id], "tags.`factor: width` = '1/2'")
     assert len(wide) == 5 * 3
     (parent,) = [run for run in runs if "setting" not in run.data.tags]
     outcomes = {key: v for key, v in parent.data.tags.items() if key.startswith("verdict: ")}

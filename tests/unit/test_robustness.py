@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.made_up_settings import claim_effects, made_up
+from helpers.made_up_settings import SETTINGS, claim_effects, made_up
 from helpers.project import ROOT
 
 from sepablate import study
@@ -51,22 +51,22 @@ def test_the_rule(numbers, comparison, diverged, expected) -> None:
 def test_equal_effects_carry_and_nothing_is_explained() -> None:
     verdict = judge(claim_effects(lambda levels: 0.05, noise=0.002), made_up())
     assert verdict.outcome == "carries"
-    assert verdict.estimate.k == 12
+    assert verdict.estimate.k == SETTINGS + 1
     assert verdict.estimate.mean == pytest.approx(0.05, abs=0.002)
     assert {each.outcome for each in verdict.left_out} == {"carries"}
-    assert len(verdict.left_out) == 12
+    assert len(verdict.left_out) == SETTINGS + 1
 
 
 def test_the_factor_that_decides_is_named_first() -> None:
-    """Of a claim that holds at small width and is contradicted at large."""
+    """Of a claim that holds for one data set and is contradicted for the other."""
 
     def effect(levels):
-        return {"1/2": 0.06, "1": 0.01, "2": -0.05}[levels["width"]]
+        return {"the scale's": 0.06, "CIFAR-10": -0.05}[levels["data"]]
 
     verdict = judge(claim_effects(effect, noise=0.003), made_up())
     assert verdict.outcome == "depends"
     assert verdict.estimate.p_equal < 0.001
-    assert verdict.shares[0].factor == "width"
+    assert verdict.shares[0].factor == "data"
     assert verdict.shares[0].share > 0.8
     assert verdict.shares[0].p < 0.01
     assert max(each.share for each in verdict.shares[1:]) < 0.5
@@ -76,10 +76,10 @@ def test_categories_and_numbers_enter_as_columns() -> None:
     declared, made = made_up(), claim_effects(lambda levels: 0.01)
     settings = list(made.settings)
     budget = robustness.design(settings, declared, "budget")
-    assert budget.shape == (12, 2)
-    assert set(budget[:, 1]) == {-2.0, -1.0, 0.0, 1.0}
+    assert budget.shape == (SETTINGS + 1, 2)
+    assert set(budget[:, 1]) == {-3.0, -2.0, -1.0, 0.0}
     recipe = robustness.design(settings, declared, "recipe")
-    assert recipe.shape == (12, 3)
+    assert recipe.shape == (SETTINGS + 1, 3)
     assert recipe[:, 1:].sum() == 2
     assert (recipe[:, 1:].sum(1) <= 1).all()
 
@@ -91,10 +91,10 @@ def test_the_budget_line_has_nothing_else_and_its_trend_is_the_slope() -> None:
     made = claim_effects(effect, noise=1e-4)
     verdict = judge(made, made_up())
     assert [each.setting for each in robustness.on_budget_line(list(made.settings), made_up())] == [
+        "budget_eighth",
         "budget_quarter",
         "budget_half",
         "base",
-        "budget_double",
     ]
     assert verdict.trend.slope == pytest.approx(0.01, abs=5e-4)
     assert verdict.trend.slope_low < verdict.trend.slope < verdict.trend.slope_high
@@ -107,7 +107,7 @@ def test_few_settings_and_lost_seeds() -> None:
     none = dataclasses.replace(made.settings[1], differences=(), seeds=(), diverged=("b",))
     fewer = dataclasses.replace(made, settings=(made.settings[0], none, *made.settings[2:]))
     verdict = judge(fewer, made_up())
-    assert verdict.estimate.k == 11
+    assert verdict.estimate.k == SETTINGS
     assert np.isnan(verdict.means[1][0])
     with pytest.raises(UserError, match="fewer than three"):
         judge(dataclasses.replace(made, settings=made.settings[:2]), made_up())
