@@ -53,4 +53,9 @@ def test_runs_can_be_grouped_by_factor_and_nothing_is_published_twice(
     shutil.rmtree(f"results/{SCALE}/settings/cifar10")
     report.effects_outputs(NAME, SCALE)
     report.report_outputs(NAME, SCALE)
-    assert publish(SCALE, [NAME]) == 5 * 3 + 1
+    publish(SCALE, [NAME])
+    left = client.search_runs([experiment.experiment_id], max_results=1000)
+    settings = {run.data.tags.get("setting") for run in left}
+    assert len(left) == 5 * (6 + 3 * (SETTINGS - 1)) + 1
+    assert "cifar10" not in settings
+    assert "cifar10_eighth" in settings
