@@ -66,7 +66,7 @@ def derived(scale: str, **changes: Any) -> scales.Scale:
 @pytest.mark.parametrize("scale_name", ["smoke", "laptop", "workstation"])
 def test_every_setting_gives_a_valid_scale_and_differs_in_what_it_declares(scale_name: str) -> None:
     names = settings.names(declared(), scale_name)
-    assert len(names) >= 10
+    assert len(names) >= 9
     base = config("xception", scale_name)
     keys = set()
     for setting in declared().settings:
@@ -146,7 +146,7 @@ def test_a_bad_change_is_one_line(changes: dict[str, Any], words: tuple[str, ...
 
 def test_a_bad_declaration_is_refused() -> None:
     good = declared()
-    first, second = good.settings[:2]
+    first = good.settings[0]
     for field, value, words in (
         ("settings", (), "settings: empty"),
         ("factors", (), "factors: empty"),
@@ -165,7 +165,6 @@ def test_a_bad_declaration_is_refused() -> None:
     for factor in (1, 0, -2, float("inf"), "2"):
         with pytest.raises(UserError, match="above 0"):
             Times(factor)
-    assert second.name == "budget_half"
 
 
 def test_a_claim_of_no_study_and_an_unknown_setting_are_refused(tmp_path: Path) -> None:
