@@ -82,6 +82,8 @@ class Case:
             precision="fp32" if tiny else precision,
             kernels="torch" if tiny else scale.kernels,
         )
+        if not self.noise:  # as `split`
+            scale = dataclasses.replace(scale, dataset="fashion_mnist", image_size=28)
         variant = study.variant(self.variant)
         run = resolve(variant, self.scale, scale, recipes, 0, scale.precision)
         cores = torch.get_num_threads()
@@ -141,7 +143,7 @@ CASES = (
     ),
 )
 GPU_CASES = (
-    Case("small", "Xception, 32 px, 5.3 M", "xception", "workstation", SMALL_GPU, 30, 5),
+    Case("small", "Xception, 28 px, 5.3 M", "xception", "workstation", SMALL_GPU, 30, 5),
     dataclasses.replace(CASES[1], contenders=TINY_GPU),
     *(
         dataclasses.replace(case, contenders=LARGE_GPU, turn=10, rounds=5, batch=64)

@@ -289,7 +289,7 @@ def test_where_one_fails_none_waits_for_ever(project: Path) -> None:
     assert "xception seed 0 has no room on the disk" in said[0]
     assert "Traceback" not in said[0]
     assert ranks(project)[0] == [0, 0]
-    assert len(contents(project / "results/smoke/runs/xception")) == 4
+    assert len(contents(project / "results/smoke/runs/xception")) == 5
 
 
 def score_together(number: int) -> None:

@@ -101,7 +101,8 @@ def test_many_labels_are_scored_by_their_precision(project):
     assert not [column for column in table if "accuracy" in column]
     assert "Test MAP@100 (%)" in Path(f"results/tiny/{MANY}/table.md").read_text()
     curve = pd.read_csv(f"results/tiny/{MANY}/curves.csv")
-    assert list(curve.columns) == learning_curves.columns(metrics.TASK_METRICS["multi_label"])
+    columns = learning_curves.columns(metrics.TASK_METRICS["multi_label"])
+    assert list(curve.columns) == [*columns, "colour"]
     assert curve.validation_map_100.between(0.6, 0.9).all()
     first, *_ = effects.read(Path(f"results/tiny/{MANY}/claims.json"))
     assert first.differences == pytest.approx((own - theirs).dropna().tolist())

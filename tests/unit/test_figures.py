@@ -1,7 +1,6 @@
 """Figures that can stand alone: palette, labels, footers, learning rates, constant scores."""
 
 import itertools
-import json
 import re
 import shutil
 from pathlib import Path
@@ -99,11 +98,6 @@ def test_colours_are_told_apart_without_red_or_green_cones():
         variants = study.load(name, ROOT / "experiments").all_variants
         styles = style.variant_styles([each.name for each in variants])
         assert least_distance([each.colour for each in styles.values()]) > 10, name
-
-
-def test_dvc_draws_in_the_same_colours():
-    template = json.loads((ROOT / ".dvc/plots/training_profile.json").read_text())
-    assert template["encoding"]["color"]["scale"]["range"] == list(style.COLOURS)
 
 
 @pytest.fixture(scope="module")

@@ -166,9 +166,9 @@ def test_figure_draws_every_ratio_at_its_place() -> None:
     assert axis.get_xscale() == axis.get_yscale() == "log"
     both = pd.concat([frame, frame.assign(direction="backward")])
     for kind, head in (("png", b"\x89PNG"), ("svg", b"<?xml")):
-        drawn = layer_figure.draw(both, kind)
+        drawn = layer_figure.draw(both, kind, "laptop")
         assert drawn.startswith(head)
-        assert drawn == layer_figure.draw(both, kind)
+        assert drawn == layer_figure.draw(both, kind, "laptop")
         assert b"abacus, one thread" in drawn
 
 
