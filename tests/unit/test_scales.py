@@ -288,7 +288,6 @@ def test_any_value_is_taken_or_refused_in_one_line(
         refused = str(error)
     if refused:
         assert "\n" not in refused
-        # It may be too small for the batches or the points of the curve.
         assert any(name in refused for name in (field[1], "batch_size", "evaluations"))
     else:
         taken = getattr(recipes.get(field[0], scale), field[1])
