@@ -339,8 +339,8 @@ def test_pipelines_declare_what_a_report_writes(folder, path, name, studies):
 def test_pipelines_plot_the_columns_that_a_study_writes(path, studies):
     pipeline = yaml.safe_load((ROOT / path).read_text())
     plots = {key: how for each in pipeline["plots"] for key, how in each.items()}
-    root = "../" * path.count("/") + "results/${scale}"
-    assert [*plots][: len(studies)] == [f"{root}/{each}/curves.csv" for each in studies]
+    files = [f"{name}/curves.csv" for name in studies] + ["robustness/budget.csv"] * ("/" in path)
+    assert [*plots] == [f"{'../' * path.count('/')}results/${{scale}}/{file}" for file in files]
     for name, how in zip(studies, plots.values(), strict=False):
         measure = metrics.TASK_METRICS[study.load(name).baseline.task]
         assert how["x"] in learning_curves.columns(measure)
