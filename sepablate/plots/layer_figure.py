@@ -43,7 +43,7 @@ def draw(frame: pd.DataFrame, kind: str, scale: str) -> bytes:
         _widths(frame[frame.direction == "forward"], panels[0])
         figure.supxlabel(
             "Mult-adds, separable / standard: 1/N + 1/k² (N channels, kernel k)\n"
-            f"Random images; scale {scale}; {layer_costs.measured_on(frame)}. "
+            f"Random images; scale {scale}; {layer_costs.measured_on(frame)}.\n"
             "Points: medians; bars: quartiles.",
             fontsize=8,
         )
