@@ -5,8 +5,9 @@ Question   Would the paper's comparisons end alike after a longer training, with
 Paper      One setting for each claim: ImageNet, full width, 3 days on 60 GPUs.
 Deviates   The paper does not vary the setting. Each factor is varied alone around a training of a
            quarter of the scale's length, which is cheap; two settings cross the data with the
-           length. No length is beyond the scale's. Every length has its own whole schedule. Three
-           seeds each, those of the scale; the scale itself has all its seeds, from the studies.
+           length. Every length has its own whole schedule; twice the scale's length sees its images
+           twice. Three seeds each, those of the scale; the scale itself has all its seeds, from the
+           studies.
 """
 
 from sepablate.study import Factor, RobustnessStudy, Setting, Times
@@ -19,7 +20,7 @@ BUDGET = Factor(
     base="1",
     levels={
         level: {"epochs": Times(times)}
-        for level, times in (("1/8", 0.125), ("1/4", 0.25), ("1/2", 0.5))
+        for level, times in (("1/8", 0.125), ("1/4", 0.25), ("1/2", 0.5), ("2", 2))
     },
     fields=("epochs", "steps", "evaluations"),
 )
@@ -34,7 +35,7 @@ WIDTH = Factor(
     "width",
     "Width",
     base="1",
-    levels={"1/2": {"width": Times(0.5)}},
+    levels={"1/2": {"width": Times(0.5)}, "2": {"width": Times(2)}},
     fields=("model.width", *COSTS),
 )
 DATA = Factor(
@@ -61,7 +62,7 @@ BATCH = Factor(
     "batch",
     "Batch",
     base="1",
-    levels={"2": {"batch_size": Times(2)}},
+    levels={"1/2": {"batch_size": Times(0.5)}, "2": {"batch_size": Times(2)}},
     fields=("batch_size", "steps", "evaluations"),
 )
 
@@ -74,9 +75,12 @@ STUDY = RobustnessStudy(
         Setting("budget_eighth", {"budget": "1/8"}),
         Setting("budget_quarter", {"budget": "1/4"}),
         Setting("budget_half", {"budget": "1/2"}),
+        Setting("budget_double", {"budget": "2"}),
         Setting("decays_90", {"budget": "1/4", "recipe": "90 decays"}),
         Setting("rate_double", {"budget": "1/4", "recipe": "twice the rate"}),
         Setting("width_half", {"budget": "1/4", "width": "1/2"}),
+        Setting("width_double", {"budget": "1/4", "width": "2"}),
+        Setting("batch_half", {"budget": "1/4", "batch": "1/2"}),
         Setting("batch_double", {"budget": "1/4", "batch": "2"}),
         Setting("cifar10_eighth", {"budget": "1/8", "data": "CIFAR-10"}),
         Setting("cifar10", {"budget": "1/4", "data": "CIFAR-10"}),

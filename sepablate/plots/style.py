@@ -83,8 +83,9 @@ VARIANT_STYLES = {
         ("segments_8", "#2A7490"),
         ("segments_16", "#365C8D"),
         ("segments_32", "#46327E"),
-        ("pointwise_first", "#000000"),
+        ("segments_all", "#000000"),
     ),
+    "pointwise_first": STYLES[1],
 }
 MUTED = "#666666"  # of what is no variant: lines at zero, constant scores, footers
 RC_PARAMS = {

@@ -256,7 +256,7 @@ def test_no_segments_stand_beyond_the_most_and_are_named(project):
     runs = load_runs.load_runs(each.all_variants, "tiny")
     places = scores_against.positions(runs.configs, each.against)
     assert [places[f"segments_{count}"] for count in (1, 2, 32)] == [1, 2, 32]
-    assert places["pointwise_first"] > 2 * 32
+    assert places["segments_all"] > 2 * 32
     axis = Figure().subplots()
     scores_against.scores_against(runs, each.against, places, axis)
     axis.get_figure().draw_without_rendering()
