@@ -56,8 +56,19 @@ def summary(claims: Sequence[Carrying]) -> str:
     counts = Counter(each.outcome for each in claims)
     counted = ", ".join(f"{counts[name]} *{name}*" for name in OUTCOMES if counts[name])
     lines = [f"Of {len(claims)} claims: {counted}.\n"]
-    lines += [f"- {capitalize(each.effects.claim.statement)}: {_told(each)}." for each in claims]
+    lines += [
+        f"- {capitalize(each.effects.claim.statement)}: {_told(each)}; "
+        f"the claimed sign in {signs(each)}."
+        for each in claims
+    ]
     return "\n".join(lines) + "\n"
+
+
+def signs(carrying: Carrying) -> str:
+    """Return in how many settings the difference has the claimed sign, as "9 of 10 settings"."""
+    claimed = 1 if carrying.effects.claim.comparison == ">" else -1
+    known = [mean for mean, _, _ in carrying.means if not math.isnan(mean)]
+    return f"{sum(claimed * mean > 0 for mean in known)} of {len(known)} settings"
 
 
 def on_what(carrying: Carrying) -> str:
@@ -86,6 +97,7 @@ def sentence(carrying: Carrying) -> str:
         f"{percent(estimate.tau)} points (I² {100 * estimate.i_squared:.0f} %; p "
         f"{probability(estimate.p_equal)} of equal effects).",
         f"The verdict **{carrying.outcome}**{on_what(carrying)}: {MEANS[carrying.outcome]}.",
+        f"The difference has the claimed sign in {signs(carrying)}.",
         _left_out(carrying),
         _trend(carrying),
         _diverged(carrying),

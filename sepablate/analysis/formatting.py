@@ -26,14 +26,15 @@ def replace_section(text: str, name: str, section: str) -> str:
     return before + begin + section + end + after
 
 
-def percent(fraction: float, sign: str = "-") -> str:
-    """Return a fraction in percent, or a difference of fractions in points.
+def percent(fraction: float, sign: str = "-", digits: int = 2) -> str:
+    """Return a fraction in percent, or a difference of fractions in points; – for nan.
 
     Args:
-        fraction: the number; – stands for nan.
+        fraction: the number.
         sign: "+" to show the sign of a positive number too.
+        digits: after the point; a zero has no minus.
     """
-    return "–" if math.isnan(fraction) else f"{100 * fraction:{sign}.2f}".replace("-", "−")
+    return "–" if math.isnan(fraction) else f"{100 * fraction:{sign}z.{digits}f}".replace("-", "−")
 
 
 def with_interval(mean: float, low: float, high: float, sign: str = "-") -> str:

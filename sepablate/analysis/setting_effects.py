@@ -11,7 +11,7 @@ import numpy as np
 from sepablate import study
 from sepablate.analysis.load_runs import Runs, load_runs
 from sepablate.errors import UserError
-from sepablate.store import layout
+from sepablate.store import collected_runs, layout
 from sepablate.store.files import read_json
 from sepablate.study import BASE, Claim, RobustnessStudy, Variant
 
@@ -55,7 +55,7 @@ class ClaimEffects:
 def measure(name: str, scale: str) -> list[ClaimEffects]:
     """Return the effects of a robustness study's claims, from its runs at a scale.
 
-    Settings without a folder of runs are those that the scale has already, and are left out. Raises
+    Settings without runs are those that the scale has already, and are left out. Raises
     UserError if the study is unknown, or if runs are missing, unfinished or damaged.
     """
     declared, claims = study.load_robustness(name), study.robustness_claims(name)
@@ -90,7 +90,7 @@ def trained_settings(declared: RobustnessStudy, scale: str) -> dict[str, str]:
     trained = {
         setting: derived
         for setting, derived in names.items()
-        if (layout.scale_folder(derived) / layout.RUNS).is_dir()
+        if collected_runs.trained_variants(derived)
     }
     if len(trained) < 2:
         folder = layout.scale_folder(scale) / layout.SETTINGS

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from sepablate.analysis.formatting import capitalize
+from sepablate.analysis.formatting import capitalize, percent
 from sepablate.analysis.robustness import Carrying, on_budget_line
 from sepablate.paper import xception as paper
 from sepablate.plots import specification_curve, study_figure
@@ -75,7 +75,7 @@ def panel(carrying: Carrying, declared: RobustnessStudy, style: Style, axis: Axe
     axis.set_ylim(bottom, top)
     axis.set_xscale("log")
     axis.set_xlim(images[0] / 1.8, paper.IMAGES_SEEN * 2.5)
-    interval = f"[{low:+.0f}, {high:+.0f}]".replace("-", "−")
+    interval = f"[{percent(low / 100, '+', 0)}, {percent(high / 100, '+', 0)}]"
     axis.annotate(
         f"the paper's budget\n{interval}",
         (paper.IMAGES_SEEN / 1.5, 0.97),

@@ -71,7 +71,9 @@ def verify(scale: str) -> Findings:
     if made_by:
         findings.checked.append(str(made_by))
     findings.run(folder, _check_coverage, scale)
-    findings.run(folder / layout.RUNS, _check_run_keys, scale, recompute=whole_scale(scale) is None)
+    for each in (scale, *collected_runs.trained_settings(scale)):
+        runs = layout.scale_folder(each) / layout.RUNS
+        findings.run(runs, _check_run_keys, each, recompute=whole_scale(scale) is None)
     compared: list[str] = []
     for path in layout.manifests(scale):
         findings.run(path, _check_digests, path)
@@ -171,7 +173,9 @@ def _check_report(path: Path, scale: str, checked: list[str], compared: list[str
             yield f"{folder}: leaves out variants that have runs; make it again"
     yield from _check_again(path, scale, (), lambda: _write_again(scale, report, parts))
     archive = path.with_name(layout.archive_name(report))
-    if archive.is_file() and archive.read_bytes() != run_archive.renewed(scale, variants, archive):
+    if archive.is_file() and archive.read_bytes() != run_archive.renewed(
+        {scale: variants}, archive
+    ):
         yield f"{archive}: has other runs; `sepablate report` writes it again"
 
 
@@ -185,14 +189,20 @@ def _check_settings(
     (study,) = listing.studies
     effects = layout.study_folder(scale, study) / layout.EFFECTS
     settings = layout.scale_folder(scale) / layout.SETTINGS
+    archive = path.with_name(layout.archive_name(listing.report))
 
     def from_runs() -> None:
         robustness.effects_outputs(study, scale)
         robustness.report_outputs(study, scale)
 
-    if settings.is_dir():
-        checked.append(f"{listing.report}: made again from the runs in {settings}")
+    runs = robustness.departures(robustness.read(study, scale), scale)
+    needed = {scale: next(iter(runs.values()))} | runs
+    if all(set(names) <= set(collected_runs.trained_variants(at)) for at, names in needed.items()):
+        source = settings if settings.is_dir() else archive
+        checked.append(f"{listing.report}: made again from the runs in {source}")
         yield from _check_again(path, scale, [settings], from_runs)
+        if archive.is_file() and archive.read_bytes() != run_archive.renewed(runs, archive):
+            yield f"{archive}: has other runs; `sepablate robustness` writes it again"
     else:
         checked.append(f"{listing.report}: no runs on disk, so made again from {effects}")
         write = functools.partial(robustness.report_outputs, study, scale)

@@ -81,7 +81,7 @@ def report_outputs(studies: Sequence[str], scale: str, report: str = layout.REPO
     _write_report(scale, report, studies, files)
     archive = layout.scale_folder(scale) / layout.archive_name(report)
     trained = dict.fromkeys(name for table in summaries.values() for name in table["variant"])
-    write_atomically(archive, run_archive.renewed(scale, trained, archive))
+    write_atomically(archive, run_archive.renewed({scale: trained}, archive))
 
 
 def layer_outputs(studies: Sequence[str], scale: str, report: str = layout.LAYER_REPORT) -> None:

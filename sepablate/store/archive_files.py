@@ -93,13 +93,13 @@ def _unpack(source: Path, files: Mapping[str, bytes], folder: Path) -> None:
             path = root.joinpath(*PurePosixPath(name).parts[1:])
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        variants = sorted(root.glob(f"*/{layout.RUNS}/*"))
+        variants = run_folders(root)
         if not variants:
             raise UserError(f"{source}: has no runs; choose a file of `sepablate export-runs`")
         for variant in variants:
             if not verify_manifest(variant):
-                name = f"{variant.parts[-3]}/{variant.name}"
-                raise UserError(f"{source}: {name}: files are not those of its manifest")
+                scale, _, name = layout.run_place(variant.relative_to(root))
+                raise UserError(f"{source}: {scale}/{name}: files are not those of its manifest")
         try:
             root.rename(folder)
         except OSError:
@@ -114,14 +114,23 @@ def _digest(source: Path, _modified: int, _size: int) -> str:
 
 @functools.cache
 def _is_whole(folder: Path) -> bool:
-    return all(verify_manifest(variant) for variant in folder.glob(f"*/{layout.RUNS}/*"))
+    return all(verify_manifest(variant) for variant in run_folders(folder))
+
+
+def run_folders(root: Path) -> list[Path]:
+    """Return the folders of runs in an unpacked archive: of scales, and of their settings."""
+    patterns = (f"*/{layout.RUNS}/*", f"*/{layout.SETTINGS}/*/{layout.RUNS}/*")
+    return sorted(folder for pattern in patterns for folder in root.glob(pattern))
 
 
 def _is_run_file(parts: tuple[str, ...]) -> bool:
-    """Return whether these are results, a scale, runs or measured, a variant and a file's name."""
-    return (
-        len(parts) == 5
-        and parts[0] == layout.RESULTS.name
-        and parts[2] in (layout.RUNS, layout.MEASUREMENTS)
-        and not any(part.startswith(".") for part in parts)
-    )
+    """Return whether these are results, a scale, runs or measured, a variant and a file's name.
+
+    Between the scale and the runs may be "settings" and a setting.
+    """
+    if any(part.startswith(".") for part in parts):
+        return False
+    if len(parts) == 7 and parts[2] == layout.SETTINGS:
+        parts = (*parts[:2], *parts[4:])
+    results, kinds = layout.RESULTS.name, (layout.RUNS, layout.MEASUREMENTS)
+    return len(parts) == 5 and parts[0] == results and parts[2] in kinds

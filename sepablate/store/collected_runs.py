@@ -1,7 +1,7 @@
 """Where a variant's collected runs are read: in results/<scale>/, or else in a report's archive.
 
-Runs on disk win over archives. The functions of `layout` of the same names say where the pipeline
-writes.
+A scale may be a setting, `<scale>.<setting>`. Runs on disk win over archives. The functions of
+`layout` of the same names say where the pipeline writes.
 """
 
 from pathlib import Path
@@ -16,9 +16,21 @@ def trained_variants(scale: str) -> list[str]:
     Raises UserError for a damaged archive.
     """
     roots = [layout.scale_folder(scale)]
-    roots += [unpacked(path) / scale for path in layout.archives(scale)]
+    roots += [_in_archive(path, scale) for path in layout.archives(scale)]
     configs = (path for root in roots for path in root.glob(f"{layout.RUNS}/*/config.json"))
     return sorted({path.parent.name for path in configs})
+
+
+def trained_settings(scale: str) -> list[str]:
+    """Return the settings of a scale, `<scale>.<setting>`, that have collected runs.
+
+    Raises UserError for a damaged archive.
+    """
+    roots = [layout.scale_folder(scale)]
+    roots += [_in_archive(path, scale) for path in layout.archives(scale)]
+    found = (path for root in roots for path in root.glob(f"{layout.SETTINGS}/*"))
+    names = sorted({f"{scale}.{path.name}" for path in found})
+    return [name for name in names if trained_variants(name)]
 
 
 def collected_seeds(scale: str, variant: str) -> list[str]:
@@ -28,7 +40,7 @@ def collected_seeds(scale: str, variant: str) -> list[str]:
 
 
 def source(scale: str, variant: str, kind: str = layout.RUNS) -> Path:
-    """Return results/<scale>/runs, or the archive that has a variant's runs instead.
+    """Return the folder of a scale's runs, or the archive that has a variant's runs instead.
 
     Args:
         scale: the name of the scale.
@@ -40,7 +52,7 @@ def source(scale: str, variant: str, kind: str = layout.RUNS) -> Path:
     folder = layout.scale_folder(scale) / kind
     if not (folder / variant).is_dir():
         for archive in layout.archives(scale):
-            if (unpacked(archive) / scale / kind / variant).is_dir():
+            if (_in_archive(archive, scale) / kind / variant).is_dir():
                 return archive
     return folder
 
@@ -78,6 +90,11 @@ def seed_measurements(scale: str, variant: str, seed: int | str) -> Path:
 def _located(path: Path) -> Path:
     """Return a path in a variant's folder of results/, or its like in an unpacked archive."""
     below = path.relative_to(layout.RESULTS)
-    scale, kind, variant, *_ = below.parts
+    scale, kind, variant = layout.run_place(below)
     found = source(scale, variant, kind)
     return unpacked(found) / below if found.is_file() else path
+
+
+def _in_archive(archive: Path, scale: str) -> Path:
+    """Return the folder of a scale, or of a setting, in an unpacked archive."""
+    return unpacked(archive) / layout.scale_folder(scale).relative_to(layout.RESULTS)

@@ -71,6 +71,18 @@ def scale_folder(scale: str) -> Path:
     return RESULTS / base / SETTINGS / setting if setting else RESULTS / base
 
 
+def run_place(path: Path) -> tuple[str, str, str]:
+    """Return the scale, the kind and the variant of a folder of runs, or of a file in it.
+
+    The kind is "runs" or "measured"; the path is relative to results/.
+    """
+    base, *rest = path.parts
+    if rest[0] == SETTINGS:
+        _, setting, *rest = rest
+        base = f"{base}.{setting}"
+    return base, rest[0], rest[1]
+
+
 def variant_runs(scale: str, variant: str) -> Path:
     """Return the folder of a variant's collected runs: config.json and files for each seed."""
     return scale_folder(scale) / RUNS / variant
@@ -157,8 +169,9 @@ def archive_name(report: str) -> str:
 
 
 def archives(scale: str) -> list[Path]:
-    """Return the archives of a scale's runs, that of REPORT first."""
-    found = _originals(scale_folder(scale).glob(f"*{ARCHIVE}"))
+    """Return the archives of the runs of a scale and of its settings, that of REPORT first."""
+    base, *_ = scale.partition(".")
+    found = _originals(scale_folder(base).glob(f"*{ARCHIVE}"))
     return sorted(found, key=lambda path: (path.name != ARCHIVE, path.name))
 
 

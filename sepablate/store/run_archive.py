@@ -10,10 +10,9 @@ from pathlib import Path
 
 from sepablate.errors import UserError
 from sepablate.store import collected_runs, layout
-from sepablate.store.archive_files import pack, read, unpacked
+from sepablate.store.archive_files import pack, read, run_folders, unpacked
 from sepablate.store.files import MANIFEST, manifest_text, verify_manifest, write_atomically
 
-LEFT_OUT = (".safetensors",)  # weights, which nothing here reads
 LASTING = ("run_key", "hardware")  # of what was measured; the rest is another each time
 
 
@@ -31,7 +30,7 @@ def export_runs(scale: str, target: Path) -> list[str]:
         folder = collected_runs.variant_runs(scale, variant)
         if not verify_manifest(folder):
             raise UserError(f"{folder}: damaged; `sepablate train {variant}` renews it")
-    write_atomically(target, pack(_collect(scale, variants)))
+    write_atomically(target, pack(_collect({scale: variants})))
     return variants
 
 
@@ -43,8 +42,8 @@ def import_runs(source: Path) -> dict[str, list[str]]:
     """
     root = unpacked(source)
     imported: dict[str, list[str]] = {}
-    for folder in sorted(root.glob(f"*/{layout.RUNS}/*")):
-        scale, variant = folder.parts[-3], folder.name
+    for folder in run_folders(root):
+        scale, _, variant = layout.run_place(folder.relative_to(root))
         here = layout.variant_runs(scale, variant)
         if here.exists() and _manifest(here) != _manifest(folder):
             raise UserError(f"{here}: has other runs; move it away before you import these")
@@ -52,21 +51,21 @@ def import_runs(source: Path) -> dict[str, list[str]]:
     for scale, variants in imported.items():
         for variant in variants:
             for kind in (layout.RUNS, layout.MEASUREMENTS):
-                _copy(root / scale / kind / variant, layout.scale_folder(scale) / kind / variant)
+                target = layout.scale_folder(scale) / kind / variant
+                _copy(root / target.relative_to(layout.RESULTS), target)
     return imported
 
 
-def renewed(scale: str, variants: Iterable[str], path: Path) -> bytes:
+def renewed(variants: Mapping[str, Iterable[str]], path: Path) -> bytes:
     """Return the content of an archive of variants: as it is, if it has these runs already.
 
     A training that gives the same runs takes another time; that alone makes no other archive.
 
     Args:
-        scale: the name of the scale.
-        variants: whose runs are on disk, or in an archive.
+        variants: whose runs are on disk, or in an archive; by scale, or setting of one.
         path: the archive, if there is one.
     """
-    files = _collect(scale, variants)
+    files = _collect(variants)
     try:
         if _lasting(read(path)) == _lasting(files):
             return path.read_bytes()
@@ -75,10 +74,10 @@ def renewed(scale: str, variants: Iterable[str], path: Path) -> bytes:
     return pack(files)
 
 
-def _collect(scale: str, variants: Iterable[str]) -> dict[str, bytes]:
-    """Return the files of variants by their names in an archive."""
+def _collect(variants: Mapping[str, Iterable[str]]) -> dict[str, bytes]:
+    """Return the files of variants, which are given by scale, by their names in an archive."""
     files: dict[str, bytes] = {}
-    for variant in variants:
+    for scale, variant in ((scale, name) for scale, names in variants.items() for name in names):
         folder = collected_runs.variant_runs(scale, variant)
         names, runs = _wanted(folder), layout.variant_runs(scale, variant).as_posix()
         files |= {f"{runs}/{name}": (folder / name).read_bytes() for name in names}
@@ -94,7 +93,9 @@ def _wanted(folder: Path) -> list[str]:
     return [
         path.name
         for path in sorted(folder.glob("*"))
-        if path.name != MANIFEST and path.suffix not in LEFT_OUT and not layout.is_backup(path)
+        if path.name != MANIFEST
+        and path.suffix != layout.WEIGHTS_ENDING
+        and not layout.is_backup(path)
     ]
 
 

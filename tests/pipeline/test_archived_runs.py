@@ -61,29 +61,29 @@ def test_runs_on_disk_win_and_only_their_own_variant() -> None:
 
 def test_another_time_makes_no_other_archive_but_another_run_or_machine_does() -> None:
     variants = collected_runs.trained_variants("tiny")[:2]
-    committed = renewed("tiny", variants, ARCHIVE)
+    committed = renewed({"tiny": variants}, ARCHIVE)
     Path("archive").write_bytes(committed)
-    assert renewed("tiny", variants, Path("none")) == committed
+    assert renewed({"tiny": variants}, Path("none")) == committed
     path = TINY / f"measured/{variants[0]}/seed-0.json"
     record = json.loads(path.read_text())
     path.write_text(json.dumps(record | {"seconds": 1.0, "commit": "f" * 12}))
-    assert renewed("tiny", variants, Path("archive")) == committed
+    assert renewed({"tiny": variants}, Path("archive")) == committed
     path.write_text(json.dumps(record | {"hardware": {"processor": "loom"}}))
-    assert renewed("tiny", variants, Path("archive")) != committed
+    assert renewed({"tiny": variants}, Path("archive")) != committed
     path.write_text(json.dumps(record))
     scores = TINY / f"runs/{variants[0]}/seed-0.correct.bin"
     scores.write_bytes(bytes(len(scores.read_bytes())))
-    assert renewed("tiny", variants, Path("archive")) != committed
+    assert renewed({"tiny": variants}, Path("archive")) != committed
     Path("archive").write_bytes(committed[:-9])
     assert archive_files.read(ARCHIVE)
-    assert len(renewed("tiny", variants, Path("archive"))) > 1000
+    assert len(renewed({"tiny": variants}, Path("archive"))) > 1000
 
 
 def test_weights_stay_out_and_what_remains_is_whole() -> None:
     folder = TINY / "runs" / BASELINE
     (folder / "seed-0.safetensors").write_bytes(b"weights")
     write_manifest(folder, [path.name for path in folder.iterdir()])
-    Path("archive").write_bytes(renewed("tiny", [BASELINE], Path("none")))
+    Path("archive").write_bytes(renewed({"tiny": [BASELINE]}, Path("none")))
     names = {path.name for path in folder.iterdir()} - {"seed-0.safetensors"}
     unpacked = archive_files.unpacked(Path("archive")) / "tiny/runs" / BASELINE
     assert {path.name for path in unpacked.iterdir()} == names

@@ -306,5 +306,6 @@ def test_networks_of_both_tasks_share_their_colour():
 def test_markdown_and_published_numbers():
     assert formatting.markdown_table(["a|b"], [["c"]]) == "| a\\|b |\n| --- |\n| c |\n"
     assert formatting.percent(-0.01234) == "−1.23"
+    assert formatting.percent(-0.001, "+", 0) == "+0"
     gap = paper.TABLE_3["Inception V3"].parameters / paper.TABLE_3["Xception"].parameters - 1
     assert 0.03 < gap < 0.035  # "within 3.5 %", section 4.5.2

@@ -202,6 +202,14 @@ def test_it_covers_nearly_as_well_where_the_seeds_spread_unequally(tau):
     assert 0.92 <= covers(pooled.new_low, pooled.new_high, new) <= 0.97
 
 
+def test_where_seeds_spread_very_unequally_carries_is_safe_and_depends_comes_too_often():
+    """As the report says; standard deviations then differ tenfold among 12 settings."""
+    pooled, new, _ = simulate(12, 0, unequal=0.8)
+    assert 0.90 <= covers(pooled.new_low, pooled.new_high, new) <= 0.97
+    assert (pooled.new_low > 0).mean() <= 0.025
+    assert 0.10 <= (pooled.p_equal < 0.05).mean() <= 0.20
+
+
 def test_the_interval_of_the_true_effect_covers_too_little_where_tau_is_small():
     """This is why it does not decide."""
     pooled, _, true = simulate(12, 0.5)

@@ -13,6 +13,7 @@ from helpers.made_up_settings import (
     SCALE,
     SETTINGS,
     STEPS,
+    VARIANTS,
     claim_effects,
     made_up,
     make_project,
@@ -30,9 +31,11 @@ from sepablate.plots import across_matrix, budget_figure, specification_curve
 from sepablate.provenance import verify
 from sepablate.report import across as across_report
 from sepablate.report import robustness as report
-from sepablate.store import layout
+from sepablate.store import collected_runs, layout
+from sepablate.store.run_archive import import_runs
 
 NAME = "robustness"
+ARCHIVE = Path("results/tiny/robustness_runs.tar.gz")
 CHANGED = ("robustness/carrying.json", "ROBUSTNESS.md", "robustness/budget.csv")
 
 
@@ -74,7 +77,7 @@ def test_the_report_follows_from_the_runs(project: Path) -> None:
     metrics = json.loads(Path("results/tiny/robustness_metrics.json").read_text())
     assert [each["outcome"] for each in metrics.values()] == [each.outcome for each in judged]
     budget = pd.read_csv("results/tiny/robustness/budget.csv")
-    assert list(budget.groupby("claim").images_seen.count()) == [4] * 4
+    assert list(budget.groupby("claim").images_seen.count()) == [5] * 4
     before = written()
     report.effects_outputs(NAME, SCALE)
     report.report_outputs(NAME, SCALE)
@@ -90,16 +93,35 @@ def lines_on_robustness() -> list[str]:
     return [line for line in findings.wrong if "robustness" in line.lower()]
 
 
-@pytest.mark.parametrize("runs", [True, False])
-def test_verify_makes_the_report_again(project: Path, runs: bool) -> None:
+def test_verify_makes_the_report_again_from_runs_or_their_archive(project: Path) -> None:
     report.effects_outputs(NAME, SCALE)
     report.report_outputs(NAME, SCALE)
-    if not runs:
-        shutil.rmtree("results/tiny/settings")
-        shutil.rmtree("results/tiny/runs")
-    if runs:
-        assert lines_on_robustness() == []
-        return  # a change is found in the same way as below
+    assert lines_on_robustness() == []
+    before = written()
+    shutil.rmtree("results/tiny/settings")
+    assert lines_on_robustness() == []
+    report.effects_outputs(NAME, SCALE)
+    report.report_outputs(NAME, SCALE)
+    assert written() == before
+    assert len(collected_runs.trained_settings(SCALE)) == SETTINGS
+    imported = import_runs(ARCHIVE)
+    assert {*imported} == {f"tiny.{each.name}" for each in made_up().settings[:SETTINGS]}
+    assert all(names == sorted(VARIANTS) for names in imported.values())
+    shutil.rmtree("results/tiny/settings/cifar10")  # the archive has it still
+    assert lines_on_robustness() == []
+    content = bytearray(ARCHIVE.read_bytes())
+    content[len(content) // 2] ^= 1
+    ARCHIVE.write_bytes(content)
+    with pytest.raises(UserError, match="not an archive of runs"):
+        report.effects_outputs(NAME, SCALE)
+
+
+def test_verify_makes_the_report_again_without_runs(project: Path) -> None:
+    report.effects_outputs(NAME, SCALE)
+    report.report_outputs(NAME, SCALE)
+    shutil.rmtree("results/tiny/settings")
+    shutil.rmtree("results/tiny/runs")
+    ARCHIVE.unlink()
     changed = [Path("results/tiny") / name for name in CHANGED]
     for path in changed:
         path.write_bytes(path.read_bytes().replace(b"7", b"8", 1))
