@@ -72,11 +72,11 @@ def signs(carrying: Carrying) -> str:
 
 
 def on_what(carrying: Carrying) -> str:
-    """Return the factor on which a claim depends most, as " on the budget"; "" if it does not."""
+    """Return the factor on which a claim depends most: ", most on the budget"; "" for none."""
     first = most(carrying)
     if carrying.outcome != "depends" or first is None:
         return ""
-    return f" on the {first.label.lower()}"
+    return f", most on the {first.label.lower()}"
 
 
 def most(carrying: Carrying) -> FactorShare | None:
@@ -145,7 +145,7 @@ def _told(carrying: Carrying) -> str:
     first = most(carrying)
     text = f"**{carrying.outcome}**{on_what(carrying)}"
     if carrying.outcome == "depends" and first is not None:
-        return f"{text} ({100 * first.share:.0f} % of τ²)"
+        return f"{text} ({100 * first.share:.0f} % of τ², p {probability(first.p)})"
     if carrying.outcome == "depends":
         return f"{text}, on none of the factors alone"
     return f"{text} ({MEANS[carrying.outcome]})"

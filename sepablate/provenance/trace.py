@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sepablate import tracking
-from sepablate.analysis import layer_costs
+from sepablate.analysis import layer_costs, setting_effects
 from sepablate.analysis.load_runs import Config
 from sepablate.errors import UserError
 from sepablate.provenance import embedded_keys
@@ -14,6 +14,7 @@ from sepablate.report import manifest
 from sepablate.store import collected_runs, layout
 from sepablate.store.files import read_json
 from sepablate.store.run_key import NOT_IN_KEY
+from sepablate.study import BASE
 
 CHOICES = "a folder results/<scale>/<study>, a file in it, or a report results/<scale>/REPORT.md"
 NOT_ON_DISK = "not on disk"
@@ -33,11 +34,17 @@ def trace(path: Path) -> str:
             command = f"sepablate layers {study} --scale {scale}"
             blocks.append(f"{folder}\n\n  hardware  {hardware}\n  command   {command}\n")
             continue
+        run_ids, remark = _mlflow_runs(study, scale)
+        if (folder / layout.EFFECTS).is_file():
+            for setting, keys in _setting_keys(folder / layout.EFFECTS).items():
+                derived = scale if setting == BASE else f"{scale}.{setting}"
+                blocks.append(f"{folder}, setting {setting}{remark}\n")
+                blocks += [_variant(derived, *each, run_ids, study) for each in keys.items()]
+            continue
         figure = path if path.suffix in (".png", ".svg") and len(studies) == 1 else None
         keys = embedded_keys.read_run_keys(figure or folder / layout.TABLE)
-        run_ids, remark = _mlflow_runs(study, scale)
         blocks.append(f"{figure or folder}{remark}\n")
-        blocks += [_variant(scale, name, seeds, run_ids) for name, seeds in keys.items()]
+        blocks += [_variant(scale, *each, run_ids, study) for each in keys.items()]
     return "\n".join(blocks)
 
 
@@ -68,7 +75,19 @@ def _studies(path: Path, scale: str) -> list[str]:
 
 
 def _is_study(scale: str, name: str) -> bool:
-    return (layout.study_folder(scale, name) / layout.TABLE).is_file()
+    folder = layout.study_folder(scale, name)
+    return any((folder / name).is_file() for name in (layout.TABLE, layout.EFFECTS))
+
+
+def _setting_keys(path: Path) -> dict[str, embedded_keys.Keys]:
+    """Return the run keys of each setting of a robustness study, from its effects.json."""
+    found: dict[str, embedded_keys.Keys] = {}
+    for claim in setting_effects.read(path):
+        for setting in claim.settings:
+            for side, keys in setting.run_keys.items():
+                seeds = {int(seed): key for seed, key in keys.items()}
+                found.setdefault(setting.setting, {})[side] = seeds
+    return found
 
 
 def _mlflow_runs(study: str, scale: str) -> tuple[dict[str, str], str]:
@@ -79,7 +98,9 @@ def _mlflow_runs(study: str, scale: str) -> tuple[dict[str, str], str]:
         return {}, f"  ({error})"
 
 
-def _variant(scale: str, name: str, seeds: dict[int, str], run_ids: dict[str, str]) -> str:
+def _variant(
+    scale: str, name: str, seeds: dict[int, str], run_ids: dict[str, str], study: str
+) -> str:
     """Return the block of a variant: what its runs share, then each run with its own facts."""
     config = _read(collected_runs.variant_config(scale, name))
     facts = {seed: _facts(scale, name, seed, key) for seed, key in seeds.items()}
@@ -91,7 +112,8 @@ def _variant(scale: str, name: str, seeds: dict[int, str], run_ids: dict[str, st
     }
     lines = [name, *_settings(scale, name, config)]
     lines += [f"  {fact:9} {value}" for fact, value in shared.items()]
-    lines.append(f"  {'command':9} {_command(scale, name, shared.get('commit', ''))}")
+    trained = (scale, name) if "." not in scale else (scale.partition(".")[0], study)
+    lines.append(f"  {'command':9} {_command(*trained, shared.get('commit', ''))}")
     for seed, key in seeds.items():
         current = config.get("run_keys", {}).get(str(seed), "")
         differs = f"  runs/ has {current or 'no such seed'} in its place" * bool(

@@ -29,6 +29,7 @@ from sepablate.analysis.load_runs import load_runs
 from sepablate.errors import UserError
 from sepablate.plots import across_matrix, budget_figure, specification_curve
 from sepablate.provenance import verify
+from sepablate.provenance.trace import trace
 from sepablate.report import across as across_report
 from sepablate.report import robustness as report
 from sepablate.store import collected_runs, layout
@@ -82,6 +83,14 @@ def test_the_report_follows_from_the_runs(project: Path) -> None:
     report.effects_outputs(NAME, SCALE)
     report.report_outputs(NAME, SCALE)
     assert written() == before
+    origin = trace(Path("results/tiny/ROBUSTNESS.md"))
+    keys = {
+        key for c in claims for s in c.settings for k in s.run_keys.values() for key in k.values()
+    }
+    assert len(keys) > 3 * SETTINGS
+    assert all(f"run {key}" in origin for key in keys)
+    assert "sepablate train robustness --scale tiny\n" in origin
+    assert "sepablate train elu_between --scale tiny\n" in origin
 
 
 def lines_on_robustness() -> list[str]:
