@@ -12,6 +12,8 @@ from sepablate.store.files import read_json, read_text, write_atomically
 
 README = Path("README.md")
 SCALE = "laptop"
+STUDY = "robustness"
+ROBUSTNESS = layout.scale_folder(SCALE) / layout.report_text(STUDY.upper())
 
 
 def results(verdicts: Sequence[Mapping[str, Any]]) -> str:
@@ -35,6 +37,29 @@ def results(verdicts: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join([*lines, ""])
 
 
+def over_settings(carrying: Sequence[Mapping[str, Any]]) -> str:
+    """Return how far each claim carries, in one line.
+
+    Args:
+        carrying: as it stands in carrying.json.
+    """
+    told = []
+    for each in carrying:
+        effects = each["effects"]
+        sign = 1 if effects["claim"]["comparison"] == ">" else -1
+        means = [mean for mean, _, _ in each["means"] if mean is not None]
+        claimed = sum(sign * mean > 0 for mean in means)
+        count = f"{claimed} of {len(means)}"
+        told.append(f"{effects['right_label']} {count}, **{each['outcome']}**")
+    left = carrying[0]["effects"]["left_label"]
+    return (
+        "* With other lengths of training, recipes, widths, batches and images, the settings in "
+        f"which {left} is ahead, as claimed: of {'; '.join(told)}. *Carries*: one more setting is "
+        "predicted to show it; *depends*: the sizes differ by more than the seeds explain; *open*: "
+        f"neither ([how far the verdicts carry]({ROBUSTNESS})).\n"
+    )
+
+
 def _line(verdict: Mapping[str, Any]) -> str:
     measured = verdict["measured"]
     claim = measured["claim"]
@@ -48,8 +73,9 @@ def _line(verdict: Mapping[str, Any]) -> str:
 def main() -> None:
     """Replace the README's section on the results."""
     path = layout.scale_folder(SCALE) / layout.verdicts_name(layout.REPORT)
-    text = replace_section(read_text(README), "results", results(read_json(path, list)))
-    write_atomically(README, text)
+    carrying = read_json(layout.study_folder(SCALE, STUDY) / layout.CARRYING, list)
+    section = results(read_json(path, list)) + over_settings(carrying)
+    write_atomically(README, replace_section(read_text(README), "results", section))
 
 
 if __name__ == "__main__":

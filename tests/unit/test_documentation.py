@@ -52,7 +52,9 @@ def test_every_page_is_in_the_sites_navigation() -> None:
 def test_the_readme_says_what_the_verdicts_say() -> None:
     """If it does not: `make readme`."""
     verdicts = json.loads((ROOT / "results/laptop/verdicts.json").read_text())
-    assert f"<!-- results -->\n{readme.results(verdicts)}<!-- /results -->\n" in README
+    carrying = json.loads((ROOT / "results/laptop/robustness/carrying.json").read_text())
+    lines = readme.results(verdicts) + readme.over_settings(carrying)
+    assert f"<!-- results -->\n{lines}<!-- /results -->\n" in README
 
 
 def test_the_readmes_lines_on_results() -> None:
