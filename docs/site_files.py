@@ -12,6 +12,7 @@ PATTERNS = (
     "CITATION.cff",
     "docs/**/*.md",
     "docs/examples/*.py",
+    "results/*.md",
     "results/*/*.md",
     "results/**/*.png",
 )
