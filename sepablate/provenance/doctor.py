@@ -21,7 +21,7 @@ from sepablate.errors import UserError, explain
 from sepablate.provenance.finding import HINT, Finding
 from sepablate.provenance.tracking_damage import tracking_damage
 from sepablate.report import manifest
-from sepablate.store import layout
+from sepablate.store import archive_files, layout
 from sepablate.store.files import corrupt_files, verify_manifest
 
 LOCKS = (Path("dvc.lock"), Path("experiments/dvc.lock"))
@@ -105,15 +105,21 @@ def _data() -> Iterator[Finding]:
 
 
 def _runs() -> Iterator[Finding]:
-    folders = [*layout.RUN_FOLDERS.glob("*/"), *layout.RESULTS.glob(f"*/{layout.RUNS}/*/")]
-    for folder in sorted(folders):
+    below = (layout.RUNS, f"{layout.SETTINGS}/*/{layout.RUNS}")
+    folders = [folder for name in below for folder in layout.RESULTS.glob(f"*/{name}/*/")]
+    for folder in sorted([*layout.RUN_FOLDERS.glob("*/"), *folders]):
         for name in corrupt_files(folder):
             yield Finding(f"{folder / name}: damaged; `dvc repro` or `sepablate train` renews it")
 
 
 def _results() -> Iterator[Finding]:
-    """Yield the files of reports that are gone."""
+    """Yield archives of runs that are damaged, and the files of reports that are gone."""
     scales = sorted(folder.name for folder in layout.RESULTS.glob("*/"))
+    for archive in (path for scale in scales for path in layout.archives(scale)):
+        try:
+            archive_files.unpacked(archive)
+        except UserError as error:
+            yield Finding(str(error))
     for path in (path for scale in scales for path in layout.manifests(scale)):
         try:
             files = manifest.read(path).files

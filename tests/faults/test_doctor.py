@@ -12,6 +12,7 @@ from helpers.records import STUDY, folder, write_results
 
 from sepablate.provenance import doctor
 from sepablate.store import layout
+from sepablate.store.files import write_manifest
 from sepablate.tracking import connection, publish
 
 __all__ = ["current", "folder", "made"]
@@ -98,6 +99,21 @@ def test_results_that_are_gone_are_found() -> None:
     assert unreadable.startswith(f"{TINY}/controls_digests.json: not the manifest of a report")
 
 
+@pytest.mark.usefixtures("current")
+def test_damaged_archives_and_runs_of_settings_are_found() -> None:
+    runs = TINY / "settings/wide/runs/xception"
+    shutil.copytree(TINY / "runs/xception", runs)
+    write_manifest(runs, [path.name for path in runs.iterdir()])
+    assert lines() == []
+    path = next(runs.glob("seed-*.csv"))
+    path.write_text(path.read_text() + "\n")
+    archive = TINY / "runs.tar.gz"
+    archive.write_bytes(archive.read_bytes()[:-20])
+    damaged, cut = sorted(lines(), reverse=True)
+    assert damaged.startswith(f"{path}: damaged; ")
+    assert cut.startswith(f"{archive}: not an archive of runs: ")
+
+
 def loop(path: Path) -> None:
     path.symlink_to(path.name)
 
@@ -129,6 +145,7 @@ PLACES = (
     "results",
     "results/smoke",
     "results/smoke/digests.json",
+    "results/smoke/runs.tar.gz",
     "results/smoke/runs/xception/done.json",
     "data",
     "data/fashion-mnist",
