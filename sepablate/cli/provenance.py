@@ -44,12 +44,12 @@ def export_runs(
     file: Annotated[Path, typer.Argument(help="The archive to write, such as runs.tar.gz.")],
     scale: ScaleOption = None,
 ) -> None:
-    """Pack the finished runs of a scale into a file, to report them on another machine."""
+    """Pack the finished runs of a scale and of its settings, to report them elsewhere."""
     scale_name = resolve_scale(scale)
     from sepablate.store import run_archive
 
-    variants = run_archive.export_runs(scale_name, file)
-    print(f"{file}: {scale_name}: {', '.join(variants)}")
+    for name, variants in run_archive.export_runs(scale_name, file).items():
+        print(f"{file}: {name}: {', '.join(variants)}")
 
 
 def import_runs(

@@ -16,26 +16,29 @@ from sepablate.store.files import MANIFEST, manifest_text, verify_manifest, writ
 LASTING = ("run_key", "hardware")  # of what was measured; the rest is another each time
 
 
-def export_runs(scale: str, target: Path) -> list[str]:
-    """Write the collected runs of a scale to a file; return the variants.
+def export_runs(scale: str, target: Path) -> dict[str, list[str]]:
+    """Write the collected runs of a scale and of its settings to a file.
 
-    Raises UserError if there are none, or if files have changed since they were collected.
+    Returns the variants by scale and setting. Raises UserError if there are none, or if files have
+    changed since they were collected.
     """
-    variants = collected_runs.trained_variants(scale)
+    scales = [scale, *collected_runs.trained_settings(scale)]
+    variants = {at: names for at in scales if (names := collected_runs.trained_variants(at))}
     if not variants:
         raise UserError(
             f"{layout.scale_folder(scale) / layout.RUNS}: no finished variant to export"
         )
-    for variant in variants:
-        folder = collected_runs.variant_runs(scale, variant)
-        if not verify_manifest(folder):
-            raise UserError(f"{folder}: damaged; `sepablate train {variant}` renews it")
-    write_atomically(target, pack(_collect({scale: variants})))
+    for at, names in variants.items():
+        for name in names:
+            folder = collected_runs.variant_runs(at, name)
+            if not verify_manifest(folder):
+                raise UserError(f"{folder}: damaged; `sepablate train` renews it")
+    write_atomically(target, pack(_collect(variants)))
     return variants
 
 
 def import_runs(source: Path) -> dict[str, list[str]]:
-    """Put the runs in an archive into results/; return the variants by scale.
+    """Put the runs in an archive into results/; return the variants by scale and setting.
 
     All is unpacked and verified before anything is put in its place. Raises UserError for another
     file, for a damaged one, and for a variant that has other runs here already.

@@ -36,11 +36,14 @@ def is_weights(name: str) -> bool:
 
 
 def test_runs_arrive_as_they_left(whole: Path, half: Path, tmp_path_factory) -> None:
-    """`whole` is `half` with results: the other machine is a copy without them."""
+    """`whole` is `half` with results, here also in a setting: the other machine has none."""
+    for kind in ("runs", "measured"):
+        folder = whole / "results/smoke"
+        shutil.copytree(folder / kind, folder / "settings/wide" / kind)
     before = without_weights(whole / "results")
     done = sepablate(whole, "export-runs", "runs.tar.gz")
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "runs.tar.gz: smoke: xception\n"
+    assert done.stdout == "runs.tar.gz: smoke: xception\nruns.tar.gz: smoke.wide: xception\n"
     packed = (whole / "runs.tar.gz").read_bytes()
     assert sepablate(whole, "export-runs", "again.tar.gz").returncode == 0
     assert (whole / "again.tar.gz").read_bytes() == packed
@@ -49,7 +52,7 @@ def test_runs_arrive_as_they_left(whole: Path, half: Path, tmp_path_factory) -> 
     for _ in range(2):  # the second time all is here already
         done = sepablate(whole, "import-runs", "runs.tar.gz")
         assert done.returncode == 0, done.stderr
-        assert done.stdout == "smoke: xception\n"
+        assert done.stdout == "smoke: xception\nsmoke.wide: xception\n"
         assert without_weights(whole / "results") == before
     config = whole / "results/smoke/runs/xception/config.json"
     config.write_text(config.read_text() + " ")
