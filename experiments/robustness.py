@@ -3,8 +3,8 @@
 Question   Would the paper's comparisons end alike after a longer training, with another recipe, at
            another width or batch size, or on other images?
 Paper      One setting for each claim: ImageNet, full width, 3 days on 60 GPUs.
-Deviates   The paper does not vary the setting. Each factor is varied alone around a training of a
-           quarter of the scale's length, which is cheap; two settings cross the data with the
+Deviates   The paper does not vary the setting. Each factor is varied by itself around a training
+           of a quarter of the scale's length, which is cheap; two settings cross the data with the
            length. Every length has its own whole schedule; twice the scale's length sees its images
            twice. Three seeds each, those of the scale; the scale itself has all its seeds, from the
            studies.

@@ -1,4 +1,4 @@
-"""Every claim at every scale, beside the paper: from the files with verdicts alone."""
+"""Every claim at every scale, and in the paper: from the files with verdicts only."""
 
 import math
 from collections.abc import Sequence

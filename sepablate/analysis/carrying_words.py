@@ -147,12 +147,12 @@ def _told(carrying: Carrying) -> str:
     if carrying.outcome == "depends" and first is not None:
         return f"{text} ({100 * first.share:.0f} % of τ², p {probability(first.p)})"
     if carrying.outcome == "depends":
-        return f"{text}, on none of the factors alone"
+        return f"{text}, on no single factor"
     return f"{text} ({MEANS[carrying.outcome]})"
 
 
 def _left_out(carrying: Carrying) -> str:
-    """Return whether one setting alone decides the outcome."""
+    """Return whether a single setting decides the outcome."""
     others = [each for each in carrying.left_out if each.outcome != carrying.outcome]
     if not carrying.left_out:
         return ""

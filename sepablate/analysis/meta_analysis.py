@@ -154,7 +154,7 @@ def reml(effects: Array, variances: Array, design: Array | None = None) -> Array
     Args:
         effects: (..., k).
         variances: (..., k).
-        design: (k, p), the same for all; default: a column of ones, for the mean alone.
+        design: (k, p), the same for all; default: a column of ones, for the mean only.
     """
     columns = np.ones((effects.shape[-1], 1)) if design is None else design
     scale = variances.mean(-1) + effects.var(-1)

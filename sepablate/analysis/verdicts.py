@@ -7,7 +7,7 @@ The rule, for the m claims of one report, each with its differences left - right
    family, under any dependence between the claims. A claim without a p-value still counts in m.
    The family-wise error rate is at most 5 % if the differences are normal, and only then: for 7
    claims against one baseline, 6 seeds and no true difference, simulation gives 4.6 % under normal
-   noise, 9.5 % where the baseline's noise alone is lognormal, and 1.3 % where all noise is, since
+   noise, 9.5 % where only the baseline's noise is lognormal, and 1.3 % where all noise is, since
    differences of two such scores are symmetric (`tests/unit/test_marks.py`).
 2. A claim ">" or "<" *holds* if its adjusted p < 0.05 and the mean has the claimed sign. It is
    *contradicted* if its adjusted p < 0.05 and the sign is opposite. Otherwise it is *equivalent* if

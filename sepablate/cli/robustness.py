@@ -36,7 +36,7 @@ def robustness(
 def across(
     scales: Annotated[list[str], typer.Argument(metavar="SCALE...", help="In this order.")],
 ) -> None:
-    """Write results/ACROSS.md: every claim at some scales, from their committed verdicts alone."""
+    """Write results/ACROSS.md: every claim at some scales, from their committed verdicts only."""
     require_project()
     from sepablate.report import across as report
 

@@ -80,7 +80,7 @@ def tune(
 ) -> None:
     """Choose a scale's recipe among the candidates of its search, before anything is compared.
 
-    The baseline alone is trained with each, by seeds that the scale does not have, and compared on
+    Only the baseline is trained with each, by seeds that the scale does not have, and compared on
     validation images; no test image is read. It writes results/SCALE/tuning.csv and names the
     lines of params.yaml that the choice is made with. The same command goes on where it stopped.
     """

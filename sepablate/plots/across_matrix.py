@@ -70,7 +70,7 @@ def matrix(across: Across, axis: Axes) -> Axes:
 
 
 def colour_of(difference: float) -> str:
-    """Return the colour of a difference: blue where the left side is ahead, orange where behind."""
+    """Return the colour of a difference: blue above zero, orange below."""
     if math.isnan(difference):
         return "#FFFFFF"
     strength = min(math.sqrt(abs(100 * difference) / FULL), 1.0)

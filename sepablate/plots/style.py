@@ -107,7 +107,7 @@ RC_PARAMS = {
 
 
 def write_footer(figure: Figure, text: str) -> None:
-    """Write what a figure shows below it, so that it can stand alone.
+    """Write what a figure shows below it, so that it can be shown without a text.
 
     Args:
         figure: with constrained layout, which makes room.

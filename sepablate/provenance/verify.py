@@ -229,7 +229,7 @@ def _check_again(
     Args:
         path: the report's manifest.
         scale: the name of the scale.
-        inputs: what it needs beside the runs and what belongs to no report.
+        inputs: what it needs in addition to the runs and what belongs to no report.
         write: writes the studies and the report, in a copy of the project.
     """
     with tempfile.TemporaryDirectory() as temporary:

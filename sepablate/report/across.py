@@ -1,4 +1,4 @@
-"""ACROSS.md: every claim at every scale that has committed results, beside the paper."""
+"""ACROSS.md: every claim at every scale that has committed results, next to the paper."""
 
 from collections.abc import Sequence
 
@@ -38,7 +38,7 @@ def outputs(scales: Sequence[str]) -> None:
 
 def markdown(read: Across) -> str:
     """Return the text: the matrix, and a table for each report."""
-    parts = [TEXT, "![The verdict on each claim at each scale, beside the paper](across.png)\n"]
+    parts = [TEXT, "![The verdict on each claim at each scale, and the paper](across.png)\n"]
     for report in dict.fromkeys(read.reports):
         parts += [f"## {TITLES.get(report, report)}\n", _table(read.of_report(report))]
     return "\n".join(parts)

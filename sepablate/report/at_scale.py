@@ -11,7 +11,7 @@ from sepablate.paper import xception as paper
 from sepablate.store.layout import CONSTANT_SCORES
 from sepablate.study import Study, Variant
 
-COUNTS = ("parameters", "mult_adds")  # fields whose differences are told in percent
+COUNTS = ("parameters", "mult_adds")  # fields whose differences are given in percent
 
 
 def images(config: Config) -> str:
@@ -55,8 +55,8 @@ def confounds(declared: Study, configs: Mapping[str, Config]) -> str:
         values = {str(configs[variant.name].get(field)) for variant in declared.all_variants}
         if len(values) > 1:
             relations = [_relation(declared, each, field, configs) for each in declared.variants]
-            told = f" ({'; '.join(filter(None, relations))})" if any(relations) else ""
-            lines.append(f"- {field}{told}: {reason}\n")
+            related = f" ({'; '.join(filter(None, relations))})" if any(relations) else ""
+            lines.append(f"- {field}{related}: {reason}\n")
     return f"Confounds:\n\n{''.join(lines)}" if lines else ""
 
 

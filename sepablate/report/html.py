@@ -185,7 +185,7 @@ def _with_data_links(tokens: Sequence[Token], folder: Path) -> Iterator[Token]:
             ]
             paths = []
             if links:
-                yield _block(f'<p class="data">Beside this page: {", ".join(links)}</p>')
+                yield _block(f'<p class="data">Files of this page: {", ".join(links)}</p>')
 
 
 def _data_files(image: Path) -> list[Path]:

@@ -43,20 +43,20 @@ def over_settings(carrying: Sequence[Mapping[str, Any]]) -> str:
     Args:
         carrying: as it stands in carrying.json.
     """
-    told = []
+    counts = []
     for each in carrying:
         effects = each["effects"]
         sign = 1 if effects["claim"]["comparison"] == ">" else -1
         means = [mean for mean, _, _ in each["means"] if mean is not None]
         claimed = sum(sign * mean > 0 for mean in means)
         count = f"{claimed} of {len(means)}"
-        told.append(f"{effects['right_label']} {count}, **{each['outcome']}**")
+        counts.append(f"{effects['right_label']} {count}, **{each['outcome']}**")
     left = carrying[0]["effects"]["left_label"]
     return (
         "* With other lengths of training, recipes, widths, batches and images, the settings in "
-        f"which {left} is ahead, as claimed: of {'; '.join(told)}. *Carries*: one more setting is "
-        "predicted to show it; *depends*: the sizes differ by more than the seeds explain; *open*: "
-        f"neither ([how far the verdicts carry]({ROBUSTNESS})).\n"
+        f"which {left} is ahead, as claimed: of {'; '.join(counts)}. *Carries*: one more setting "
+        "is predicted to show it; *depends*: the sizes differ by more than the seeds explain; "
+        f"*open*: neither ([how far the verdicts carry]({ROBUSTNESS})).\n"
     )
 
 

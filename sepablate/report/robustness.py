@@ -1,6 +1,6 @@
 """The report on how far verdicts carry: its figures, its tables and ROBUSTNESS.md.
 
-All but the archive of the runs follows from effects.json, which alone is read from them.
+All but the archive of the runs follows from effects.json, the only file that is read from them.
 """
 
 import json

@@ -10,7 +10,7 @@ from sepablate.study import XCEPTION
 
 CHOSEN = """\
 **Deviates.** The paper's decays of the learning rate belong to a run of another length, and it
-gives no batch size. `sepablate tune {scale}` compared candidates by {baseline} alone, trained with
+gives no batch size. `sepablate tune {scale}` compared candidates by {baseline} only, trained with
 seeds {seeds}, and read no test image: the table has the accuracy of averaged weights after the last
 step on {images:,} validation images. {taken}
 """

@@ -23,7 +23,7 @@ LOCK, ERROR = "lock", "error.txt"
 
 # A scale's folder, results/<scale>. Git ignores the first three, which `dvc repro` makes.
 RUNS, MEASUREMENTS = "runs", "measured"
-ARCHIVE = "runs.tar.gz"  # the runs behind a report; its name begins with the report's prefix
+ARCHIVE = "runs.tar.gz"  # the runs of a report; its name begins with the report's prefix
 SETTINGS = "settings"  # a folder like a scale's for each setting of a robustness study
 FETCHED = "fetched.json"
 MADE_BY = "made_by.json"  # the commit that made results of older code
@@ -35,7 +35,7 @@ CONSTANT_SCORES = "constant_scores"  # entry of a config.json: what a network th
 
 # A robustness study's folder, results/<scale>/<study>, has these, figures and nothing else.
 EFFECTS, CARRYING, BUDGET = "effects.json", "carrying.json", "budget.csv"
-ACROSS = RESULTS / "ACROSS.md"  # every claim at every scale, beside its figure
+ACROSS = RESULTS / "ACROSS.md"  # every claim at every scale; its figure lies in the same folder
 
 # A study's folder, results/<scale>/<study>.
 TABLE, TABLE_MARKDOWN, CURVES, CLAIMS = "table.csv", "table.md", "curves.csv", "claims.json"
@@ -164,7 +164,7 @@ def scorecard_name(report: str, kind: str) -> str:
 
 
 def archive_name(report: str) -> str:
-    """Return the name of the archive of the runs behind a report."""
+    """Return the name of the archive of the runs of a report."""
     return f"{report_prefix(report)}{ARCHIVE}"
 
 

@@ -1,4 +1,4 @@
-"""Finished runs as one file: behind a report, in git, or on their way to another machine.
+"""Finished runs as one file: those of a report, in git, or on their way to another machine.
 
 It is a tar.gz of results/<scale>/runs/ and measured/: what the analysis reads, without checkpoints
 and weights. Each variant's manifest vouches for its files.
@@ -62,7 +62,7 @@ def import_runs(source: Path) -> dict[str, list[str]]:
 def renewed(variants: Mapping[str, Iterable[str]], path: Path) -> bytes:
     """Return the content of an archive of variants: as it is, if it has these runs already.
 
-    A training that gives the same runs takes another time; that alone makes no other archive.
+    A training that gives the same runs takes another time; that makes no other archive.
 
     Args:
         variants: whose runs are on disk, or in an archive; by scale, or setting of one.
