@@ -36,4 +36,5 @@ STUDY = Study(
         no_activation_beats("elu_between", "ELU", "speed", "converges sooner"),
     ),
     factors=("model.activation_between", "model.activation_after"),
+    figures={10: ("xception", "relu_between", "elu_between")},
 )

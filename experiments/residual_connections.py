@@ -46,4 +46,5 @@ STUDY = Study(
         "mult_adds": "likewise",
         "model.width": "of the widened twin: solved for, to bring the parameter counts together",
     },
+    figures={9: ("xception", "no_residual")},
 )

@@ -34,4 +34,5 @@ STUDY = Study(
         "mult_adds": "matched parameters are not matched computation",
         "weight_decay": "section 4.3: 1e-5 for Xception, 4e-5 for Inception V3",
     },
+    figures={6: ("xception", "inception_v3")},
 )

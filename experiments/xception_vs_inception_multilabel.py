@@ -78,4 +78,8 @@ STUDY = Study(
         "mult_adds": "matched parameters are not matched computation",
         "weight_decay": "section 4.3: 1e-5 for Xception, 4e-5 for Inception V3",
     },
+    figures={
+        7: ("xception_multilabel", "inception_v3_multilabel"),
+        8: ("xception_multilabel_fc", "inception_v3_multilabel_fc"),
+    },
 )

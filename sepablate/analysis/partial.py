@@ -45,4 +45,9 @@ def _restrict(whole: Study, names: Collection[str]) -> Study:
     variants = tuple(variant for variant in whole.variants if variant.name in names)
     present = {whole.baseline.name, *(variant.name for variant in variants)}
     claims = tuple(claim for claim in whole.claims if {claim.left, claim.right} <= present)
-    return dataclasses.replace(whole, variants=variants, claims=claims)
+    shown = {
+        number: tuple(name for name in figure if name in present)
+        for number, figure in whole.figures.items()
+    }
+    figures = {number: figure for number, figure in shown.items() if len(figure) > 1}
+    return dataclasses.replace(whole, variants=variants, claims=claims, figures=figures)

@@ -1,7 +1,9 @@
 """The figure of a study: training profiles as in the paper, learning rates, final scores."""
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from textwrap import fill
 from typing import Any
 
 import matplotlib.style
@@ -13,12 +15,14 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from sepablate.analysis import learning_curves, statistics
+from sepablate.analysis.formatting import capitalize
 from sepablate.analysis.load_runs import Config, Runs
 from sepablate.analysis.metrics import Metric
 from sepablate.plots import scores_against
 from sepablate.plots.style import MUTED, RC_PARAMS, variant_styles, write_footer
 from sepablate.store.layout import CONSTANT_SCORES
 from sepablate.store.run_files import DIVERGED, LEARNING_RATE
+from sepablate.study import Study
 
 CHARACTERS, HANDLE = 120, 11  # in a line of a legend; for the line and marker of an entry
 
@@ -50,6 +54,39 @@ def draw(runs: Runs, kind: str, against: str = "") -> bytes:
         return render(figure, kind, run_keys(frame))
 
 
+def draw_like_paper(runs: Runs, declared: Study, number: int, kind: str) -> bytes:
+    """Return the curves that a figure of the paper compares, beside the paper's claims on them.
+
+    Args:
+        runs: of the study's variants.
+        declared: the study.
+        number: of the paper's figure.
+        kind: "png" or "svg".
+    """
+    shown = declared.figures[number]
+    frame = runs.frame[runs.frame.variant.isin(shown)]
+    compared = replace(runs, frame=frame, configs={name: runs.configs[name] for name in shown})
+    with matplotlib.style.context(["default", RC_PARAMS]):
+        figure = Figure(figsize=(7, 3.3), dpi=200, layout=ConstrainedLayoutEngine(wspace=0.06))
+        left, right = figure.subplots(1, 2, width_ratios=(4, 2.4))
+        training_profile(frame, runs.metric, left)
+        left.set(xlabel="Gradient steps", title=f"Like figure {number} of the paper")
+        right.set_axis_off()
+        right.legend(*left.get_legend_handles_labels(), loc="upper left", borderaxespad=0)
+        right.text(0, 0, _claims_on(shown, declared), fontsize=7, va="bottom")
+        write_footer(figure, footer(compared, "Band"))
+        return render(figure, kind, run_keys(frame))
+
+
+def _claims_on(shown: Collection[str], declared: Study) -> str:
+    """Return the paper's claims on the variants of a figure, in lines that fit beside its axes."""
+    claims = [claim for claim in declared.claims if {claim.left, claim.right} <= {*shown}]
+    points = [
+        fill(f"– {capitalize(claim.statement)}.", 44, subsequent_indent="   ") for claim in claims
+    ]
+    return "\n".join(["The paper claims:", *points])
+
+
 def _axes(figure: Figure) -> tuple[Axes, Axes, Axes]:
     """Return the axes of the training profile, of the learning rate below it, and of the scores."""
     grid = figure.add_gridspec(2, 2, width_ratios=(5, 3.4), height_ratios=(6, 1))
@@ -58,15 +95,15 @@ def _axes(figure: Figure) -> tuple[Axes, Axes, Axes]:
     return profile, figure.add_subplot(grid[1, 0], sharex=profile), figure.add_subplot(grid[:, 1])
 
 
-def footer(runs: Runs) -> str:
-    """Return data set, scale, n, and the meaning of the bands and bars, in two lines."""
+def footer(runs: Runs, drawn: str = "Band and bars") -> str:
+    """Return data set, scale, n, and the meaning of what is drawn, in two lines."""
     config = next(iter(runs.configs.values()))
     size, channels = config["image_size"], config["model.in_channels"]
     return (
         f"{config['dataset']}, {size} x {size} x {channels}, {config['images']:,} training images; "
         f"scale {runs.scale}; n = {_seeds(len(runs.seeds))}"
         f"{', less those that diverged' if runs.diverged else ''}.\n"
-        "Band and bars: 95 % Student's t interval of the mean over seeds."
+        f"{drawn}: 95 % Student's t interval of the mean over seeds."
     )
 
 

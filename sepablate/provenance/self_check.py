@@ -26,8 +26,11 @@ def check_study(name: str, scale: str) -> Iterator[str]:
     names = [variant.name for variant in declared.all_variants]
     if list(summary["variant"]) != names:
         yield f"{table}: variants {list(summary['variant'])}, but the study has {names}"
+    keys = read_run_keys(table)
     for figure in layout.figures(folder):
-        if read_run_keys(figure) != read_run_keys(table):
+        number = figure.stem.removeprefix(layout.LIKE_PAPER)
+        shown = declared.figures.get(int(number), ()) if number.isdecimal() else keys
+        if read_run_keys(figure) != {variant: keys.get(variant) for variant in shown}:
             yield f"{figure}: other run keys than in {table}"
     path, measured = folder / layout.CLAIMS, outputs.read_claims(name, scale)
     if [claim.claim for claim in measured] != list(declared.claims):

@@ -11,6 +11,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from sepablate.report.page_style import STYLE
+from sepablate.store.layout import CURVES, LIKE_PAPER
 
 ARXIV = "https://arxiv.org/abs/"
 PLACES = r"(?:section|table|figure|equation)s? [\d.]*\d(?:(?:, (?:and )?| and )[\d.]*\d)*"
@@ -190,6 +191,8 @@ def _with_data_links(tokens: Sequence[Token], folder: Path) -> Iterator[Token]:
 
 def _data_files(image: Path) -> list[Path]:
     """Return the files that may hold the numbers of a study's figure, or of a scorecard."""
+    if image.name.startswith(LIKE_PAPER):
+        return [image.with_name(CURVES), image.with_suffix(".svg")]
     if image.parent == Path():
         return [image.with_name(image.name.replace("scorecard.png", "verdicts.json"))]
     return [image.with_name(name) for name in DATA_FILES]

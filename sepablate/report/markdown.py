@@ -8,6 +8,7 @@ from pathlib import Path
 from sepablate import study
 from sepablate.analysis import partial, summary_table, wording
 from sepablate.analysis.load_runs import Config, load_config
+from sepablate.analysis.metrics import TASK_METRICS
 from sepablate.analysis.verdicts import Verdict
 from sepablate.report import at_scale, paper_tables, published, setup, tuning
 from sepablate.store import layout
@@ -115,12 +116,30 @@ def _study(
         partial.missing_sentence(name, part),
         read_text(folder / layout.TABLE_MARKDOWN),
         paper_tables.format_tables(summary_table.read(folder / layout.TABLE)),
+        *(
+            _like_paper(name, number, part)
+            for number in part.figures
+            if layout.like_paper(folder, number, "png").is_file()  # older code drew none
+        ),
         "".join(f"- {wording.sentence(verdict)}\n" for verdict in decided),
         setup.differences(part, configs),
         at_scale.confounds(part, configs),
         _related_studies(name, part),
     ]
     return "\n".join(filter(None, parts))
+
+
+def _like_paper(name: str, number: int, part: Study) -> str:
+    """Return the figure that is like one of the paper."""
+    score = TASK_METRICS[part.baseline.task].label
+    labels = {variant.name: variant.label for variant in part.all_variants}
+    shown = ", ".join(labels[variant] for variant in part.figures[number])
+    path = layout.like_paper(Path(name), number, "png").as_posix()
+    return (
+        f"Like figure {number} of the paper, which has curves of one run each and no numbers:\n\n"
+        f"![Like figure {number} of the paper: validation {score} against gradient steps, "
+        f"of {shown}]({path})\n"
+    )
 
 
 def _other_studies(names: Sequence[str]) -> str:

@@ -24,7 +24,7 @@ from sepablate.study import Study
 
 
 def study_outputs(name: str, scale: str, part: Study | None = None) -> None:
-    """Write a study's table, curves, claims.json and figure.
+    """Write a study's table, curves, claims.json and figures.
 
     Args:
         name: the study's name.
@@ -49,6 +49,9 @@ def study_outputs(name: str, scale: str, part: Study | None = None) -> None:
     for kind in layout.FIGURE_KINDS:
         drawn = study_figure.draw(runs, kind, declared.against)
         write_atomically(layout.figure(folder, kind), drawn)
+        for number in declared.figures:
+            like = study_figure.draw_like_paper(runs, declared, number, kind)
+            write_atomically(layout.like_paper(folder, number, kind), like)
 
 
 def report_outputs(studies: Sequence[str], scale: str, report: str = layout.REPORT) -> None:

@@ -41,6 +41,7 @@ ACROSS = RESULTS / "ACROSS.md"  # every claim at every scale; its figure lies in
 TABLE, TABLE_MARKDOWN, CURVES, CLAIMS = "table.csv", "table.md", "curves.csv", "claims.json"
 LAYER_MEASUREMENTS = "measured.csv"
 FIGURE_KINDS = ("png", "svg")
+LIKE_PAPER = "like_figure_"  # before the number of a figure of the paper
 
 BACKUP_ENDINGS = ("~", ".swp", ".bak", ".orig", ".rej", ".tmp")
 
@@ -128,9 +129,22 @@ def figure(folder: Path, kind: str) -> Path:
     return folder / f"figure.{kind}"
 
 
+def like_paper(folder: Path, number: int, kind: str) -> Path:
+    """Return the figure of a study's folder that is like one of the paper.
+
+    Args:
+        folder: of the study.
+        number: of the paper's figure.
+        kind: "png" or "svg".
+    """
+    return folder / f"{LIKE_PAPER}{number}.{kind}"
+
+
 def figures(folder: Path) -> list[Path]:
     """Return the figures that a study's folder has."""
-    return [path for kind in FIGURE_KINDS if (path := figure(folder, kind)).exists()]
+    paths = [figure(folder, kind) for kind in FIGURE_KINDS]
+    paths += [path for kind in FIGURE_KINDS for path in folder.glob(f"{LIKE_PAPER}*.{kind}")]
+    return _originals(path for path in paths if path.exists())
 
 
 def report_prefix(report: str) -> str:

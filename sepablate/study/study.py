@@ -58,6 +58,7 @@ class Study:
         factors: the fields of the resolved config that the question is about.
         confounds: the other fields that may differ between variants, each with its reason.
         against: the field of the resolved config against which the figure draws the final scores.
+        figures: of the paper, whose like is drawn: by number, the variants whose curves it shows.
     """
 
     title: str
@@ -68,6 +69,7 @@ class Study:
     factors: tuple[str, ...]
     confounds: Mapping[str, str] = field(default_factory=dict)
     against: str = ""
+    figures: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = [variant.name for variant in self.all_variants]
@@ -79,6 +81,11 @@ class Study:
                     raise UserError(
                         f"study {self.title!r}: claim on {name!r}: choose {', '.join(names)}"
                     )
+        for number, shown in self.figures.items():
+            for name in shown:
+                if name not in names:
+                    place = f"study {self.title!r}: figure {number} of {name!r}"
+                    raise UserError(f"{place}: choose {', '.join(names)}")
 
     def pairs_with(self, name: str) -> set[tuple[str, str]]:
         """Return the pairs with that variant which a claim, or the baseline, compares."""

@@ -20,8 +20,11 @@ def files(study: str, scale: str) -> list[Path]:
     """Return the files that the parent run of a study carries, of those that there are."""
     folder = layout.study_folder(scale, study)
     paths = [folder / layout.TABLE_MARKDOWN, folder / layout.TABLE]
-    paths += [layout.figure(folder, kind) for kind in layout.FIGURE_KINDS]
-    paths += [folder / layout.CLAIMS, *verdicts.verdict_files(study, scale)]
+    paths += [
+        *layout.figures(folder),
+        folder / layout.CLAIMS,
+        *verdicts.verdict_files(study, scale),
+    ]
     paths += [*verdicts.pages(study, scale), FOLDER / f"{study}.py"]
     return [path for path in paths if path.is_file()]
 

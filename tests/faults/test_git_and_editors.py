@@ -176,7 +176,6 @@ def test_copies_of_editors_are_no_results() -> None:
     own = [name for name in listing.files if "/" not in name]
     manifest.write("tiny", listing.report, listing.studies, own)
     assert (TINY / "digests.json").read_bytes() == before
-    assert [path.suffix for path in layout.figures(TINY / "residual_connections")] == [
-        ".png",
-        ".svg",
+    assert [path.name for path in layout.figures(TINY / "residual_connections")] == [
+        *("figure.png", "figure.svg", "like_figure_9.png", "like_figure_9.svg")
     ]

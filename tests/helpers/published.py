@@ -18,6 +18,7 @@ OF_A_STUDY = ("table.csv", "table.md", "claims.json", "curves.csv", "figure.png"
 OF_A_REPORT = ("verdicts.json", "metrics.json", "digests.json", "scorecard.png", "scorecard.svg")
 FILES = [
     *(f"{name}/{file}" for names in REPORTS.values() for name in names for file in OF_A_STUDY),
+    *("residual_connections/like_figure_9.png", "residual_connections/like_figure_9.svg"),
     *(f"{prefix}{file}" for prefix in ("", "controls_") for file in OF_A_REPORT),
     *("REPORT.md", "report.html", "CONTROLS.md", "controls.html"),
 ]

@@ -185,7 +185,8 @@ def check_results(project: Path, results: Path) -> None:
     for name, each in zip(STUDIES, declared, strict=True):
         folder = results / name
         made = {path.name for path in folder.iterdir()}
-        figures = {"figure.png", "figure.svg"}
+        names = ["figure", *(f"like_figure_{number}" for number in each.figures)]
+        figures = {f"{figure}.{kind}" for figure in names for kind in ("png", "svg")}
         assert made == {"table.csv", "table.md", "claims.json", "curves.csv", *figures}
         table = pd.read_csv(folder / "table.csv")
         assert len(table) == len(each.all_variants)

@@ -64,7 +64,7 @@ def test_the_parent_carries_what_the_study_found() -> None:
     (parent,) = [run_id for run_id, run in runs.items() if run["name"] == STUDY]
     found = {file.path for file in client.list_artifacts(parent)}
     named = {"table.md", "table.csv", "claims.json", "figure.png", "figure.svg"}
-    assert found == named | {f"{STUDY}.py"}
+    assert found == named | {"like_figure_6.png", f"{STUDY}.py"}
     assert "arXiv:1610.02357, section 4.5" in runs[parent]["tags"]["mlflow.note.content"]
     del runs[parent]
     assert {run["tags"]["mlflow.parentRunId"] for run in runs.values()} == {parent}

@@ -3,6 +3,7 @@
 import itertools
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,14 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from sepablate import study
-from sepablate.analysis import load_runs
+from sepablate.analysis import learning_curves, load_runs
+from sepablate.errors import UserError
 from sepablate.plots import forest, study_figure, style
+from sepablate.provenance.embedded_keys import read_run_keys
 from sepablate.report import outputs
 
 MANY = "xception_vs_inception_multilabel"
+LIKE_PAPER = {number: name for name in study.names() for number in study.load(name).figures}
 # Machado, Oliveira and Fernandes 2009, doi:10.1109/TVCG.2009.113, severity 1.0; for linear RGB.
 SEEN = {
     "by all": np.eye(3),
@@ -117,11 +121,13 @@ def drawn(project, monkeypatch):
     made = []
     monkeypatch.setattr(study_figure, "render", lambda figure, *_: made.append(figure) or b"")
 
-    def draw(name):
+    def draw(name, number=None):
         declared = study.load(name)
-        study_figure.draw(
-            load_runs.load_runs(declared.all_variants, "tiny"), "png", declared.against
-        )
+        runs = load_runs.load_runs(declared.all_variants, "tiny")
+        if number is None:
+            study_figure.draw(runs, "png", declared.against)
+        else:
+            study_figure.draw_like_paper(runs, declared, number, "png")
         return made[-1]
 
     return draw
@@ -144,7 +150,15 @@ def texts(figure: Figure):
 @pytest.mark.parametrize("name", [each for each in study.names() if each != "mobilenet_v1"])
 def test_no_two_labels_of_a_figure_overlap(drawn, name):
     """Those of the points of `mobilenet_v1` are placed, and tested, by `point_labels`."""
-    figure = drawn(name)
+    check_labels(drawn(name))
+
+
+@pytest.mark.parametrize("number", LIKE_PAPER)
+def test_no_two_labels_of_a_figure_like_the_papers_overlap(drawn, number):
+    check_labels(drawn(LIKE_PAPER[number], number))
+
+
+def check_labels(figure: Figure):
     figure.draw_without_rendering()
     boxes = {text: text.get_window_extent() for text in texts(figure)}
     inside = figure.bbox.padded(1)
@@ -161,6 +175,55 @@ def test_a_figure_says_what_it_shows(drawn):
         "toys, 28 x 28 x 1, 12,000 training images; scale tiny; n = 6 seeds.\n"
         "Band and bars: 95 % Student's t interval of the mean over seeds."
     )
+
+
+def test_each_figure_of_curves_of_the_paper_has_its_like():
+    assert sorted(LIKE_PAPER) == [6, 7, 8, 9, 10]
+
+
+def test_a_figure_of_variants_that_a_study_does_not_have_is_refused():
+    with pytest.raises(UserError, match="figure 9 of 'resnet': choose xception, no_residual, no_r"):
+        replace(study.load("residual_connections"), figures={9: ("xception", "resnet")})
+
+
+def test_a_figure_like_the_papers_shows_what_that_one_compares(drawn):
+    figure = drawn("pointwise_activation", 10)
+    profile, beside = figure.axes
+    assert profile.get_title(loc="left") == "Like figure 10 of the paper"
+    assert profile.get_xlabel() == "Gradient steps"
+    assert profile.get_ylabel() == "Validation accuracy (%), raw weights"
+    labels = [text.get_text() for text in beside.get_legend().get_texts()]
+    assert labels == ["Xception", "ReLU between", "ELU between"]
+    runs = load_runs.load_runs(study.load("pointwise_activation").all_variants, "tiny")
+    curves = learning_curves.profile(runs.frame, runs.metric)
+    assert len(profile.lines) == len(profile.collections) == len(labels)
+    for line, label in zip(profile.lines, labels, strict=True):
+        rows = curves[curves.label == label]
+        assert line.get_xdata() == pytest.approx(STEPS)
+        assert line.get_ydata() == pytest.approx(100 * rows.validation_accuracy)
+    (claims,) = beside.texts
+    assert claims.get_text().count("– No activation between depthwise and\n") == 4
+    assert figure.get_supxlabel() == (
+        "toys, 28 x 28 x 1, 12,000 training images; scale tiny; n = 6 seeds.\n"
+        "Band: 95 % Student's t interval of the mean over seeds."
+    )
+
+
+def test_a_figure_like_the_papers_says_in_the_report_and_in_the_file_what_it_shows(project):
+    outputs.study_outputs("residual_connections", "tiny")
+    outputs.report_outputs(["residual_connections"], "tiny")
+    folder = Path("results/tiny/residual_connections")
+    table = read_run_keys(folder / "table.csv")
+    for kind in ("png", "svg"):
+        shown = read_run_keys(folder / f"like_figure_9.{kind}")
+        assert shown == {name: table[name] for name in ("xception", "no_residual")}
+    text, page = (Path("results/tiny", name).read_text() for name in ("REPORT.md", "report.html"))
+    alternative = "Like figure 9 of the paper: validation accuracy against gradient steps, "
+    alternative += "of Xception, No shortcuts"
+    figure = f"![{alternative}](residual_connections/like_figure_9.png)"
+    assert text.index("| Xception |") < text.index(figure) < text.index("- *With shortcuts")
+    assert f'alt="{alternative}"' in page
+    assert '>curves.csv</a>, <a href="residual_connections/like_figure_9.svg">' in page
 
 
 def test_the_learning_rate_is_one_line_where_all_share_it_and_else_one_each(drawn):

@@ -49,6 +49,7 @@ def test_claims_on_what_is_missing_are_counted() -> None:
     shutil.rmtree(TINY / "runs" / "no_residual")
     part = partial.trained_part(NAME, "tiny")
     assert part.claims == ()
+    assert part.figures == {}
     assert [each.name for each in part.all_variants] == ["xception", "no_residual_wide"]
     assert "; of 2 claims 2 are left out.**" in partial.missing_sentence(NAME, part)
     assert partial.missing_sentence(NAME, study.load(NAME)) == ""
