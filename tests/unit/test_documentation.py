@@ -137,3 +137,16 @@ def test_pre_commit_runs_what_make_lint_runs() -> None:
     assert recipe
     commands = [hook["entry"].removeprefix(".venv/bin/") for hook in repository["hooks"]]
     assert commands == [line.strip() for line in recipe[1].splitlines()]
+
+
+def test_containers_have_what_the_readme_asks_for() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    version = tuple(map(int, re.findall(r"^FROM python:(\d+)\.(\d+)-slim", text, re.M)[0]))
+    assert version >= (3, 11)
+    assert re.search(r"apt-get install \S+ \S+ g\+\+ git make ", text)
+    container = json.loads((ROOT / ".devcontainer/devcontainer.json").read_text())
+    assert f" AS {container['build']['target']}\n" in text
+    assert f" --shell /bin/bash {container['remoteUser']} " in text
+    ignored = (ROOT / ".dockerignore").read_text().split()
+    assert {"data", ".venv*", ".sepablate"} <= {*ignored}
+    assert ".git" not in ignored

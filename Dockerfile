@@ -1,0 +1,19 @@
+# Build in a clone, then train:  docker build -t sepablate .  &&  docker run -it sepablate
+# `make ui` inside needs  -p 5000:5000; results stay in the container unless a folder is mounted.
+
+# What the project needs of the system; .devcontainer/ uses this stage alone.
+FROM python:3.11-slim-bookworm AS system
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends g++ git make \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --uid 1000 --create-home --shell /bin/bash user \
+    && install --directory --owner user --group user /home/user/sepablate
+USER 1000
+WORKDIR /home/user/sepablate
+
+# The clone with its .git, without which DVC does not work, and the locked environment: 6 GB.
+FROM system
+COPY --chown=user:user . .
+RUN make env
+CMD ["make", "repro"]
