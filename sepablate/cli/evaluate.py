@@ -39,18 +39,20 @@ def evaluate(
     and top-5 accuracy.
     """
     environment.use_short_socket_folder()  # for the processes that read images
+    from sepablate.execution import hardware
     from sepablate.models import MODELS
 
     if source not in MODELS and weights is None:
         from sepablate.pretrained import run_weights
 
-        lines = run_weights.measure(source, split)
+        lines = run_weights.measure(source, split, hardware.devices()[0])
     else:
         if split is not None:
             raise UserError(f"--split {split!r}: only for a run, not for the network {source!r}")
         from sepablate.pretrained import evaluate
 
-        lines = evaluate.evaluate(source, weights, data, batch, mean_std)
+        device = hardware.devices()[0]
+        lines = evaluate.evaluate(source, weights, data, batch, mean_std, device)
     for line in lines:
         print(line)
 

@@ -4,6 +4,7 @@
 # ruff: noqa: N802
 
 import functools
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +22,9 @@ from sepablate.data.references import Reference
 from sepablate.data.split import Split
 from sepablate.errors import UserError, choices
 from sepablate.store import layout
+
+# Pillow's reader of EXIF data, which nothing here needs, warns in several ways of damaged ones.
+warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin")
 
 
 class DataSet(Protocol):

@@ -23,7 +23,7 @@ def devices() -> list[str]:
     """Return one name per accelerator, or the CPU's; a GPU that cannot be used is named, once."""
     count = torch.cuda.device_count()
     if count and (reason := _gpu_failure()):
-        print(f"sepablate: GPU unusable ({reason}); training on the CPU", file=sys.stderr)
+        print(f"sepablate: GPU unusable ({reason}); using the CPU", file=sys.stderr)
         count = 0
     return [f"cuda:{index}" for index in range(count)] or ["cpu"]
 

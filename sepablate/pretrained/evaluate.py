@@ -83,7 +83,9 @@ MEAN_STD = {
 }
 
 
-def evaluate(name: str, weights: Path | None, data: Path, batch: int, mean_std: str) -> list[str]:
+def evaluate(
+    name: str, weights: Path | None, data: Path, batch: int, mean_std: str, device: str = "cpu"
+) -> list[str]:
     """Return the lines of a report: accuracy with its interval, and the paper's numbers.
 
     Args:
@@ -92,6 +94,7 @@ def evaluate(name: str, weights: Path | None, data: Path, batch: int, mean_std: 
         data: a folder with the folder validation, as that of ImageNet.
         batch: images at a time.
         mean_std: "half", "imagenet", or "timm" for those of timm's config.
+        device: that computes.
 
     Raises UserError for an unknown name, or if weights or images are missing or do not fit.
     """
@@ -108,7 +111,7 @@ def evaluate(name: str, weights: Path | None, data: Path, batch: int, mean_std: 
     transform = create_transform(
         size, crop_pct=config.crop_pct, interpolation=config.interpolation, mean=mean, std=std
     )
-    correct = count_correct(model, split, transform, batch, size)
+    correct = count_correct(model, split, transform, batch, size, device)
     shorter = math.floor(size / config.crop_pct)
     return [
         f"{name} with {weights}: {len(split)} images of {split.folder}",
@@ -164,7 +167,12 @@ def _counter(key: str) -> str:
 
 @torch.inference_mode()
 def count_correct(
-    model: nn.Module, split: ImageFiles, transform: Any, batch: int, size: int
+    model: nn.Module,
+    split: ImageFiles,
+    transform: Any,
+    batch: int,
+    size: int,
+    device: str = "cpu",
 ) -> dict[int, int]:
     """Count, for each k of TOP, the images whose label is among the k likeliest classes.
 
@@ -174,8 +182,8 @@ def count_correct(
         transform: turns an image into a tensor (3, size, size).
         batch: images at a time.
         size: pixels.
+        device: that computes.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     correct = torch.zeros(max(TOP), dtype=torch.int64)
     workers = max(1, len(os.sched_getaffinity(0)) - 1)

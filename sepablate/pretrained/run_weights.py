@@ -5,7 +5,6 @@ import difflib
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from sepablate import data, models
@@ -142,7 +141,7 @@ def _of_another_version(path: Path, error: Exception) -> UserError:
     return UserError(f"{path}: not of a network that this version has ({reason})")
 
 
-def measure(source: str, split: str | None) -> list[str]:
+def measure(source: str, split: str | None, device: str = "cpu") -> list[str]:
     """Return the lines of a report: the score of a run's weights, and the one that it recorded.
 
     Where the machine, the code and torch are those of the run, the two are the same number.
@@ -150,6 +149,7 @@ def measure(source: str, split: str | None) -> list[str]:
     Args:
         source: a run key, or a weights file.
         split: "test" or "validation"; by default the one of the run's final numbers.
+        device: that computes, unless the run's kernels are the CPU's.
 
     Raises UserError for a bad source or split, or if the images are missing.
     """
@@ -162,7 +162,7 @@ def measure(source: str, split: str | None) -> list[str]:
         raise UserError(f"--split {chosen!r}: choose test or validation")
     if run.trial_images and chosen == "test":
         raise UserError("--split test: this run helped to choose a recipe; choose validation")
-    score, images, name = _score(run, saved, chosen)
+    score, images, name = _score(run, saved, chosen, device)
     metric = run_files.final_metric(name, averaged=True, trial=bool(run.trial_images))
     lines = [
         f"{run.variant} seed {run.seed}, run {saved.run_key}: {path}",
@@ -182,16 +182,17 @@ def _compared(score: float, recorded: float, saved: Weights, run: Run) -> str:
     return f"{score - recorded:+.2g} here, on another machine or by other kernels than the run's"
 
 
-def _score(run: Run, saved: Weights, chosen: str) -> tuple[float, int, str]:
+def _score(run: Run, saved: Weights, chosen: str, device: str) -> tuple[float, int, str]:
     """Return the mean score, the number of images and the score's name.
 
     The network is set up as for training, in the same precision and by the same kernels, if this
     machine has them: so are the numbers.
     """
-    cuda = torch.cuda.is_available()
-    if (run.kernels == "triton" and not cuda) or (run.kernels == "fused" and build.load_library()):
+    missing = build.load_library() if run.kernels == "fused" else device == "cpu"
+    if run.kernels != "torch" and missing:
         run = run.with_backend(run.precision, "torch")
-    device = "cuda:0" if cuda and run.kernels != "fused" else "cpu"
+    if run.kernels == "fused":
+        device = "cpu"
     splits = data.dataset(run.dataset).load(layout.DATA, test=chosen == "test")
     if chosen == "validation":
         images = splits["validation"].first(run.trial_images or run.scale.validation_images)

@@ -90,7 +90,7 @@ def test_a_gpu_that_computes_nothing_is_named_and_the_cpu_used(
         assert hardware.describe()["accelerator"] == "none"
         assert hardware.devices() == ["cpu"]
     hardware.devices.cache_clear()
-    line = "GPU unusable (CUDA error: no kernel image is available); training on the CPU"
+    line = "GPU unusable (CUDA error: no kernel image is available); using the CPU"
     assert capfd.readouterr().err == f"sepablate: {line}\n"
 
 

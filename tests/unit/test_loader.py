@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from sepablate.training.file_batches import FileBatches, eval_file_batches
 from sepablate.training.process_group import World
 
 HALF = (0.5, 0.5, 0.5)
+TEST_FOLDERS = (ROOT, ROOT / "tests", ROOT / "tests/unit")
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +108,48 @@ def test_workers_that_shared_memory_has_no_room_for_are_left_out(
         assert same(expected[0], found[0])
         line = f"/dev/shm is too small for 4 loader processes; using {fitting}"
         assert capfd.readouterr().err == f"sepablate: {line}\n"
+
+
+CONTAINER = """
+import sys
+from pathlib import Path
+from test_loader import digests, run_of
+from sepablate.data import imagenet
+
+run = run_of(images=64, batch_size=64, image_size=int(sys.argv[2]), workers=4)
+print(digests(imagenet.load(Path(sys.argv[1]))["train"], run))
+"""
+
+
+def digests(split: ImageFiles, run: Run) -> list[str]:
+    """Of the images of two steps."""
+    return [sha256(images.numpy()).hexdigest() for images, _ in steps(split, run, 0, 1)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("size", "fitting"), [(128, 1), (299, 0)])
+def test_a_containers_shared_memory_of_64_mb_is_enough(
+    size: int, fitting: int, root: Path, splits: dict[str, ImageFiles]
+) -> None:
+    """A real one, where this user may mount it: more workers would find no space left in it."""
+    namespace = ["unshare", "--mount", *(["--map-root-user"] if os.geteuid() else [])]
+    mount = "mount -t tmpfs -o size=64m tmpfs /dev/shm"
+    try:
+        subprocess.run([*namespace, "sh", "-c", mount], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no mount of one's own here: {error}")
+    trainer = [sys.executable, "-c", CONTAINER, str(root), str(size)]
+    done = subprocess.run(
+        [*namespace, "sh", "-c", f'{mount} && exec "$@"', "sh", *trainer],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, TEST_FOLDERS))},
+        capture_output=True,
+        text=True,
+    )
+    line = f"sepablate: /dev/shm is too small for 4 loader processes; using {fitting}\n"
+    assert (done.returncode, done.stderr) == (0, line)
+    run = run_of(images=64, batch_size=64, image_size=size)
+    assert done.stdout == f"{digests(splits['train'], run)}\n"
 
 
 def test_an_epoch_has_each_image_once(root: Path) -> None:
@@ -247,7 +291,7 @@ def test_workers_outlive_a_signal_to_the_group_but_not_the_trainer(
     process = subprocess.Popen(
         [sys.executable, "-c", TRAINER, root],
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": f"{ROOT / 'tests'}{os.pathsep}{ROOT / 'tests/unit'}"},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, TEST_FOLDERS))},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
