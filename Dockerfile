@@ -1,7 +1,7 @@
 # Build in a clone, then train:  docker build -t sepablate .  &&  docker run -it sepablate
 # `make ui` inside needs  -p 5000:5000; results stay in the container unless a folder is mounted.
 
-# What the project needs of the system; .devcontainer/ uses this stage alone.
+# What the project needs of the system; .devcontainer/ uses only this stage.
 FROM python:3.11-slim-bookworm AS system
 # hadolint ignore=DL3008
 RUN apt-get update \

@@ -55,7 +55,7 @@ def draw(runs: Runs, kind: str, against: str = "") -> bytes:
 
 
 def draw_like_paper(runs: Runs, declared: Study, number: int, kind: str) -> bytes:
-    """Return the curves that a figure of the paper compares, beside the paper's claims on them.
+    """Return the curves that a figure of the paper compares, next to the paper's claims on them.
 
     Args:
         runs: of the study's variants.
@@ -79,7 +79,7 @@ def draw_like_paper(runs: Runs, declared: Study, number: int, kind: str) -> byte
 
 
 def _claims_on(shown: Collection[str], declared: Study) -> str:
-    """Return the paper's claims on the variants of a figure, in lines that fit beside its axes."""
+    """Return the paper's claims on the variants of a figure, in lines that fit next to its axes."""
     claims = [claim for claim in declared.claims if {claim.left, claim.right} <= {*shown}]
     points = [
         fill(f"– {capitalize(claim.statement)}.", 44, subsequent_indent="   ") for claim in claims

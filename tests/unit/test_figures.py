@@ -188,11 +188,11 @@ def test_a_figure_of_variants_that_a_study_does_not_have_is_refused():
 
 def test_a_figure_like_the_papers_shows_what_that_one_compares(drawn):
     figure = drawn("pointwise_activation", 10)
-    profile, beside = figure.axes
+    profile, text = figure.axes
     assert profile.get_title(loc="left") == "Like figure 10 of the paper"
     assert profile.get_xlabel() == "Gradient steps"
     assert profile.get_ylabel() == "Validation accuracy (%), raw weights"
-    labels = [text.get_text() for text in beside.get_legend().get_texts()]
+    labels = [each.get_text() for each in text.get_legend().get_texts()]
     assert labels == ["Xception", "ReLU between", "ELU between"]
     runs = load_runs.load_runs(study.load("pointwise_activation").all_variants, "tiny")
     curves = learning_curves.profile(runs.frame, runs.metric)
@@ -201,7 +201,7 @@ def test_a_figure_like_the_papers_shows_what_that_one_compares(drawn):
         rows = curves[curves.label == label]
         assert line.get_xdata() == pytest.approx(STEPS)
         assert line.get_ydata() == pytest.approx(100 * rows.validation_accuracy)
-    (claims,) = beside.texts
+    (claims,) = text.texts
     assert claims.get_text().count("– No activation between depthwise and\n") == 4
     assert figure.get_supxlabel() == (
         "toys, 28 x 28 x 1, 12,000 training images; scale tiny; n = 6 seeds.\n"

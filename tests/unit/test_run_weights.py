@@ -124,7 +124,7 @@ def test_a_score_that_differs_says_why_it_may(tmp_path: Path, monkeypatch) -> No
     assert "other code, data or torch" in run_weights.measure(str(path), None)[-1]
 
 
-def test_a_gpu_that_is_counted_but_unusable_is_left_alone(tmp_path: Path, monkeypatch) -> None:
+def test_a_gpu_that_is_counted_but_unusable_is_not_used(tmp_path: Path, monkeypatch) -> None:
     """As in training: a line, and the CPU."""
     monkeypatch.chdir(ROOT)
     run = tiny(test_images=40)
