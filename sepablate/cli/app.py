@@ -21,6 +21,7 @@ from sepablate.cli.publishing import publish_studies
 from sepablate.cli.robustness import across, robustness
 from sepablate.cli.train import train, tune
 from sepablate.errors import UserError
+from sepablate.execution import variant_options
 from sepablate.store import layout
 from sepablate.store.files import write_atomically
 
@@ -218,13 +219,17 @@ def doctor(
 
 @app.command("list")
 def list_() -> None:
-    """Name the studies and their variants."""
+    """Name the studies and their variants; find typos in options and equal variants."""
     require_project()
+    variants = study.variants()
+    variant_options.check(variants.values())
+    same = variant_options.same(variants)
     for name in study.names():
         declared = study.load(name)
         print(f"{name}: {declared.title}")
         for variant in declared.all_variants:
-            print(f"    {variant.name:27} {variant.label}")
+            other = f" (network and recipe of {same[variant.name]})" if variant.name in same else ""
+            print(f"    {variant.name:27} {variant.label}{other}")
     for name in study.layer_names():
         print(f"{name}: {study.load_layers(name).title}")
     for name in study.robustness_names():

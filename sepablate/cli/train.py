@@ -11,7 +11,7 @@ import typer
 from sepablate import study
 from sepablate.cli.options import MlflowOption, ScaleOption, positive, resolve_scale
 from sepablate.errors import UserError
-from sepablate.execution import environment, launch, process_lifetime
+from sepablate.execution import environment, launch, process_lifetime, variant_options
 
 ProcessesOption = Annotated[
     int | None,
@@ -64,6 +64,9 @@ def train(
     if keys:
         print(*launch.untrained(variants[0], scale_name), sep="\n")
         return
+    for line in filter(None, map(variant_options.same_line, variants)):
+        if launch.is_main_process():
+            print(line)
     requests = [
         launch.TrainRequest(name, scale_name, processes, mlflow, only, cluster) for name in variants
     ]
@@ -109,7 +112,8 @@ def _variants(variant: str | None, scale: str, everything: bool, one_run: bool) 
 
         load_all(variant, scale)  # which finds what is wrong before torch is imported
         return [variant]
-    return [study.variant(variant).name]
+    variant_options.check_compared(study.variant(variant).name)
+    return [variant]
 
 
 def _until_done(work: Callable[[], list[str]], minutes: int | None) -> NoReturn:
