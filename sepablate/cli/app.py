@@ -10,6 +10,7 @@ from sepablate.cli import provenance
 from sepablate.cli.bench import bench
 from sepablate.cli.cost import cost
 from sepablate.cli.evaluate import evaluate, export_weights
+from sepablate.cli.new import new
 from sepablate.cli.options import (
     MlflowOption,
     ScaleOption,
@@ -249,3 +250,4 @@ app.command()(cost)
 app.command()(evaluate)
 app.command()(export_weights)
 app.command()(bench)
+app.add_typer(new, name="new")

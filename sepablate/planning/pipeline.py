@@ -88,6 +88,12 @@ def paper_variants() -> list[str]:
     return [stage.variant for stage in stages if stage.variant]
 
 
+def stage_names() -> set[str]:
+    """Return the names of the stages of both pipelines, without the paths of their files."""
+    files = [file for file in PIPELINES if Path(file).exists()]
+    return {Stage(name, RUNS).short_name for file in files for name in _stage_names(file)}
+
+
 def query_dvc(scale: str, everything: bool) -> list[Stage]:
     """Return the stages of the paper's pipeline, or of all, with those that DVC would run.
 

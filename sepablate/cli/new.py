@@ -1,0 +1,87 @@
+"""The commands `new study` and `new stages`. Nothing heavy is imported before it runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sepablate import study
+from sepablate.cli.options import ScaleOption, require_project, resolve_scale
+from sepablate.store.files import write_atomically
+
+new = typer.Typer(help="Write a study of your own, or its stages.", no_args_is_help=True)
+
+
+@new.command("study")
+def study_(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the study and its variant.")],
+    baseline: Annotated[str, typer.Option(metavar="VARIANT", help="Compared with; any variant.")],
+    change: Annotated[
+        list[str],
+        typer.Option(metavar="OPTION=VALUE", help="What the new variant has; as often as needed."),
+    ],
+    claim: Annotated[
+        str, typer.Option(help="How the new variant ends: better, worse or equal.")
+    ] = "better",
+    source: Annotated[
+        str, typer.Option(metavar="'AUTHOR YEAR, SECTION'", help="A paper that claims it.")
+    ] = "a question of one's own",
+    pipeline: Annotated[
+        bool, typer.Option("--pipeline", help="Add its stages to experiments/dvc.yaml.")
+    ] = False,
+    scale: ScaleOption = None,
+) -> None:
+    """Write experiments/NAME.py, a study with one claim, and show how to run it.
+
+    An option is one of the network's constructor, or a field of a variant such as weight_decay.
+    """
+    chosen = resolve_scale(scale)
+    from sepablate.planning import new_stages, new_study, study_file
+
+    question, declared = new_study.ask(name, baseline, change, claim, source, chosen)
+    contents = {str(study.FOLDER / f"{name}.py"): study_file.write(question, declared)}
+    if pipeline:
+        contents |= new_stages.add(name, declared)
+    _write(contents)
+    print("\n".join(_next_commands(name, declared, chosen, pipeline)))
+
+
+@new.command()
+def stages(
+    name: Annotated[str, typer.Argument(metavar="STUDY", help="A study in experiments/.")],
+) -> None:
+    """Add the stages of a study to experiments/dvc.yaml, as `new study --pipeline` does."""
+    require_project()
+    from sepablate.planning import new_stages
+
+    _write(new_stages.add(name, study.load(name)))
+    print("dvc repro experiments/dvc.yaml:own")
+
+
+def _write(contents: dict[str, str]) -> None:
+    for path, text in contents.items():
+        write_atomically(Path(path), text)
+        print(f"written: {path}")
+
+
+def _next_commands(name: str, declared: study.Study, scale: str, pipeline: bool) -> list[str]:
+    """Return the commands that answer the question, with what each does."""
+    report = f"results/{scale}/OWN.md and own.html"
+    if pipeline:
+        return [f"dvc repro experiments/dvc.yaml:own  # {report}"]
+    from sepablate.store.collected_runs import trained_variants
+
+    (changed,), trained = declared.variants, trained_variants(scale)
+    named = [declared.baseline] * (declared.baseline.name not in trained) + [changed]
+    commands = {
+        **{
+            f"train {variant.name}": "trained already"
+            if variant.name in trained
+            else "all its seeds"
+            for variant in named
+        },
+        f"study {name}": "its table, its figure, the numbers of its claim",
+        f"report {name} --name OWN": report,
+    }
+    width = max(map(len, commands))
+    return [f"sepablate {command:{width}}  # {what}" for command, what in commands.items()]

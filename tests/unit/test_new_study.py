@@ -1,0 +1,178 @@
+"""`sepablate new study`: the file that it writes, what it refuses, its stages in the pipeline."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers.project import ROOT, contents, sepablate
+
+from sepablate import study
+from sepablate.errors import UserError
+from sepablate.planning import new_stages, new_study, study_file
+from sepablate.study import Study
+
+PIPELINES = ("dvc.yaml", "experiments/dvc.yaml")
+CHANGES = (
+    ["weight_decay=3e-5"],
+    ["relative_width=1.5", "learning_rates=0.1,0.02"],
+    ["same_parameters_as=mobilenet_v1", "image_size=32"],
+)
+DIFFER = ["weight_decay", "parameters", "mult_adds"]
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The studies, the pipelines and params.yaml, as the current folder."""
+    shutil.copytree(ROOT / "experiments", tmp_path / "experiments")
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def declared(question: new_study.Question, differing: Sequence[str]) -> Study:
+    changed = new_study._changed(question)
+    fields = {f"model.{change}" for change in question.changes} | {*question.changes, "model.width"}
+    return new_study._declare(question, changed, [*fields, *differing])
+
+
+def test_the_files_are_what_ruff_writes_and_declare_what_was_asked(small: Path) -> None:
+    """With any declared variant as the baseline, which other studies may go on declaring."""
+    written, declared_before = [], study.variants()
+    for number, (name, baseline) in enumerate(declared_before.items()):
+        changes = new_study._parse(baseline, CHANGES[number % len(CHANGES)])
+        claim = new_study.CLAIMS[number % len(new_study.CLAIMS)]
+        source = new_study.OWN if number % 2 else "Ioffe and Szegedy 2015, section 4.2.1"
+        question = new_study.Question(f"own_{number}", baseline, changes, claim, source)
+        asked = declared(question, DIFFER)
+        path = small / f"experiments/own_{number}.py"
+        path.write_text(study_file.write(question, asked))
+        assert study.load(path.stem) == asked, name
+        written.append(path)
+    assert {*declared_before} < {*study.variants()}
+    for command in (["check"], ["format", "--check"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "ruff", *command, "--config", ROOT / "pyproject.toml", *written],
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout
+
+
+def test_a_file_is_short_and_reads_like_the_others(small: Path) -> None:
+    changes = {"activation_between": "relu", "activation_after": "none"}
+    question = new_study.Question("moved_relu", study.XCEPTION, changes, "worse")
+    text = study_file.write(question, declared(question, []))
+    assert text.startswith(
+        '"""Xception with activation between relu and activation after none. '
+        "A question of one's own.\n\nQuestion   Does Xception end more accurate than Xception with "
+    )
+    assert (
+        "from sepablate.study import XCEPTION, Claim, Study\n\nMOVED_RELU = XCEPTION.but(" in text
+    )
+    assert len(text.splitlines()) <= 45
+
+
+def test_an_equal_variant_is_taken_for_the_new_one(small: Path) -> None:
+    question = new_study.Question("elu", study.XCEPTION, {"activation_between": "elu"})
+    assert new_study._changed(question) == study.variants()["elu_between"]
+    text = study_file.write(question, declared(question, []))
+    line = 'ELU_BETWEEN = XCEPTION.but("elu_between", "ELU between", activation_between="elu")'
+    assert line in text.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("name", "baseline", "change", "message"),
+    [
+        ("Own", "xception", "hidden=2", "study 'Own': choose lower-case letters"),
+        ("class", "xception", "hidden=2", "study 'class': choose lower-case letters"),
+        ("borders", "xception", "hidden=2", "experiments/borders.py exists already"),
+        ("report", "xception", "hidden=2", "study 'report': a stage or a folder of results"),
+        ("runs", "xception", "hidden=2", "study 'runs': a stage or a folder of results"),
+        ("none_after", "xception", "hidden=2", r"activation\.py declares another variant"),
+        ("deep", "xcepton", "hidden=2", "'xcepton' .*; did you mean xception[?]"),
+        ("deep", "xception", "hiden=2", "--change 'hiden': choose .*; did you mean hidden[?]"),
+        ("deep", "xception", "hidden", "--change 'hidden': choose OPTION=VALUE"),
+        ("deep", "xception", "hidden=two", "--change 'hidden=two': choose a whole number"),
+        ("deep", "xception", "weight_decay=nan", "choose a number"),
+        ("deep", "xception", "residual=no", "--change 'residual=no': choose true or false"),
+        ("deep", "xception", "residual=true", "residual=true': xception has that already"),
+        ("deep", "xception", "activation_between=x", "activation_between must be one of"),
+        ("deep", "xception", "dropout=0.5", "model.dropout is then the same as xception's"),
+    ],
+)
+def test_bad_questions_are_refused(
+    small: Path, name: str, baseline: str, change: str, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        new_study.ask(name, baseline, [change], "better", new_study.OWN, "smoke")
+
+
+def test_a_claim_and_a_source_are_checked(small: Path) -> None:
+    for claim, source, message in (
+        ("best", new_study.OWN, "--claim 'best': choose better, worse, equal"),
+        ("better", 'A "B" 2017', "choose one line without quotes"),
+        ("better", "A 2017\nB", "choose one line without quotes"),
+    ):
+        with pytest.raises(UserError, match=message):
+            new_study.ask("deep", "xception", ["hidden=2"], claim, source, "smoke")
+
+
+def test_stages_are_added_and_every_other_line_stays(small: Path) -> None:
+    before = {path: (small / path).read_text() for path in PIPELINES}
+    for name in ("wide", "deep"):
+        changes = {"hidden": 2} if name == "deep" else {"relative_width": 2.0}
+        question = new_study.Question(name, study.XCEPTION, changes)
+        asked = declared(question, DIFFER)
+        new = new_stages.add(name, asked)
+        (small / f"experiments/{name}.py").write_text(study_file.write(question, asked))
+        for path, text in new.items():
+            (small / path).write_text(text)
+    for path in PIPELINES:
+        old, lines = before[path].splitlines(), iter((small / path).read_text().splitlines())
+        assert all(line in lines for line in old), path  # in this order
+    content = yaml.safe_load((small / PIPELINES[1]).read_text())
+    stages = content["stages"]
+    assert {"wide": "wide", "deep": "deep"}.items() <= stages["train"]["foreach"].items()
+    assert "xception" not in stages["train"]["foreach"]
+    like = yaml.safe_load(before[PIPELINES[1]])["stages"]
+    expected = yaml.safe_dump(like["norm_between"]).replace("norm_relu_between", "XX")
+    expected = expected.replace("norm_between", "deep").replace("- results/${scale}/runs/XX\n", "")
+    assert stages["deep"] == yaml.safe_load(expected)
+    assert stages["own"]["cmd"].split()[-2:] == ["wide", "deep"]
+    assert stages["own"]["deps"][-2:] == ["results/${scale}/wide", "results/${scale}/deep"]
+    as_further = yaml.safe_dump(like["further"]["outs"]).replace("further", "own")
+    assert stages["own"]["outs"] == yaml.safe_load(as_further.replace("FURTHER", "OWN"))
+    plots = [key for each in content["plots"] for key in each]
+    assert plots[-2:] == [f"../results/${{scale}}/{name}/curves.csv" for name in ("wide", "deep")]
+    reports = [stages[name]["deps"] for name in ("report", "further", "own")]
+    reports.append(yaml.safe_load((small / PIPELINES[0]).read_text())["stages"]["report"]["deps"])
+    for deps in reports:
+        files = [each for each in deps if each.startswith("experiments/")]
+        assert {"experiments/wide.py", "experiments/deep.py"} <= {*files}
+        assert files == sorted(files)
+    with pytest.raises(UserError, match="study 'deep': a stage has that name"):
+        new_stages.add("deep", study.load("deep"))
+
+
+def test_a_pipeline_that_is_written_otherwise_is_refused(small: Path) -> None:
+    path = small / PIPELINES[1]
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()), default_flow_style=True))
+    with pytest.raises(UserError, match=r"experiments/dvc\.yaml: .*by hand"):
+        new_stages.add("deep", study.load("borders"))
+
+
+def test_nothing_is_written_on_an_error(small: Path) -> None:
+    before = contents(small / "experiments")
+    done = sepablate(small, "new", "study", "deep", "--baseline", "xception", "--change", "hiden=2")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("sepablate: --change 'hiden': choose ")
+    assert done.stderr.count("\n") == 1
+    after = contents(small / "experiments")
+    assert {name: after[name] for name in after if "__pycache__" not in name} == {
+        name: before[name] for name in before if "__pycache__" not in name
+    }
