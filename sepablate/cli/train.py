@@ -67,8 +67,10 @@ def train(
     for line in filter(None, map(variant_options.same_line, variants)):
         if launch.is_main_process():
             print(line)
+    whole = _pipeline(variants)
     requests = [
-        launch.TrainRequest(name, scale_name, processes, mlflow, only, cluster) for name in variants
+        launch.TrainRequest(name, scale_name, processes, mlflow, only, cluster, whole)
+        for name in variants
     ]
     _until_done(lambda: [line for request in requests for line in _train(request)], minutes)
 
@@ -114,6 +116,16 @@ def _variants(variant: str | None, scale: str, everything: bool, one_run: bool) 
         return [variant]
     variant_options.check_compared(study.variant(variant).name)
     return [variant]
+
+
+def _pipeline(variants: list[str]) -> tuple[str, ...]:
+    """Return all variants of the paper's pipeline if DVC, or --all, trains these as its part."""
+    if "DVC_STAGE" not in os.environ and len(variants) == 1:
+        return ()
+    from sepablate.planning.pipeline import paper_variants
+
+    names = tuple(paper_variants())
+    return names if {*variants} <= {*names} else ()
 
 
 def _until_done(work: Callable[[], list[str]], minutes: int | None) -> NoReturn:

@@ -31,6 +31,7 @@ class TrainRequest:
         mlflow: show the runs in MLflow.
         only: the key of the one run to train.
         cluster: the address of a dask scheduler.
+        pipeline: the variants that are trained by and by, if this is one of several.
     """
 
     variant: str
@@ -39,6 +40,7 @@ class TrainRequest:
     mlflow: bool = True
     only: str | None = None
     cluster: str | None = None
+    pipeline: tuple[str, ...] = ()
 
 
 def is_main_process() -> bool:

@@ -5,7 +5,7 @@ import itertools
 import operator
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
@@ -21,17 +21,20 @@ LINE_EVERY = 15.0  # seconds between lines without a terminal
 
 
 @contextlib.contextmanager
-def shown(jobs: list[Job], mlflow: bool, title: str = "") -> Iterator[Observer]:
+def shown(
+    jobs: list[Job], mlflow: bool, title: str = "", rest: Sequence[Job] = ()
+) -> Iterator[Observer]:
     """Show the progress of jobs, and follow them in MLflow if asked to.
 
     Args:
         jobs: of one variant, if they are to be followed.
         mlflow: whether to follow them.
         title: of the bar; default: variant and scale.
+        rest: the other runs of the pipeline, of which the bar then tells as well.
     """
     run = jobs[0].run
     with contextlib.ExitStack() as stack:
-        show = stack.enter_context(_bar(jobs, title or f"{run.variant} · {run.scale_name}"))
+        show = stack.enter_context(_bar(jobs, title or f"{run.variant} · {run.scale_name}", rest))
         if mlflow and not all(job.finished for job in jobs):
             stack.enter_context(_followed(jobs))
         yield show
@@ -51,9 +54,10 @@ def explain(name: str, status: int | str) -> str:
 
 
 @contextlib.contextmanager
-def _bar(jobs: list[Job], title: str) -> Iterator[Observer]:
+def _bar(jobs: list[Job], title: str, rest: Sequence[Job]) -> Iterator[Observer]:
     images = [job.run.scale.batch_size for job in jobs]  # of a step
-    whole = [job.run.scale.steps * size for job, size in zip(jobs, images, strict=True)]
+    whole = [_images(job) for job in jobs]
+    later = [_images(job) for job in rest if not job.finished]
     finished = [job.finished for job in jobs]
     total, already = sum(whole), sum(itertools.compress(whole, finished))
     console, began = Console(), time.monotonic()
@@ -67,8 +71,12 @@ def _bar(jobs: list[Job], title: str) -> Iterator[Observer]:
             nonlocal last_line
             done, now = sum(map(operator.mul, progress.steps, images)), time.monotonic()
             rate = max(done - already, 0) / max(now - began, 1e-9)
-            left = f"{(total - done) / rate:.0f} s left" if rate else "starting"
-            note = f"{progress.finished}/{len(jobs)} runs, {rate:.0f} images/s, {left}"
+            left = f"{_duration((total - done) / rate)} left" if rate else "starting"
+            note = f"{progress.finished}/{len(jobs)} runs, {rate:,.0f} images/s, {left}"
+            if rest:  # of other networks, whose speed is taken to be that of these
+                runs = f"{progress.finished + len(rest) - len(later)}/{len(jobs) + len(rest)} runs"
+                left = f", {_duration((total - done + sum(later)) / rate)} left" if rate else ""
+                note += f" · pipeline: {runs}{left}"
             bar.update(task, completed=done, note=note)
             if not console.is_terminal and now - last_line > LINE_EVERY:
                 last_line = now
@@ -76,6 +84,15 @@ def _bar(jobs: list[Job], title: str) -> Iterator[Observer]:
 
         _print_state(console, jobs, sum(finished))
         yield show
+
+
+def _images(job: Job) -> int:
+    """Return how many images a run trains on."""
+    return job.run.scale.steps * job.run.scale.batch_size
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 def _print_state(console: Console, jobs: list[Job], finished: int) -> None:

@@ -46,8 +46,18 @@ def train_shown(jobs: list[Job], trainer: Trainer, request: TrainRequest) -> Pro
     """Train jobs, shown on the main process's terminal, and in MLflow if it is asked for."""
     if not trainer.is_main:
         return trainer.train(jobs, lambda progress: None)
-    with shown(jobs, request.mlflow) as observe:
+    rest = [] if all(job.finished for job in jobs) else _rest_of_pipeline(request)
+    with shown(jobs, request.mlflow, rest=rest) as observe:
         return trainer.train(jobs, observe)
+
+
+def _rest_of_pipeline(request: TrainRequest) -> list[Job]:
+    """Return the runs of the pipeline's other variants; none where one does not resolve."""
+    others = [name for name in request.pipeline if name != request.variant]
+    try:
+        return [job for name in others for job in seed_jobs(name, request.scale, {})]
+    except UserError:  # its own stage says why
+        return []
 
 
 def known_jobs(variant: str, scale: str) -> list[Job]:
