@@ -60,27 +60,31 @@ def _bar(jobs: list[Job], title: str, rest: Sequence[Job]) -> Iterator[Observer]
     later = [_images(job) for job in rest if not job.finished]
     finished = [job.finished for job in jobs]
     total, already = sum(whole), sum(itertools.compress(whole, finished))
+    before = sum(map(_images, rest)) - sum(later)
     console, began = Console(), time.monotonic()
     last_line = began
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"))
     with ProgressBar(*columns, TimeElapsedColumn(), console=console) as bar:
         task = bar.add_task(title, total=total, note="", completed=already)
+        pipeline = bar.add_task(
+            "pipeline", total=before + total + sum(later), note="", visible=bool(rest)
+        )
         bar.live.auto_refresh = console.is_terminal
 
         def show(progress: Progress) -> None:
             nonlocal last_line
             done, now = sum(map(operator.mul, progress.steps, images)), time.monotonic()
             rate = max(done - already, 0) / max(now - began, 1e-9)
-            left = f"{_duration((total - done) / rate)} left" if rate else "starting"
-            note = f"{progress.finished}/{len(jobs)} runs, {rate:,.0f} images/s, {left}"
-            if rest:  # of other networks, whose speed is taken to be that of these
-                runs = f"{progress.finished + len(rest) - len(later)}/{len(jobs) + len(rest)} runs"
-                left = f", {_duration((total - done + sum(later)) / rate)} left" if rate else ""
-                note += f" · pipeline: {runs}{left}"
+            left = _time_left(total - done, rate) or ", starting"
+            note = f"{progress.finished}/{len(jobs)} runs, {rate:,.0f} images/s{left}"
             bar.update(task, completed=done, note=note)
+            # The networks to come are taken to be as fast as these.
+            runs = f"{progress.finished + len(rest) - len(later)}/{len(jobs) + len(rest)} runs"
+            runs += _time_left(total - done + sum(later), rate)
+            bar.update(pipeline, completed=before + done, note=runs)
             if not console.is_terminal and now - last_line > LINE_EVERY:
                 last_line = now
-                print(f"{title}: {note}", flush=True)
+                print(f"{title}: {note}{f' · pipeline: {runs}' if rest else ''}", flush=True)
 
         _print_state(console, jobs, sum(finished))
         yield show
@@ -91,8 +95,12 @@ def _images(job: Job) -> int:
     return job.run.scale.steps * job.run.scale.batch_size
 
 
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+def _time_left(images: int, rate: float) -> str:
+    """Return in words how long images take; "" before any rate is known."""
+    if not rate:
+        return ""
+    seconds = images / rate
+    return f", {seconds:.0f} s left" if seconds < 120 else f", {seconds / 60:.0f} min left"
 
 
 def _print_state(console: Console, jobs: list[Job], finished: int) -> None:

@@ -72,7 +72,7 @@ class _Lines:
         self.file = file
         try:
             self.text = Path(file).read_text()
-            self.root = yaml.compose(self.text, yaml.SafeLoader)
+            self.root: yaml.Node = yaml.compose(self.text or "{}", yaml.SafeLoader)  # type: ignore
         except (OSError, yaml.YAMLError) as error:
             raise UserError(f"{file}: cannot be read: {' '.join(str(error).split())}") from None
         self.lines = self.text.splitlines(keepends=True)

@@ -142,7 +142,7 @@ def _changes(base: Variant, variant: Variant) -> dict[str, Any] | None:
 
 def _fields(variant: Variant) -> dict[str, Any]:
     """Return the fields of a variant, after its name and label, that have no default."""
-    first = {"model": variant.model, "weight_decay": variant.weight_decay}
+    first: dict[str, Any] = {"model": variant.model, "weight_decay": variant.weight_decay}
     plain = Variant(variant.name, variant.label, **first)
     return first | {
         field.name: getattr(variant, field.name)

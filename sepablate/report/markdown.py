@@ -36,6 +36,9 @@ SETUP = """\
 Settings that all runs share, and those that the Xception paper gives or leaves open. Weights are
 drawn as in `sepablate/models/weight_init.py`; the paper does not give its own initialisation.
 """
+OTHER_SETUP = """\
+Settings that all runs share. Weights are drawn as in `sepablate/models/weight_init.py`.
+"""
 
 
 def write(studies: Sequence[str], scale: str, decided: Sequence[Verdict], report: str) -> str:
@@ -75,8 +78,8 @@ def write(studies: Sequence[str], scale: str, decided: Sequence[Verdict], report
         f"{made_by}\n" if made_by else "",
         setup.hardware(scale, list(configs)),
         tuning.chosen(scale, configs),
-        SETUP,
-        setup.shared(list(configs.values())),
+        SETUP if any(map(setup.is_on_paper, parts.values())) else OTHER_SETUP,
+        setup.shared(parts, configs),
     ]
     return "\n".join(filter(None, sections))
 
@@ -154,7 +157,8 @@ def _related_studies(name: str, part: Study) -> str:
     titles = []
     for other in (study.load(other) for other in study.names() if other != name):
         shared = {v.name for v in part.all_variants} & {v.name for v in other.all_variants}
-        if _sections(part) & _sections(other) or len(shared) > 1:
+        same_paper = _papers(part) & _papers(other)
+        if (same_paper and _sections(part) & _sections(other)) or len(shared) > 1:
             titles.append(other.title)
     return f"Studies of the same question: {_italic(titles)}.\n" if titles else ""
 
@@ -162,6 +166,12 @@ def _related_studies(name: str, part: Study) -> str:
 def _sections(declared: Study) -> set[str]:
     """Return the sections of the paper on which a study has claims: "4.5.1" of "4.5.1, table 2"."""
     return {claim.section.partition(",")[0] for claim in declared.claims}
+
+
+def _papers(declared: Study) -> set[str]:
+    """Return the papers that a study names, as "arXiv:1610.02357" or, of others, "Author 2017"."""
+    arxiv = re.findall(r"arXiv:\d+\.\d+", declared.source)
+    return {*arxiv} or {declared.source.partition(",")[0]}
 
 
 def _italic(titles: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 """The setup of a report's runs: shared settings, differences, and the paper's settings."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -94,24 +95,39 @@ def differences(declared: Study, configs: Mapping[str, Config]) -> str:
     )
 
 
-def shared(configs: Sequence[Config]) -> str:
+def shared(studies: Mapping[str, Study], configs: Mapping[str, Config]) -> str:
     """Return a table per recipe: the settings that its runs share, and the Xception paper's.
 
-    The settings that the paper gives are listed even if the runs differ in them.
+    The settings that the paper gives are listed even if the runs differ in them. Recipes with which
+    no study on the paper trains are without its column.
     """
+    of_paper = {
+        configs[variant.name]["recipe"]
+        for declared in studies.values()
+        if is_on_paper(declared)
+        for variant in declared.all_variants
+    }
     recipes: dict[str, list[Config]] = {}
-    for config in configs:
+    for config in configs.values():
         recipes.setdefault(config["recipe"], []).append(config)
     return "\n".join(
         f"Recipe `{recipe}`:\n\n" * (len(recipes) > 1)
-        + _recipe_table(alike)
-        + (f"\n{reading}" if (reading := reading_of_decays(alike[0])) else "")
+        + _recipe_table(alike, paper.RECIPES.get(recipe, {}) if recipe in of_paper else {})
+        + (
+            f"\n{reading}"
+            if recipe in of_paper and (reading := reading_of_decays(alike[0]))
+            else ""
+        )
         for recipe, alike in recipes.items()
     )
 
 
-def _recipe_table(configs: Sequence[Config]) -> str:
-    printed = paper.RECIPES.get(configs[0]["recipe"], {})
+def is_on_paper(declared: Study) -> bool:
+    """Return whether a study names the Xception paper, in any version, as its source."""
+    return re.sub(r"v\d+$", "", paper.SOURCE) in declared.source
+
+
+def _recipe_table(configs: Sequence[Config], printed: Mapping[str, str]) -> str:
     unused = RMSPROP_ONLY if configs[0]["optimizer"] == "sgd" else set()
     rows = []
     for key in {key: None for config in configs for key in config}:

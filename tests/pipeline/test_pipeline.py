@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import yaml
 from helpers.processes import dvc, interrupt
-from helpers.project import EXAMPLE, ROOT, TINY, contents, edit_params, sepablate
+from helpers.project import ROOT, TINY, contents, edit_params, sepablate
 from mlflow import MlflowClient
 
 from sepablate import scales, study
 
 pytestmark = pytest.mark.slow
 STUDIES = ("pointwise_activation", "residual_connections", "xception_vs_inception")
+OTHERS = "experiments/dvc.yaml"
 REDRAWN = (*STUDIES, "separable_cost", "report")  # after an edit to the analysis
 
 
@@ -111,48 +111,48 @@ def test_the_data_may_be_a_link_to_another_disk(
     assert json.loads((project / "results/smoke/fetched.json").read_text())["digest"]
 
 
-def test_a_study_is_one_file_and_its_name_in_the_pipeline(project: Path) -> None:
-    """The README's example: listed, planned and run; then by the README's own commands."""
+def test_a_question_takes_the_readmes_commands_or_the_pipeline(project: Path) -> None:
+    """The README's example: written with its stages, listed and run; then by its own commands."""
     subprocess.run(["git", "init", "-q"], cwd=project, check=True)
     edit_params(project, **TINY, evaluations=2)
-    shutil.copy(ROOT / EXAMPLE, project / "experiments")
-    path = project / "dvc.yaml"
-    pipeline = yaml.safe_load(path.read_text())
-    stages = pipeline["stages"]
-    stages["train"]["foreach"]["moved_relu"] = "activation_place"
-    like = yaml.safe_dump(stages["xception_vs_inception"])
-    named = like.replace("runs/inception_v3", "runs/moved_relu")
-    stages["activation_place"] = yaml.safe_load(
-        named.replace("xception_vs_inception", "activation_place")
-    )
-    path.write_text(yaml.safe_dump(pipeline))
-    assert sepablate(project, "list").stdout.startswith("activation_place: ")
+    new, *others = readme_commands()
+    name = new[3]
+    pipelines = {path: (project / path).read_text() for path in ("dvc.yaml", OTHERS)}
+    done = sepablate(project, *new[1:], "--pipeline")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].partition("  #")[0] == f"dvc repro {OTHERS}:own"
+    assert f"\n{name}: Xception with activation between" in sepablate(project, "list").stdout
     before = kept(project)
-    rows = plan(project)
-    assert rows["fetch"][0] == "runs"
-    assert rows["train@moved_relu"] == ["runs", "0", "0", "2"]
+    assert plan(project)["fetch"][0] == "runs"
     assert kept(project) == before
-    ran = stages_run(dvc(project, "repro", "activation_place"))
-    assert sorted(ran) == ["activation_place", "fetch", "train@moved_relu", "train@xception"]
-    folder = project / "results/smoke/activation_place"
-    assert list(pd.read_csv(folder / "table.csv").variant) == ["xception", "moved_relu"]
+    listed = dvc(project, "stage", "list", "--name-only", OTHERS).splitlines()
+    assert {f"{OTHERS}:{each}" for each in (name, f"train@{name}", "own")} <= {*listed}
+    ran = stages_run(dvc(project, "repro", f"{OTHERS}:own"))
+    own = [f"{OTHERS}:{each}" for each in (f"train@{name}", name, "own")]
+    assert sorted(ran) == sorted(["fetch", "train@xception", *own])
+    folder = project / "results/smoke" / name
+    assert list(pd.read_csv(folder / "table.csv").variant) == ["xception", name]
     assert (folder / "figure.svg").exists()
     before = contents(folder)
-    (project / "experiments/activation_place.py").unlink()
-    for words in readme_commands():
-        if words[0] == "cp":
-            assert words == ["cp", EXAMPLE, "experiments/"]
-            shutil.copy(ROOT / EXAMPLE, project / "experiments")
-        else:
-            assert sepablate(project, *words[1:]).returncode == 0
+    report = (project / "results/smoke/OWN.md").read_text()
+    assert "*Xception ends more accurate than Xception with activation between relu" in report
+
+    (project / f"experiments/{name}.py").unlink()
+    for path, text in pipelines.items():
+        (project / path).write_text(text)
+    done = sepablate(project, *new[1:])
+    said = [line.partition("#")[0].split() for line in done.stdout.splitlines()]
+    assert said == [["written:", f"experiments/{name}.py"], *others]
+    for words in others:
+        assert sepablate(project, *words[1:]).returncode == 0
     assert contents(folder) == before
-    assert "ReLU after the pointwise step" in (project / "results/smoke/OWN.md").read_text()
+    assert (project / "results/smoke/OWN.md").read_text() == report
 
 
 def readme_commands() -> list[list[str]]:
     """The README's commands for a question of one's own."""
     _, _, text = (ROOT / "README.md").read_text().partition("<!-- own question -->\n```\n")
-    lines = text.partition("```")[0].splitlines()
+    lines = text.partition("```")[0].replace("\\\n", "").splitlines()
     assert len(lines) == 4
     return [line.partition("#")[0].split() for line in lines]
 

@@ -51,11 +51,9 @@ def test_the_line_counts_the_runs_of_the_pipeline(
 
 
 def test_a_time_left_is_in_seconds_or_minutes() -> None:
-    assert [progress._duration(seconds) for seconds in (0.2, 119, 1500)] == [
-        "0 s",
-        "119 s",
-        "25 min",
-    ]
+    words = [progress._time_left(images, 100.0) for images in (20, 11_900, 150_000)]
+    assert words == [", 0 s left", ", 119 s left", ", 25 min left"]
+    assert progress._time_left(20, 0.0) == ""
 
 
 def test_a_variant_that_does_not_resolve_leaves_the_line_out(

@@ -1,5 +1,6 @@
 """What reports say of a scale follows from its numbers; no study states it for all scales."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -15,7 +16,7 @@ from sepablate import data, scales, study
 from sepablate.analysis import effects, verdicts
 from sepablate.execution import collect
 from sepablate.paper import accuracies
-from sepablate.report import at_scale, outputs, published
+from sepablate.report import at_scale, markdown, outputs, published, setup
 from sepablate.runs.run import resolve
 
 FOLDER = ROOT / "experiments"
@@ -188,3 +189,28 @@ def test_constant_scores_are_the_class_frequencies_on_other_images() -> None:
         scores.append(sum(p * w for p, w in hits) / sum(w for _, w in hits))
     assert found["test"] == pytest.approx(sum(scores) / len(scores))
     assert 0.6 < found["validation"] < 0.66
+
+
+def test_the_papers_column_is_only_for_settings_that_the_paper_is_about() -> None:
+    ours = study.load("residual_connections", FOLDER)
+    theirs = dataclasses.replace(ours, source="Zagoruyko and Komodakis 2017, section 2")
+    config = {"recipe": "imagenet", "optimizer": "sgd", "learning_rate": 0.045}
+    found = {variant.name: config for variant in ours.all_variants}
+    column = "In the Xception paper"
+    assert column in setup.shared({"ours": ours}, found)
+    assert column in setup.shared({"theirs": theirs, "ours": ours}, found)
+    alone = setup.shared({"theirs": theirs}, found)
+    assert column not in alone
+    assert "| `learning_rate` | 0.045 |" in alone
+    jft = {name: {**config, "recipe": "jft", "decays": 10} for name in found}
+    assert "The paper multiplies the rate" in setup.shared({"ours": ours}, jft)
+    assert "The paper" not in setup.shared({"theirs": theirs}, jft)
+
+
+def test_sections_are_alike_only_in_one_paper() -> None:
+    ours = study.load("residual_connections", FOLDER)
+    later = study.load("norm_between", FOLDER)
+    assert markdown._papers(ours) == {"arXiv:1610.02357"}
+    assert markdown._papers(later) == {"arXiv:1610.02357", "arXiv:1802.02611"}
+    theirs = dataclasses.replace(ours, source="Zagoruyko and Komodakis 2017, section 2")
+    assert markdown._papers(theirs) == {"Zagoruyko and Komodakis 2017"}
