@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from sepablate.cli.app import app, command_names
+from sepablate.cli.app import app
 from sepablate.errors import UserError, explain
 from sepablate.execution import environment
 from sepablate.execution.launch import is_main_process
@@ -37,8 +37,8 @@ def main() -> None:
         message = str(error)
     except USAGE_ERROR as error:
         message = error.format_message()
-        if "No such command" in message:
-            message += f" Choose {', '.join(command_names())}"
+        if "No such command" in message or "Missing command" in message:
+            message += f" Choose {', '.join(sorted(error.ctx.command.commands))}"
     except NoSpace as error:
         message, status = f"{error}; make room and run the same command again", os.EX_IOERR
     except environment.OutputLost as error:

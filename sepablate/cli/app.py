@@ -52,11 +52,6 @@ def options(
     """Take the options that are of no command."""
 
 
-def command_names() -> list[str]:
-    """Return the names of the commands, in alphabetical order."""
-    return sorted(typer.main.get_group(app).commands)
-
-
 @app.command()
 def fetch(
     names: Annotated[

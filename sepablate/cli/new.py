@@ -9,7 +9,7 @@ from sepablate import study
 from sepablate.cli.options import ScaleOption, require_project, resolve_scale
 from sepablate.store.files import write_atomically
 
-new = typer.Typer(help="Write a study of your own, or its stages.", no_args_is_help=True)
+new = typer.Typer(help="Write a study of your own, or its stages.")
 
 
 @new.command("study")

@@ -166,6 +166,15 @@ def test_a_pipeline_that_is_written_otherwise_is_refused(small: Path) -> None:
         new_stages.add("deep", study.load("borders"))
 
 
+def test_a_command_that_lacks_its_second_word_names_the_choices() -> None:
+    for words, line in (
+        (("new",), "Missing command. Choose stages, study"),
+        (("new", "stdy"), "No such command 'stdy'. Did you mean 'study'? Choose stages, study"),
+    ):
+        done = sepablate(ROOT, *words)
+        assert (done.returncode, done.stdout, done.stderr) == (2, "", f"sepablate: {line}\n")
+
+
 def test_nothing_is_written_on_an_error(small: Path) -> None:
     before = contents(small / "experiments")
     done = sepablate(small, "new", "study", "deep", "--baseline", "xception", "--change", "hiden=2")
