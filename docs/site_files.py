@@ -13,6 +13,7 @@ PATTERNS = (
     "docs/**/*.md",
     "docs/examples/*.py",
     "results/*.md",
+    "notebooks/*.ipynb",
     "results/*/*.md",
     "results/**/*.png",
 )

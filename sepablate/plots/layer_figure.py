@@ -22,13 +22,20 @@ MARGIN = 1.3  # factor between the outermost point and the frame
 
 
 def draw(frame: pd.DataFrame, kind: str, scale: str) -> bytes:
-    """Return the figure of a layer study; the same bytes for the same frame.
+    """Return the figure of a layer study as a file; the same bytes for the same frame.
 
     Args:
         frame: as `layer_costs.read` gives it.
         kind: "png" or "svg".
         scale: the name of the scale.
     """
+    with matplotlib.style.context(["default", RC_PARAMS]):
+        description = layer_costs.figure_description(frame)
+        return study_figure.render(make(frame, scale), kind, description)
+
+
+def make(frame: pd.DataFrame, scale: str) -> Figure:
+    """Return the figure of a layer study; frame and scale: as in `draw`."""
     with matplotlib.style.context(["default", RC_PARAMS]):
         figure = Figure(figsize=(7, 4.4), dpi=200, layout="constrained")
         panels = figure.subplots(1, 2, sharex=True, sharey=True)
@@ -48,7 +55,7 @@ def draw(frame: pd.DataFrame, kind: str, scale: str) -> bytes:
             fontsize=8,
         )
         _legend(frame, figure)
-        return study_figure.render(figure, kind, layer_costs.figure_description(frame))
+        return figure
 
 
 def ratios(frame: pd.DataFrame, axis: Axes) -> Axes:

@@ -24,16 +24,33 @@ from sepablate.store.layout import CONSTANT_SCORES
 from sepablate.store.run_files import DIVERGED, LEARNING_RATE
 from sepablate.study import Study
 
+# Of each kind of file: the entry for the runs that a figure shows, and those that are left out.
+METADATA = {
+    "png": ("Description", "Software"),
+    "svg": ("Description", "Date", "Creator"),
+    "pdf": ("Subject", "CreationDate", "Creator", "Producer"),
+}
 CHARACTERS, HANDLE = 120, 11  # in a line of a legend; for the line and marker of an entry
 
 
 def draw(runs: Runs, kind: str, against: str = "") -> bytes:
-    """Return the figure of a study; the same bytes for the same runs.
+    """Return the figure of a study as a file; the same bytes for the same runs.
 
     Args:
         runs: of the study's variants.
-        kind: "png" or "svg".
+        kind: "png", "svg" or "pdf".
         against: a field of the resolved config, against which the final scores are then drawn.
+    """
+    with matplotlib.style.context(["default", RC_PARAMS]):
+        return render(make(runs, against), kind, run_keys(runs.frame))
+
+
+def make(runs: Runs, against: str = "") -> Figure:
+    """Return the figure of a study.
+
+    Args:
+        runs: of the study's variants.
+        against: as in `draw`.
     """
     frame, metric = runs.frame, runs.metric
     with matplotlib.style.context(["default", RC_PARAMS]):
@@ -51,7 +68,7 @@ def draw(runs: Runs, kind: str, against: str = "") -> bytes:
         handles, labels = left.get_legend_handles_labels()
         columns = min(4, CHARACTERS // (max(map(len, labels), default=0) + HANDLE))
         figure.legend(handles, labels, loc="outside upper left", ncols=columns)
-        return render(figure, kind, run_keys(frame))
+        return figure
 
 
 def draw_like_paper(runs: Runs, declared: Study, number: int, kind: str) -> bytes:
@@ -112,12 +129,11 @@ def render(figure: Figure, kind: str, description: str) -> bytes:
 
     Args:
         figure: the figure.
-        kind: "png" or "svg".
+        kind: "png", "svg" or "pdf".
         description: the run keys that the figure shows, kept in its metadata.
     """
-    file = io.BytesIO()
-    omitted = ("Software",) if kind == "png" else ("Date", "Creator")
-    metadata = {"Description": description, **dict.fromkeys(omitted)}
+    file, (entry, *omitted) = io.BytesIO(), METADATA[kind]
+    metadata = {entry: description, **dict.fromkeys(omitted)}
     figure.savefig(file, format=kind, metadata=metadata)
     return file.getvalue()
 

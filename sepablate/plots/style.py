@@ -103,6 +103,7 @@ RC_PARAMS = {
     "legend.handlelength": 3.2,
     "lines.linewidth": 1.3,
     "svg.hashsalt": "sepablate",
+    "pdf.fonttype": 42,  # TrueType, which journals and conferences ask for
 }
 
 

@@ -46,7 +46,7 @@ MAY_IMPORT = {
     "report": REPORTS,
     "provenance": REPORTS | {"data", "tracking"},
     "bench": NUMBERS | {"execution", "profiling", "analysis", "plots"},
-    "__init__": {"pretrained"},  # when it is asked for
+    "__init__": {"analysis", "models", "plots", "pretrained", "study"},  # when it is asked for
     "cli": None,  # any
     "__main__": None,
 }

@@ -1,8 +1,6 @@
 """What a run has left, found, built and measured again; timm's networks from it."""
 
 import dataclasses
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -223,12 +221,3 @@ def test_what_timm_lacks_is_said(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=complaint):
             timm_export.export(str(path), tmp_path / "no.safetensors")
     assert not (tmp_path / "no.safetensors").exists()
-
-
-def test_importing_the_package_imports_no_torch() -> None:
-    code = (
-        "import sys, sepablate; print('torch' in sys.modules, 'load' in dir(sepablate))\n"
-        "try: sepablate.lood\nexcept AttributeError as error: print(error)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout == "False False\nmodule 'sepablate' has no attribute 'lood'\n", done.stderr
