@@ -11,6 +11,7 @@ from sepablate.cli.bench import bench
 from sepablate.cli.cost import cost
 from sepablate.cli.evaluate import evaluate, export_weights
 from sepablate.cli.new import new
+from sepablate.cli.init import init
 from sepablate.cli.options import (
     MlflowOption,
     ScaleOption,
@@ -246,3 +247,4 @@ app.command()(evaluate)
 app.command()(export_weights)
 app.command()(bench)
 app.add_typer(new, name="new")
+app.command()(init)

@@ -24,8 +24,7 @@ LEAVES = {"errors", "rng", "paper", "study", "store", "validation"}
 NUMBERS = LEAVES | {"scales", "data", "models", "kernels", "runs", "training"}  # in this order
 REPORTS = {"errors", "paper", "store", "study", "analysis", "plots", "report"}
 MAY_IMPORT = {
-    "errors": set(),
-    "rng": set(),
+    **{room: set() for room in ("errors", "project_files", "rng")},
     "paper": {"errors"},
     "study": {"errors"},
     "store": {"errors"},
