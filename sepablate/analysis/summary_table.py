@@ -111,9 +111,15 @@ def run_keys(summaries: Iterable[pd.DataFrame]) -> str:
 
 def to_markdown(summary: pd.DataFrame) -> str:
     """Return the table rounded, in percent and percentage points; the baseline comes first."""
+    header, *rows = to_rows(summary)
+    return markdown_table(header, rows)
+
+
+def to_rows(summary: pd.DataFrame) -> list[list[str]]:
+    """Return the header and the cells of `to_markdown`."""
     metric, baseline = metrics.metric_of_columns(summary), summary.label[0]
     header = [head.format(baseline=baseline, metric=metric.label) for head in HEADER]
-    return markdown_table(header, [_cells(row, metric) for row in summary.to_dict("records")])
+    return [header, *(_cells(row, metric) for row in summary.to_dict("records"))]
 
 
 def score_cell(row: Row, metric: Metric) -> str:

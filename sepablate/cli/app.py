@@ -1,6 +1,7 @@
 """The command line. A command imports what it needs when it runs: torch only where it computes."""
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,10 +13,13 @@ from sepablate.cli.cost import cost
 from sepablate.cli.evaluate import evaluate, export_weights
 from sepablate.cli.new import new
 from sepablate.cli.init import init
+from sepablate.cli.listing import list_
 from sepablate.cli.options import (
+    JsonOption,
     MlflowOption,
     ScaleOption,
     positive,
+    print_json,
     require_project,
     resolve_scale,
 )
@@ -23,7 +27,6 @@ from sepablate.cli.publishing import publish_studies
 from sepablate.cli.robustness import across, robustness
 from sepablate.cli.train import train, tune
 from sepablate.errors import UserError
-from sepablate.execution import variant_options
 from sepablate.store import layout
 from sepablate.store.files import write_atomically
 
@@ -83,6 +86,7 @@ app.command()(tune)
 def plan(
     scale: ScaleOption = None,
     everything: Annotated[bool, typer.Option("--all", help="As `make repro-all`.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show the stages that `dvc repro` would run now, and their time, memory and disk here.
 
@@ -91,7 +95,9 @@ def plan(
     from sepablate import planning, scales
 
     chosen = resolve_scale(scale)
-    if planning.show(chosen, everything):
+    if as_json:
+        print_json(planning.as_json(chosen, everything))
+    elif planning.show(chosen, everything):
         from sepablate.analysis import power
 
         for line in power.lines(len(scales.load(chosen)[0].seeds), everything):
@@ -106,6 +112,10 @@ def study_(
     partial: Annotated[
         bool, typer.Option("--partial", help="Leave out, and name, variants without runs.")
     ] = False,
+    latex: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Also write FOLDER/STUDY.pdf and .tex (booktabs)."),
+    ] = None,
 ) -> None:
     """Write the table, the figure and the numbers on each claim of a study from its runs.
 
@@ -116,7 +126,12 @@ def study_(
     from sepablate.analysis.partial import trained_part
     from sepablate.report import outputs
 
-    outputs.study_outputs(name, chosen, trained_part(name, chosen) if partial else None)
+    part = trained_part(name, chosen) if partial else None
+    outputs.study_outputs(name, chosen, part)
+    if latex:
+        from sepablate.report.latex import latex_outputs
+
+        print("written:", *latex_outputs(name, chosen, latex, part))
     if mlflow:
         publish_studies(chosen, [name])
 
@@ -214,28 +229,7 @@ def doctor(
     print("healthy")
 
 
-@app.command("list")
-def list_() -> None:
-    """Name the studies and their variants; find typos in options and equal variants."""
-    require_project()
-    variants = study.variants()
-    variant_options.check(variants.values())
-    same = variant_options.same(variants)
-    for name in study.names():
-        declared = study.load(name)
-        print(f"{name}: {declared.title}")
-        for variant in declared.all_variants:
-            other = f" (network and recipe of {same[variant.name]})" if variant.name in same else ""
-            print(f"    {variant.name:27} {variant.label}{other}")
-    for name in study.layer_names():
-        print(f"{name}: {study.load_layers(name).title}")
-    for name in study.robustness_names():
-        pooled = study.load_robustness(name)
-        print(f"{name}: {pooled.title}")
-        for setting in pooled.settings:
-            print(f"    {setting.name:27} {pooled.label(setting)}")
-
-
+app.command("list")(list_)
 app.command()(provenance.trace)
 app.command()(provenance.verify)
 app.command()(provenance.export_runs)

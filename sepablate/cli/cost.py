@@ -1,11 +1,13 @@
 """The command `cost`. Nothing heavy is imported before it runs."""
 
+import dataclasses
+import sys
 from typing import Annotated
 
 import typer
 
 from sepablate import study
-from sepablate.cli.options import ScaleOption, positive, resolve_scale
+from sepablate.cli.options import JsonOption, ScaleOption, positive, print_json, resolve_scale
 from sepablate.errors import UserError
 
 
@@ -28,6 +30,7 @@ def cost(
     save: Annotated[
         bool, typer.Option("--save", help="Write the times to results/<scale>/speed.csv.")
     ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Count parameters, multiply-adds and activations of variants, by kind of layer.
 
@@ -42,11 +45,18 @@ def cost(
 
     names = dict.fromkeys(variants)
     runs = [complexity_table.resolve_variant(variant, scale_name, image_size) for variant in names]
-    complexity_table.show(runs)
+    speeds = []
     if measure:
         from sepablate.profiling import speed
 
         speeds = speed.measure(runs, batch, rounds)
-        speed.show(speeds)
-        if save:
-            print(f"written: {speed.save(speeds, scale_name)}")
+    if as_json:
+        measured = [dataclasses.asdict(each) for each in speeds]
+        print_json({"costs": complexity_table.counts(runs), "measured": measured})
+    else:
+        complexity_table.show(runs)
+        if measure:
+            speed.show(speeds)
+    if save:
+        path = speed.save(speeds, scale_name)
+        print(f"written: {path}", file=sys.stderr if as_json else sys.stdout)

@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+import json
 from typing import Annotated
 
 import typer
@@ -11,6 +12,7 @@ from sepablate.store import layout
 ScaleOption = Annotated[
     str | None, typer.Option("--scale", help="A scale of params.yaml; default: the selected one.")
 ]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
 MlflowOption = Annotated[bool, typer.Option(help="Show the runs in MLflow as well.")]
 
 
@@ -34,6 +36,11 @@ def resolve_scale(option: str | None, origin: str = "--scale") -> str:
     name = scales.current() if option is None else option
     settings.load(name, origin="" if option is None else origin)
     return name
+
+
+def print_json(content: object) -> None:
+    """Print numbers and names as JSON; nan, which JSON lacks, is refused as a bug."""
+    print(json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False))
 
 
 def positive(text: str) -> int:

@@ -2,13 +2,20 @@
 
 # Nothing heavy is imported before one of them runs.
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sepablate.cli.options import ScaleOption, require_project, resolve_scale
+from sepablate.cli.options import (
+    JsonOption,
+    ScaleOption,
+    print_json,
+    require_project,
+    resolve_scale,
+)
 from sepablate.store import layout
 
 
@@ -24,12 +31,16 @@ def trace(
 
 def verify(
     scale: ScaleOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Check that the results follow from the runs, and report how well a rerun reproduced them."""
     scale_name = resolve_scale(scale)
     from sepablate.provenance import verify
 
     findings = verify.verify(scale_name)
+    if as_json:
+        print_json({"scale": scale_name, **dataclasses.asdict(findings)})
+        raise typer.Exit(bool(findings.wrong))
     for line in findings.checked:
         print(line)
     for line in findings.wrong:

@@ -1,4 +1,7 @@
-"""Print a forecast as a table."""
+"""A forecast as a table, and as JSON."""
+
+import dataclasses
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -6,6 +9,7 @@ from rich.table import Table
 
 from sepablate.planning.forecast import Forecast, Row
 from sepablate.planning.pipeline import RUNS
+from sepablate.planning.work import StageRuns
 
 
 def show(forecast: Forecast) -> None:
@@ -38,6 +42,21 @@ def show(forecast: Forecast) -> None:
         print(f"warning: not enough {' and '.join(short)} is free on this machine")
 
 
+def as_json(forecast: Forecast) -> dict[str, Any]:
+    """Return the rows and the totals; a stage that trains has its runs counted."""
+    totals = dataclasses.asdict(dataclasses.replace(forecast, rows=[]))
+    del totals["rows"]
+    stages: list[dict[str, Any]] = []
+    for row in forecast.rows:
+        stages.append({"name": row.stage.name, "state": row.stage.state})
+        if row.runs:
+            finished, started, to_do = _counts(row.runs)
+            stages[-1] |= {"finished": finished, "started": started, "to_do": to_do}
+        if row.stage.state == RUNS:
+            stages[-1]["seconds"] = row.seconds
+    return {"stages": stages, **totals}
+
+
 def duration(seconds: float) -> str:
     """Format seconds in units that suit their size."""
     rounded = round(seconds)
@@ -49,14 +68,16 @@ def duration(seconds: float) -> str:
 
 
 def _cells(row: Row) -> list[str]:
-    counts = ["", "", ""]
-    if row.runs:
-        started = len(row.runs.started)
-        to_do = len(row.runs.unfinished) - started
-        counts = [str(count) for count in (len(row.runs.finished), started, to_do)]
+    counts = [str(count) for count in _counts(row.runs)] if row.runs else ["", "", ""]
     unknown = "?" if row.stage.state == RUNS else ""
     time = unknown if row.seconds is None else duration(row.seconds)
     return [row.stage.short_name, row.stage.state, *counts, time]
+
+
+def _counts(runs: StageRuns) -> tuple[int, int, int]:
+    """Return the runs that are finished, started and still to begin."""
+    started = len(runs.started)
+    return len(runs.finished), started, len(runs.unfinished) - started
 
 
 def _size(count: int | None) -> str:

@@ -1,6 +1,7 @@
 """Print parameters, multiply-adds and activations as tables of 80 columns."""
 
 import dataclasses
+from typing import Any
 
 import torch
 from rich import box
@@ -25,6 +26,27 @@ def resolve_variant(variant: str, scale_name: str, image_size: int | None = None
     if image_size:
         declared = dataclasses.replace(declared, image_size=image_size)
     return resolve(declared, scale_name, scale, recipes, scale.seeds[0], "fp32")
+
+
+def counts(runs: list[Run]) -> list[dict[str, Any]]:
+    """Return what `show` prints, as whole numbers: of each run the totals and each kind of layer.
+
+    mult_adds are those of one image's forward pass, image_size the pixels of its side.
+    """
+    entries = []
+    for run in runs:
+        costs = _breakdown(run)
+        entries.append(
+            {
+                "variant": run.variant,
+                "image_size": run.image_size,
+                "width": run.options["width"],
+                **dataclasses.asdict(costs.total),
+                "activations": costs.activations,
+                "kinds": {kind: dataclasses.asdict(cost) for kind, cost in costs.kinds.items()},
+            }
+        )
+    return entries
 
 
 def show(runs: list[Run]) -> None:
