@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from sepablate import __version__, study
-from sepablate.cli import provenance
+from sepablate.cli import completion, provenance
 from sepablate.cli.bench import bench
 from sepablate.cli.cost import cost
 from sepablate.cli.evaluate import evaluate, export_weights
@@ -33,7 +33,6 @@ from sepablate.store.files import write_atomically
 app = typer.Typer(
     help="Re-run the ablations of the Xception paper and say whether its claims hold.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -106,7 +105,12 @@ def plan(
 
 @app.command("study")
 def study_(
-    name: Annotated[str, typer.Argument(metavar="STUDY", help="A study in experiments/.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="STUDY", help="A study in experiments/.", autocompletion=completion.studies
+        ),
+    ],
     scale: ScaleOption = None,
     mlflow: MlflowOption = True,
     partial: Annotated[
@@ -138,7 +142,12 @@ def study_(
 
 @app.command()
 def layers(
-    names: Annotated[list[str], typer.Argument(metavar="STUDY...", help="In this order.")],
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="STUDY...", help="In this order.", autocompletion=completion.studies
+        ),
+    ],
     scale: ScaleOption = None,
 ) -> None:
     """Time the layers of studies that train nothing, and write their report, COSTS."""
@@ -156,7 +165,12 @@ def layers(
 
 @app.command()
 def report(
-    names: Annotated[list[str], typer.Argument(metavar="STUDY...", help="In this order.")],
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="STUDY...", help="In this order.", autocompletion=completion.studies
+        ),
+    ],
     name: Annotated[str, typer.Option(help="REPORT, or the name of another one.")] = "REPORT",
     scale: ScaleOption = None,
     mlflow: MlflowOption = True,

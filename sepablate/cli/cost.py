@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from sepablate import study
+from sepablate.cli import completion
 from sepablate.cli.options import JsonOption, ScaleOption, positive, print_json, resolve_scale
 from sepablate.errors import UserError
 
@@ -14,7 +15,11 @@ from sepablate.errors import UserError
 def cost(
     variants: Annotated[
         list[str],
-        typer.Argument(metavar="VARIANT...", help="Variants; `sepablate list` names them."),
+        typer.Argument(
+            metavar="VARIANT...",
+            help="Variants; `sepablate list` names them.",
+            autocompletion=completion.variants,
+        ),
     ],
     scale: ScaleOption = None,
     image_size: Annotated[

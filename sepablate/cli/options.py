@@ -6,11 +6,17 @@ from typing import Annotated
 import typer
 
 from sepablate import study
+from sepablate.cli import completion
 from sepablate.errors import UserError
 from sepablate.store import layout
 
 ScaleOption = Annotated[
-    str | None, typer.Option("--scale", help="A scale of params.yaml; default: the selected one.")
+    str | None,
+    typer.Option(
+        "--scale",
+        help="A scale of params.yaml; default: the selected one.",
+        autocompletion=completion.scales,
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
 MlflowOption = Annotated[bool, typer.Option(help="Show the runs in MLflow as well.")]

@@ -9,6 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from sepablate import study
+from sepablate.cli import completion
 from sepablate.cli.options import MlflowOption, ScaleOption, positive, resolve_scale
 from sepablate.errors import UserError
 from sepablate.execution import environment, launch, process_lifetime, variant_options
@@ -28,7 +29,10 @@ MinutesOption = Annotated[
 def train(
     variant: Annotated[
         str | None,
-        typer.Argument(help="A variant, or a robustness study; `sepablate list` names them."),
+        typer.Argument(
+            help="A variant, or a robustness study; `sepablate list` names them.",
+            autocompletion=completion.variants,
+        ),
     ] = None,
     scale: ScaleOption = None,
     processes: ProcessesOption = None,

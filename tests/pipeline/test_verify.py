@@ -166,3 +166,12 @@ def test_exit_status() -> None:
     done = CliRunner().invoke(app, ["verify", "--scale", "smoke"])
     assert "scale `tiny`" in Path("results/smoke/REPORT.md").read_text()
     assert done.exit_code == 0, done.output
+    for scale, status in (("smoke", 0), ("laptop", 1)):
+        done = CliRunner().invoke(app, ["verify", "--scale", scale, "--json"])
+        found = json.loads(done.stdout)
+        assert (done.exit_code, found["scale"], bool(found["wrong"])) == (
+            status,
+            scale,
+            status == 1,
+        )
+        assert found["checked"]
