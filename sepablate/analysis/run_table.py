@@ -69,26 +69,20 @@ def selected(scale: str | None) -> str:
 
 def check_runs(scale: str) -> None:
     """Raise UserError unless a scale, or a setting of one, has runs on disk."""
-    folders = _folders()
-    if scale in folders and collected_runs.trained_variants(scale):
-        return
+    folders = sorted(path.name for path in layout.RESULTS.glob("*") if path.is_dir())
+    base = scale.partition(".")[0]
+    if base in folders:
+        known = collected_runs.trained_settings(base) if scale != base else [base]
+        if scale in known and collected_runs.trained_variants(scale):
+            return
     known = [each for each in folders if collected_runs.trained_variants(each)]
+    known += [each for name in folders for each in collected_runs.trained_settings(name)]
     if not known:
         raise UserError(
             f"scale {scale!r}: there are no runs in {layout.RESULTS}/: go to the project's root "
             "folder (os.chdir), or run `sepablate train`"
         )
     raise UserError(f"scale {scale!r}: no runs in {layout.RESULTS}/: {choices(scale, known)}")
-
-
-def _folders() -> list[str]:
-    """Return the scales, and settings of them, that have a folder of results."""
-    folders = sorted(path for path in layout.RESULTS.glob("*") if path.is_dir())
-    settings = sorted(layout.RESULTS.glob(f"*/{layout.SETTINGS}/*"))
-    return [
-        *(path.name for path in folders),
-        *(f"{path.parents[1].name}.{path.name}" for path in settings),
-    ]
 
 
 def _rows(name: str, declared: Variant | None, scale: str) -> pd.DataFrame:

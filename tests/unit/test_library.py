@@ -92,6 +92,17 @@ def test_the_selected_scale_is_the_default(project: Path) -> None:
     assert set(sepablate.results().scale) == {"tiny"}
 
 
+def test_a_setting_is_read_like_a_scale(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting = layout.variant_runs("tiny.half", "xception")
+    shutil.copytree(project / "results/tiny/runs/xception", tmp_path / setting)
+    monkeypatch.chdir(tmp_path)
+    assert set(sepablate.results("tiny.half").scale) == {"tiny.half"}
+    with pytest.raises(ValueError, match=r"scale 'tiny': .* choose tiny\.half"):
+        sepablate.results("tiny")
+
+
 @pytest.mark.parametrize("scale", ["tyny", "../results", "tiny.half", ""])
 def test_an_unknown_scale_is_refused_with_the_choices(project: Path, scale: str) -> None:
     for function in (sepablate.results, lambda name: sepablate.figure("borders", name)):
