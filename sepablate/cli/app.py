@@ -11,9 +11,9 @@ from sepablate.cli import completion, provenance
 from sepablate.cli.bench import bench
 from sepablate.cli.cost import cost
 from sepablate.cli.evaluate import evaluate, export_weights
-from sepablate.cli.new import new
 from sepablate.cli.init import init
 from sepablate.cli.listing import list_
+from sepablate.cli.new import new
 from sepablate.cli.options import (
     JsonOption,
     MlflowOption,
