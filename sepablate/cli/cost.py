@@ -11,16 +11,18 @@ from sepablate.cli import completion
 from sepablate.cli.options import JsonOption, ScaleOption, positive, print_json, resolve_scale
 from sepablate.errors import UserError
 
+VariantsArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="VARIANT...",
+        help="Variants; `sepablate list` names them.",
+        autocompletion=completion.variants,
+    ),
+]
+
 
 def cost(
-    variants: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="VARIANT...",
-            help="Variants; `sepablate list` names them.",
-            autocompletion=completion.variants,
-        ),
-    ],
+    variants: VariantsArgument,
     scale: ScaleOption = None,
     image_size: Annotated[
         int | None, typer.Option(parser=positive, help="Pixels of an image's side.")

@@ -14,6 +14,13 @@ from sepablate.cli.options import MlflowOption, ScaleOption, positive, resolve_s
 from sepablate.errors import UserError
 from sepablate.execution import environment, launch, process_lifetime, variant_options
 
+VariantArgument = Annotated[
+    str | None,
+    typer.Argument(
+        help="A variant, or a robustness study; `sepablate list` names them.",
+        autocompletion=completion.variants,
+    ),
+]
 ProcessesOption = Annotated[
     int | None,
     typer.Option(
@@ -27,13 +34,7 @@ MinutesOption = Annotated[
 
 
 def train(
-    variant: Annotated[
-        str | None,
-        typer.Argument(
-            help="A variant, or a robustness study; `sepablate list` names them.",
-            autocompletion=completion.variants,
-        ),
-    ] = None,
+    variant: VariantArgument = None,
     scale: ScaleOption = None,
     processes: ProcessesOption = None,
     mlflow: MlflowOption = True,
