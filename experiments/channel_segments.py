@@ -13,7 +13,7 @@ Deviates   All at the same depth; the width is solved for, to bring the paramete
 from sepablate.study import POINTWISE_FIRST, Claim, Study
 
 SEGMENTS = (1, 2, 4, 8, 16, 32)
-ALL_SEGMENTS = POINTWISE_FIRST.but("segments_all", "One per channel", recipe="segments")
+ALL_SEGMENTS = POINTWISE_FIRST.but("segments_all", "A segment per channel", recipe="segments")
 
 STUDY = Study(
     title="Segments of channels between Inception and Xception",

@@ -60,7 +60,7 @@ def test_the_published_networks_are_4_percent_apart_and_no_width_is_solved_for()
 
 def test_small_networks_are_matched_as_far_as_their_channels_allow() -> None:
     point, confounds = texts("channel_segments", "smoke")
-    assert "1 segment: 3.07 % fewer than Pointwise first" in point
+    assert "1 segment: 3.07 % fewer than A segment per channel" in point
     assert "- model.width: solved for" in confounds
     point, _ = texts("xception_vs_inception", "laptop")
     assert "Inception V3: 0.67 % fewer than Xception." in point
