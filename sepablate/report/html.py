@@ -105,14 +105,17 @@ def _block(markup: str) -> Token:
 
 
 def _describe_figures(tokens: Sequence[Token]) -> None:
-    """Add to a figure's alternative text the rows of the table that has its numbers."""
+    """Add to a figure's alternative text where its numbers are, and the rows of their table."""
     table = 0
     for index, token in enumerate(tokens):
         table += token.type == "table_open"
         for image in _images(token):
             rest = itertools.takewhile(lambda later: later.tag != "h2", tokens[index:])
             rows = _first_cells(list(rest))
-            if rows:
+            if Path(str(image.attrs["src"])).name.startswith(LIKE_PAPER):
+                text = f"{image.content}. {CURVES} has the numbers."
+                image.children = [Token("text", "", 0, content=text)]
+            elif rows:
                 listed = ", ".join(rows)
                 shown = f": {listed}" if len(listed) <= LONGEST_LIST else ""
                 text = f"{image.content}{shown}. Table {table + 1} has the numbers."

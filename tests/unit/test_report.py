@@ -20,6 +20,7 @@ from sepablate import study
 from sepablate.analysis import effects, learning_curves, metrics, verdicts, wording
 from sepablate.plots import forest, style
 from sepablate.report import html, outputs
+from sepablate.store import layout
 
 ACCURACY = metrics.TASK_METRICS["single_label"]
 PAPER = ["xception_vs_inception", "residual_connections", "pointwise_activation"]
@@ -77,11 +78,8 @@ def folder(tmp_path_factory):
         yield home / "results/tiny"
 
 
-REPORTS = [
-    ("REPORT.md", "report.html", ""),
-    ("CONTROLS.md", "controls.html", "controls_"),
-    ("FURTHER.md", "further.html", "further_"),
-]
+NAMES = ("REPORT", "CONTROLS", "FURTHER")
+REPORTS = [(f"{each}.md", f"{each.lower()}.html", layout.report_prefix(each)) for each in NAMES]
 
 
 @pytest.mark.parametrize(("markdown", "name", "prefix"), REPORTS)
@@ -100,7 +98,7 @@ def test_page_needs_nothing_but_itself(folder, markdown, name, prefix):
     assert named[0][1] == f"{prefix}scorecard"
     for image, (alt, _) in zip(images, named, strict=True):
         assert image["alt"].startswith(alt)
-        assert re.search(r"\. Table \d+ has the numbers\.$", image["alt"])
+        assert re.search(r"\. (Table \d+|curves\.csv) has the numbers\.$", image["alt"])
     for image, (_, stem) in zip(images, named, strict=True):
         head, _, content = image["src"].partition(",")
         assert head == "data:image/svg+xml;base64"
@@ -161,7 +159,7 @@ def test_a_report_on_several_tasks_says_what_each_was_trained_on(folder):
 def test_a_report_prints_what_the_paper_leaves_open_for_each_recipe(folder):
     settings = (folder / "FURTHER.md").read_text().partition("## Setup")[2]
     recipes = dict(re.findall(r"Recipe `(\w+)`:\n\n(.*?)(?=\nRecipe|\Z)", settings, re.DOTALL))
-    assert list(recipes) == ["imagenet", "mobilenet", "example", "jft"]
+    assert list(recipes) == ["segments", "imagenet", "mobilenet", "example", "jft"]
     assert "| `batch_size` | 64 | not given |" in recipes["imagenet"]
     assert "| `rho` | 0.9 | not given |" in recipes["jft"]
     assert "rho" not in recipes["imagenet"]  # SGD has none
@@ -323,14 +321,12 @@ def test_pipelines_declare_what_a_report_writes(folder, path, name, studies):
     assert all(how == {"cache": False} for how in declared.values())
     files = {path.name for path in folder.iterdir() if path.is_file()}
     wanted = {f"{name}.md", f"{name.lower()}.html"}
-    wanted |= {f"{prefix}{file}" for file in ("scorecard.svg", "scorecard.png", "metrics.json")}
-    wanted |= {f"{prefix}{file}" for file in ("verdicts.json", "digests.json")}
+    kinds = ("scorecard.svg", "scorecard.png", "metrics.json", "verdicts.json", "digests.json")
+    wanted |= {f"{prefix}{file}" for file in kinds}
     assert wanted <= files
     assert {f"results/${{scale}}/{file}" for file in wanted} == set(declared)
-    # The titles of the other reports' studies stand in this one.
-    others = study.names() + study.layer_names()
-    missing = {f"experiments/{each}.py" for each in others} - set(stage["deps"])
-    assert not missing, f"add to {path}, report: deps: {sorted(missing)}"
+    others = study.names() + study.layer_names()  # their titles stand in this report
+    assert not {f"experiments/{each}.py" for each in others} - set(stage["deps"])
 
 
 @pytest.mark.parametrize(
