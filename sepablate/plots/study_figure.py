@@ -117,8 +117,8 @@ def footer(runs: Runs, drawn: str = "Band and bars") -> str:
     config = next(iter(runs.configs.values()))
     size, channels = config["image_size"], config["model.in_channels"]
     return (
-        f"{config['dataset']}, {size} x {size} x {channels}, {config['images']:,} training images; "
-        f"scale {runs.scale}; n = {_seeds(len(runs.seeds))}"
+        f"{config['dataset']}, {size} x {size} x {channels}, {config['images']:,} training images, "
+        f"epochs: {config['epochs']:g}; scale {runs.scale}; n = {_seeds(len(runs.seeds))}"
         f"{', less those that diverged' if runs.diverged else ''}.\n"
         f"{drawn}: 95 % Student's t interval of the mean over seeds."
     )

@@ -172,7 +172,7 @@ def check_labels(figure: Figure):
 def test_a_figure_says_what_it_shows(drawn):
     footer = drawn("pointwise_activation").get_supxlabel()
     assert footer == (
-        "toys, 28 x 28 x 1, 12,000 training images; scale tiny; n = 6 seeds.\n"
+        "toys, 28 x 28 x 1, 12,000 training images, epochs: 0.5; scale tiny; n = 6 seeds.\n"
         "Band and bars: 95 % Student's t interval of the mean over seeds."
     )
 
@@ -204,7 +204,7 @@ def test_a_figure_like_the_papers_shows_what_that_one_compares(drawn):
     (claims,) = text.texts
     assert claims.get_text().count("– No activation between depthwise and\n") == 4
     assert figure.get_supxlabel() == (
-        "toys, 28 x 28 x 1, 12,000 training images; scale tiny; n = 6 seeds.\n"
+        "toys, 28 x 28 x 1, 12,000 training images, epochs: 0.5; scale tiny; n = 6 seeds.\n"
         "Band: 95 % Student's t interval of the mean over seeds."
     )
 
@@ -222,7 +222,7 @@ def test_a_figure_like_the_papers_says_in_the_report_and_in_the_file_what_it_sho
     alternative += "of Xception, No shortcuts"
     figure = f"![{alternative}](residual_connections/like_figure_9.png)"
     assert text.index("| Xception |") < text.index(figure) < text.index("- *With shortcuts")
-    assert f'alt="{alternative}"' in page
+    assert f'alt="{alternative}. curves.csv has the numbers."' in page
     assert '>curves.csv</a>, <a href="residual_connections/like_figure_9.svg">' in page
 
 
