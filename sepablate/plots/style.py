@@ -9,8 +9,11 @@ dark.
 import zlib
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
+import matplotlib
+from matplotlib import font_manager
 from matplotlib.figure import Figure
 from matplotlib.typing import LineStyleType
 
@@ -87,6 +90,24 @@ VARIANT_STYLES = {
     ),
     "pointwise_first": STYLES[1],
 }
+
+
+def _prefer_bundled_fonts() -> None:
+    """Make matplotlib take its own fonts where the system has some of the same name.
+
+    They may be of another version, with other outlines and glyph numbers: figures then differ in
+    bytes. A list of fonts that matplotlib keeps in a user's cache may even lack its own.
+    """
+    manager = font_manager.fontManager
+    system, manager.ttflist = manager.ttflist, []
+    for path in sorted(Path(matplotlib.get_data_path(), "fonts/ttf").glob("*.ttf")):
+        manager.addfont(path)
+    bundled = {font.name for font in manager.ttflist}
+    manager.ttflist += [font for font in system if font.name not in bundled]
+
+
+_prefer_bundled_fonts()
+
 MUTED = "#666666"  # of what is no variant: lines at zero, constant scores, footers
 RC_PARAMS = {
     "font.family": "DejaVu Sans",

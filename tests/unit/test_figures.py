@@ -3,9 +3,12 @@
 import itertools
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 from helpers.made_up_runs import STEPS, make_runs
@@ -259,3 +262,21 @@ def test_a_scorecard_says_what_it_shows(project):
     text = " ".join(re.findall("<!-- (.*?) -->", Path("results/tiny/scorecard.svg").read_text()))
     assert "toys; scale tiny; n = 5 paired seeds. * †: see the report." in text
     assert "Thick: 95 % Student's t interval over seeds; thin: corrected for 2 claims." in text
+
+
+def test_fonts_of_the_system_change_no_figure(tmp_path):
+    """As where matplotlib's list of fonts, in a cache, has only those of the system."""
+    system = tmp_path / "DejaVuSans.ttf"
+    shutil.copy(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans-Bold.ttf"), system)
+    code = f"""
+from matplotlib import font_manager as fonts
+font = fonts.ttfFontProperty(fonts.get_font({str(system)!r}))
+manager = fonts.fontManager
+manager.ttflist = [fonts.FontEntry({str(system)!r}, "DejaVu Sans", "normal", "normal", 400)]
+import sepablate.plots.style
+print(fonts.findfont("DejaVu Sans"), fonts.findfont("STIXGeneral"), sep="\\n")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for line in done.stdout.splitlines():
+        assert line.startswith(matplotlib.get_data_path())
+    assert done.stderr == ""
