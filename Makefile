@@ -37,7 +37,7 @@ repro-all: git $(STAMP) ## The same, and the controls (dvc repro --all-pipelines
 	dvc repro --all-pipelines
 	@sepablate publish || true
 
-test: lint ## Check and test everything (under 10 minutes on two cores)
+test: lint ## Check and test everything (half an hour on two cores)
 	pytest
 
 torture: $(STAMP) ## Kill and damage a smoke pipeline for 20 minutes; count what is lost

@@ -11,6 +11,7 @@ PATTERNS = (
     "LICENSE",
     "CITATION.cff",
     "docs/**/*.md",
+    "docs/images/*.png",
     "docs/examples/*.py",
     "results/*.md",
     "notebooks/*.ipynb",

@@ -58,7 +58,7 @@ def summary(claims: Sequence[Carrying]) -> str:
     lines = [f"Of {len(claims)} claims: {counted}.\n"]
     lines += [
         f"- {capitalize(each.effects.claim.statement)}: {_told(each)}; "
-        f"the claimed sign in {signs(each)}."
+        f"the claimed sign in {signs(each)}; {_stability(each)}."
         for each in claims
     ]
     return "\n".join(lines) + "\n"
@@ -149,6 +149,14 @@ def _told(carrying: Carrying) -> str:
     if carrying.outcome == "depends":
         return f"{text}, on no single factor"
     return f"{text} ({MEANS[carrying.outcome]})"
+
+
+def _stability(carrying: Carrying) -> str:
+    """Return how many settings there are, without each of which the outcome is another."""
+    count = sum(each.outcome != carrying.outcome for each in carrying.left_out)
+    if not count:
+        return "the same whichever setting is left out"
+    return f"another verdict without {'one of ' * (count > 1)}{count} setting{'s' * (count > 1)}"
 
 
 def _left_out(carrying: Carrying) -> str:
