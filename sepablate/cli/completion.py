@@ -1,4 +1,4 @@
-"""What the shell completes: names in the current folder, for `sepablate --install-completion`.
+"""Names for completion by the shell: those in the current folder, for `sepablate --install-completion`.
 
 Nothing is executed for it: studies go by their files, variants by the pipelines that train them.
 """

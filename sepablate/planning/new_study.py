@@ -67,7 +67,7 @@ class Question:
 
     @property
     def sides(self) -> tuple[str, str, str]:
-        """What the claim compares, and how: "more accurate than"."""
+        """The comparison of the claim: "more accurate than"."""
         names = self.title, self.baseline.label
         left, right = reversed(names) if self.claim == "worse" else names
         word = MOST[TASK_SCORES[self.baseline.task]]
@@ -190,7 +190,7 @@ def _differences(left: Variant, right: Variant, scale: str) -> list[str]:
 
 
 def _declare(question: Question, changed: Variant, differing: Sequence[str]) -> Study:
-    """Return the study; what differs beside its factors is a confound."""
+    """Return the study; what differs apart from its factors is a confound."""
     options = variant_options.options_of(question.baseline.model)
     factors = dict.fromkeys(
         f"model.{change}" if change in options else FACTORS.get(change, change)
