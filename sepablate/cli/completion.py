@@ -1,4 +1,4 @@
-"""Names for completion by the shell: those in the current folder, for `sepablate --install-completion`.
+"""Names that the shell completes after `sepablate --install-completion`: of the current folder.
 
 Nothing is executed for it: studies go by their files, variants by the pipelines that train them.
 """

@@ -18,7 +18,7 @@ def study_(
     baseline: Annotated[str, typer.Option(metavar="VARIANT", help="Compared with; any variant.")],
     change: Annotated[
         list[str],
-        typer.Option(metavar="OPTION=VALUE", help="A change of the new variant; as often as needed."),
+        typer.Option(metavar="OPTION=VALUE", help="A change; as often as needed."),
     ],
     claim: Annotated[
         str, typer.Option(help="How the new variant ends: better, worse or equal.")
