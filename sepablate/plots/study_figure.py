@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from sepablate.analysis import learning_curves, statistics
@@ -201,7 +202,7 @@ def learning_rates(runs: Runs, axis: Axes) -> Axes:
 
 
 def constant_scores(
-    configs: Mapping[str, Config], profile: Axes, draw_final: Callable[..., object]
+    configs: Mapping[str, Config], profile: Axes, draw_final: Callable[..., Line2D]
 ) -> None:
     """Draw what constant scores reach, where the runs know it.
 
@@ -217,7 +218,9 @@ def constant_scores(
     low, high = profile.get_ylim()
     profile.axhline(100 * known["validation"], label="Constant scores", **line)
     profile.set_ylim(min(low, 100 * known["validation"] - 1), high)
-    draw_final(100 * known["test"], **line)
+    final = draw_final(100 * known["test"], **line).axes
+    for text in [] if final is None else final.texts:  # the line ends at a name, and goes on below
+        text.set_bbox({"facecolor": "white", "linewidth": 0, "pad": 0.5})
 
 
 def final_scores(frame: pd.DataFrame, metric: Metric, axis: Axes) -> Axes:
