@@ -160,7 +160,7 @@ def test_outputs_are_the_same_bytes_when_made_again(project):
         files = [path for path in sorted(Path("results/tiny").glob("*/*.*")) if path.is_file()]
         written.append({path: path.read_bytes() for path in [*files, *Path().rglob("REPORT.md")]})
         shutil.rmtree("results/tiny/pointwise_activation")
-    assert len(written[0]) == 7
+    assert len(written[0]) == 9
     assert written[0] == written[1]
 
 
