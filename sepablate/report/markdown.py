@@ -147,15 +147,22 @@ def _like_paper(name: str, number: int, part: Study) -> str:
 
 def _other_studies(names: Sequence[str]) -> str:
     """Return the studies that this report leaves to the others."""
-    titles = [study.load(name).title for name in study.names() if name not in names]
+    titles = [study.load(name).title for name in _pipeline_studies() if name not in names]
     titles += [study.load_layers(name).title for name in study.layer_names()]
     return OTHER_REPORTS.format(titles=_italic(titles)) if titles else ""
+
+
+def _pipeline_studies() -> list[str]:
+    """Return the studies that dvc.yaml names; one that is in no pipeline changes no report."""
+    path = Path("dvc.yaml")
+    text = read_text(path) if path.is_file() else ""
+    return [name for name in study.names() if not text or f"{study.FOLDER / name}.py" in text]
 
 
 def _related_studies(name: str, part: Study) -> str:
     """Return the studies on the same section of the paper, or on the same networks."""
     titles = []
-    for other in (study.load(other) for other in study.names() if other != name):
+    for other in (study.load(other) for other in _pipeline_studies() if other != name):
         shared = {v.name for v in part.all_variants} & {v.name for v in other.all_variants}
         same_paper = _papers(part) & _papers(other)
         if (same_paper and _sections(part) & _sections(other)) or len(shared) > 1:

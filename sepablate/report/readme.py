@@ -28,11 +28,14 @@ def results(verdicts: Sequence[Mapping[str, Any]]) -> str:
     for verdict in verdicts:
         if verdict["measured"]["claim"]["metric"] == "accuracy":
             first.setdefault(verdict["measured"]["study"], verdict)
+    known = [verdict["sentence"].partition("‡ ")[2] for verdict in verdicts]
+    notes = [f"‡ {note}" for note in dict.fromkeys(known) if note]
     lines = [
         f"The verdicts on {len(verdicts)} claims of the paper, at scale `{SCALE}`: {counted}. "
         "In points of final test accuracy, with 95 % intervals:",
         "",
         *map(_line, first.values()),
+        *(["", *notes, ""] if notes else []),
     ]
     return "\n".join([*lines, ""])
 
@@ -49,14 +52,14 @@ def over_settings(carrying: Sequence[Mapping[str, Any]]) -> str:
         sign = 1 if effects["claim"]["comparison"] == ">" else -1
         means = [mean for mean, _, _ in each["means"] if mean is not None]
         claimed = sum(sign * mean > 0 for mean in means)
-        count = f"{claimed} of {len(means)}"
-        counts.append(f"{effects['right_label']} {count}, **{each['outcome']}**")
-    left = carrying[0]["effects"]["left_label"]
+        counts.append(f"of {effects['right_label']} in {claimed}, **{each['outcome']}**")
+    left, settings = carrying[0]["effects"]["left_label"], len(carrying[0]["means"])
     return (
-        "* With other lengths of training, recipes, widths, batches and images, the settings in "
-        f"which {left} is ahead, as claimed: of {'; '.join(counts)}. *Carries*: one more setting "
-        "is predicted to show it; *depends*: the sizes differ by more than the seeds explain; "
-        f"*open*: neither ([how far the verdicts carry]({ROBUSTNESS})).\n"
+        f"Over {settings} settings (other lengths, recipes, widths, batches and images) "
+        f"{left} is ahead {'; '.join(counts)}. *Carries*: one more setting is predicted to show it "
+        "as well. Else a claim *depends* if its differences vary by more than the seeds explain, "
+        f"and is *open* if they do not. [How far the verdicts carry]({ROBUSTNESS}) says without "
+        "which settings a verdict would be another.\n"
     )
 
 
@@ -64,9 +67,10 @@ def _line(verdict: Mapping[str, Any]) -> str:
     measured = verdict["measured"]
     claim = measured["claim"]
     numbers = with_interval(measured["mean"], measured["low"], measured["high"], sign="+")
+    mark = " ‡" if "‡" in verdict["sentence"] else ""
     return (
         f"* {capitalize(claim['statement'])} ({section(claim['section'])}): {numbers}, "
-        f"n = {len(measured['seeds'])}, **{verdict['outcome']}**."
+        f"n = {len(measured['seeds'])}, **{verdict['outcome']}**{mark}."
     )
 
 

@@ -69,6 +69,7 @@ def test_the_readmes_lines_on_results() -> None:
                 "high": 0.001,
             },
             "outcome": outcome,
+            "sentence": "So it is." + " ‡ Far below." * (section == "4.6"),
         }
         for study, metric, section, outcome in (
             ("one", "speed", "4.5", "contradicted"),
@@ -81,8 +82,11 @@ def test_the_readmes_lines_on_results() -> None:
     assert "on 4 claims" in head
     assert "*holds* 2, *contradicted* 1, *inconclusive* 1." in head
     assert lines == [
-        "* A beats b (section 4.6): −1.00 [−2.00, +0.10], n = 3, **holds**.",
+        "* A beats b (section 4.6): −1.00 [−2.00, +0.10], n = 3, **holds** ‡.",
         "* A beats b (table 4): −1.00 [−2.00, +0.10], n = 3, **inconclusive**.",
+        "",
+        "‡ Far below.",
+        "",
     ]
 
 

@@ -13,6 +13,7 @@ from helpers.project import ROOT, contents, sepablate
 from sepablate import study
 from sepablate.errors import UserError
 from sepablate.planning import new_stages, new_study, study_file
+from sepablate.report import markdown
 from sepablate.study import Study
 
 PIPELINES = ("dvc.yaml", "experiments/dvc.yaml")
@@ -185,3 +186,17 @@ def test_nothing_is_written_on_an_error(small: Path) -> None:
     assert {name: after[name] for name in after if "__pycache__" not in name} == {
         name: before[name] for name in before if "__pycache__" not in name
     }
+
+
+def test_a_study_in_no_pipeline_changes_no_report(small: Path) -> None:
+    """Else `verify` would find other words in the committed reports."""
+    text = "results: none"
+    names = ["xception_vs_inception", "residual_connections"]
+    part = study.load(names[1])
+    before = markdown._other_studies(names), markdown._related_studies(names[1], part)
+    path = small / "experiments/moved.py"
+    shutil.copy(small / "experiments/residual_connections.py", path)
+    path.write_text(path.read_text().replace("Effect of the residual", text))
+    assert study.load("moved").title.startswith(text)
+    assert (markdown._other_studies(names), markdown._related_studies(names[1], part)) == before
+    assert "TensorFlow's borders" in before[0]

@@ -199,7 +199,7 @@ def report(folder: Path, rows: list[TuningRow] = TRIALS, **changes: object) -> s
 def test_a_report_says_how_the_recipe_was_chosen(project_folder: Path) -> None:
     text = report(project_folder)
     assert tuning_file.read_rows(layout.tuning("tiny")) == TRIALS
-    assert "`sepablate tune tiny` compared candidates by Xception alone" in text
+    assert "`sepablate tune tiny` compared candidates by Xception only" in text
     assert "with\nseeds 1000, 1001, and read no test image" in text
     assert "on 10,000 validation images. The runs of this report have the best" in text
     assert "have the best candidate, and other seeds." in text
