@@ -173,10 +173,7 @@ def _check_report(path: Path, scale: str, checked: list[str], compared: list[str
             yield f"{folder}: leaves out variants that have runs; make it again"
     yield from _check_again(path, scale, (), lambda: _write_again(scale, report, parts))
     archive = path.with_name(layout.archive_name(report))
-    if archive.is_file() and archive.read_bytes() != run_archive.renewed(
-        {scale: variants}, archive
-    ):
-        yield f"{archive}: has other runs; `sepablate report` writes it again"
+    yield from _check_archive(archive, {scale: variants}, "report")
 
 
 def _check_settings(
@@ -201,12 +198,19 @@ def _check_settings(
         source = settings if settings.is_dir() else archive
         checked.append(f"{listing.report}: made again from the runs in {source}")
         yield from _check_again(path, scale, [settings], from_runs)
-        if archive.is_file() and archive.read_bytes() != run_archive.renewed(runs, archive):
-            yield f"{archive}: has other runs; `sepablate robustness` writes it again"
+        yield from _check_archive(archive, runs, "robustness")
     else:
         checked.append(f"{listing.report}: no runs on disk, so made again from {effects}")
         write = functools.partial(robustness.report_outputs, study, scale)
         yield from _check_again(path, scale, [effects], write)
+
+
+def _check_archive(
+    archive: Path, variants: Mapping[str, Iterable[str]], command: str
+) -> Iterator[str]:
+    """Yield a line if an archive has other runs of variants, which are given by scale."""
+    if archive.is_file() and archive.read_bytes() != run_archive.renewed(variants, archive):
+        yield f"{archive}: has other runs; `sepablate {command}` writes it again"
 
 
 def _sources(scale: str, variants: Iterable[str]) -> str:
