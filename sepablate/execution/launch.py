@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from sepablate.errors import UserError
 from sepablate.execution import dask_task, process_lifetime
+from sepablate.store import layout
 
 if TYPE_CHECKING:
     from sepablate.execution.trainer import Trainer
@@ -55,6 +56,8 @@ def select_trainer(request: TrainRequest) -> Iterator["Trainer"]:
     Under torchrun every process trains each run together with the others. Raises UserError for
     options that do not go together.
     """
+    # The compiler's cache stays with the project; a user may have chosen a place for it.
+    os.environ.setdefault("TRITON_CACHE_DIR", str((layout.STATE / "triton").absolute()))
     torchrun = TORCHRUN in os.environ
     missing = [name for name in PLACE if name not in os.environ]
     if torchrun and missing:

@@ -44,7 +44,9 @@ from sepablate.training.step import TrainState, eval_steps
 
 
 def run_jobs(jobs: dict[int, Job], steps: SharedInts, outcomes: Outcomes) -> None:
-    """Train jobs in this process: one, or several at the same time on one GPU, a thread for each.
+    """Train jobs in this process: one, or several at the same time on one GPU.
+
+    Runs of one network share their kernels; others have a thread and a stream each.
 
     Args:
         jobs: by their places in the shared arrays.
@@ -57,6 +59,8 @@ def run_jobs(jobs: dict[int, Job], steps: SharedInts, outcomes: Outcomes) -> Non
     if len(jobs) == 1:
         ((index, job),) = jobs.items()
         outcomes[index] = run_job(job, monitors[index])
+        return
+    if _train_stacked(jobs, monitors, outcomes):
         return
     with ThreadPoolExecutor(len(jobs)) as threads:
         ended = {i: threads.submit(run_job, job, monitors[i]) for i, job in jobs.items()}
@@ -91,14 +95,65 @@ def run_job(job: Job, monitor: "RunMonitor", world: World = SINGLE) -> int | str
             result = engine.fit(job.run, splits, job.folder, monitor, job.device, world)
             if world.is_main:
                 monitor.write_result(result)
-        except engine.Interrupted:
-            return INTERRUPTED
-        except NoSpace as error:
-            print(f"sepablate: {error}", file=sys.stderr, flush=True)
-            return NO_SPACE
         except Exception as error:
-            return _failure(job, error, world)
+            return _outcome(job, error, world)
     return DONE
+
+
+def _train_stacked(
+    jobs: dict[int, Job], monitors: "dict[int, RunMonitor]", outcomes: Outcomes
+) -> bool:
+    """Train runs of one network in one set of kernels, as far as no other process trains them.
+
+    Returns False, with nothing trained, if they cannot be stacked.
+    """
+    if any(job.run.kernels != "triton" for job in jobs.values()):
+        return False
+    from sepablate.training.population import fit as population  # imports Triton
+    from sepablate.training.population.stacked import NotStackable
+
+    if not population.same_network([job.run for job in jobs.values()]):
+        return False
+    with contextlib.ExitStack() as stack:
+        ended = {index: _prepare(job, stack) for index, job in jobs.items()}
+        ready = [index for index, status in ended.items() if status is None]
+        members = {
+            index: population.Member(jobs[index].run, jobs[index].folder, monitors[index])
+            for index in ready
+        }
+        if len(ready) < 2:
+            return False
+        first = jobs[ready[0]]
+        try:
+            for index in ready:
+                monitors[index].on_start()
+            module = data.dataset(first.run.dataset)
+            splits = module.load(layout.DATA, test=not first.run.trial_images)
+            population.fit(list(members.values()), splits, first.device)
+            for index, member in members.items():
+                assert member.result is not None
+                monitors[index].write_result(member.result)
+                ended[index] = DONE
+        except NotStackable:
+            return False
+        except Exception as error:
+            for index in ready:
+                if ended[index] is None:
+                    ended[index] = _outcome(jobs[index], error, SINGLE)
+        for index, status in ended.items():
+            assert status is not None
+            outcomes[index] = status
+    return True
+
+
+def _outcome(job: Job, error: Exception, world: World) -> int | str:
+    """Return how a run ended by an error: stopped, without space, or failed."""
+    if isinstance(error, engine.Interrupted):
+        return INTERRUPTED
+    if isinstance(error, NoSpace):
+        print(f"sepablate: {error}", file=sys.stderr, flush=True)
+        return NO_SPACE
+    return _failure(job, error, world)
 
 
 def _failure(job: Job, error: Exception, world: World) -> int | str:
@@ -120,7 +175,7 @@ def _failure(job: Job, error: Exception, world: World) -> int | str:
     return FAILED
 
 
-def _prepare(job: Job, stack: contextlib.ExitStack) -> int | None:
+def _prepare(job: Job, stack: contextlib.ExitStack) -> int | str | None:
     """Lock the job's folder and remove broken files; return a status if there is nothing to do."""
     try:
         stack.enter_context(locked(job.folder / layout.LOCK, wait=False))

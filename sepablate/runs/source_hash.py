@@ -16,7 +16,7 @@ SHARED = ("rng.py", "models/layers.py", "models/weight_init.py", "training/*.py"
 SUFFIXES = (".py", ".cpp", ".h")  # all else is a copy of an editor
 KERNELS = {
     "fused": ("kernels/fuse.py", "kernels/cpu/*.*"),
-    "triton": ("kernels/fuse.py", "kernels/triton/*.py"),
+    "triton": ("kernels/fuse.py", "kernels/triton/*.py", "training/population/*.py"),
 }
 
 
