@@ -25,8 +25,9 @@ from sepablate.training.batches import make_batches
 from sepablate.training.cuda_graph import CudaGraphStep
 from sepablate.training.population import fit as population
 from sepablate.training.population.fit import Member, same_network
-from sepablate.training.population.stacked import NotStackable, stack
+from sepablate.training.population.stacked import NotStackable, link, part, stack
 from sepablate.training.population.step import PopulationStep
+from sepablate.training.step import TrainState
 
 pytest.importorskip("triton")
 from sepablate.kernels.triton import stacked
@@ -66,6 +67,7 @@ def test_a_stack_computes_its_networks(name: str, options: dict[str, object]) ->
     apart = [network.double() for network in networks(name, options, 3)]
     together = copy.deepcopy(apart)
     wide = stack(together)
+    link(wide, together)
     images = [random(4, 3, 32, 32, seed=seed).double() for seed in range(3)]
     weights = [random(4, 10, seed=seed + 3).double() for seed in range(3)]
     expected = [gradients(*each) for each in zip(apart, images, weights, strict=True)]
@@ -78,16 +80,21 @@ def test_a_stack_computes_its_networks(name: str, options: dict[str, object]) ->
                 torch.testing.assert_close(ours_.get_buffer(key), buffer)
         for key, weight in theirs_.named_parameters():
             assert torch.equal(ours_.get_parameter(key), weight)
-            gradient = wide.get_parameter(key).grad
-            assert gradient is not None
-            assert error(gradient.chunk(3)[index], weight.grad) < 1e-7, key
+            joined = wide.get_parameter(key)
+            assert joined.grad is not None
+            gradient = part(joined.grad, index, 3, weight.shape)
+            assert error(gradient, weight.grad) < 1e-7, key
+    for weight in wide.parameters():  # what fills up the channels stays zero
+        assert weight.grad is not None
+        assert not weight.grad[weight == 0].any() or weight.ndim == 1
 
 
 def test_the_networks_of_a_stack_change_with_it_and_it_with_them() -> None:
     apart = networks("xception", SAME, 2)
     wide = stack(apart)
+    link(wide, apart)
     with torch.no_grad():
-        wide.stem[0].conv.weight[2:].fill_(1)
+        wide.stem[0].conv.weight[8:].fill_(1)
         apart[0].classifier.dense.bias.fill_(2)
     assert (apart[1].stem[0].conv.weight == 1).all()
     assert not (apart[0].stem[0].conv.weight == 1).any()
@@ -100,19 +107,15 @@ def test_a_network_that_mixes_channels_in_segments_is_not_stacked() -> None:
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("kernel", [(1, 1), (3, 3), (5, 5), (1, 7)])
-def test_products_are_convolutions(stride: int, kernel: tuple[int, int]) -> None:
-    """Of three networks, on maps of odd size, smaller than the kernel in one direction."""
-    x, weight = random(2, 3 * 5, 7, 4), random(3 * 6, 5, *kernel, seed=1)
-    padding = (kernel[0] // 2, kernel[1] // 2)
+def test_a_batched_product_is_a_pointwise_convolution(stride: int) -> None:
+    """Of three networks, on maps of odd size."""
+    x, weight = random(2, 3 * 5, 7, 4), random(3 * 6, 5, 1, 1, seed=1)
 
     def ours(x: Tensor, weight: Tensor) -> Tensor:
-        if kernel == (1, 1):
-            return stacked.pointwise(x, weight, stride, 3)
-        return stacked.convolution(x, weight, stride, padding, 3)
+        return stacked.pointwise(x, weight, stride, 3)
 
     def theirs(x: Tensor, weight: Tensor) -> Tensor:
-        return functional.conv2d(x, weight, stride=stride, padding=padding, groups=3)
+        return functional.conv2d(x, weight, stride=stride, groups=3)
 
     actual, expected = results(ours, x, weight, device=DEVICE), results(theirs, x, weight)
     assert actual[0].is_contiguous(memory_format=torch.channels_last)
@@ -190,7 +193,8 @@ def test_recorded_steps_of_a_stack_are_those_of_its_runs(
 def assert_alike(ours: engine.TrainResult, theirs: engine.TrainResult) -> None:
     assert [row[:2] for row in ours.rows] == [row[:2] for row in theirs.rows]
     for (_, metric, our), (_, _, their) in zip(ours.rows, theirs.rows, strict=True):
-        assert our == pytest.approx(their, rel=1e-3, abs=0.005), metric
+        tolerance = 0.06 if "accuracy" in metric else 0.005  # of 20 images, one may flip
+        assert our == pytest.approx(their, abs=tolerance), metric
     assert ours.weights is not None
     assert theirs.weights is not None
     assert error(whole(ours.weights), whole(theirs.weights)) < 0.005
@@ -204,9 +208,7 @@ def whole(weights: Mapping[str, Tensor]) -> Tensor:
 def test_members_end_as_runs_of_their_own_also_after_an_interruption(
     tmp_path: Path, data_folder: Path
 ) -> None:
-    """Each with its own seed, and one with its own learning rate."""
     three = runs(3, epochs=2)
-    three[2] = three[2].with_learning_rate(0.01)
     splits = data.dataset(three[0].dataset).load(data_folder)
     apart = [
         engine.fit(run, splits, tmp_path / f"apart{run.seed}", engine.Monitor(), DEVICE)
@@ -221,12 +223,20 @@ def test_members_end_as_runs_of_their_own_also_after_an_interruption(
 
 @pytest.mark.usefixtures("unrecorded")
 def test_a_run_that_diverges_leaves_the_others_as_they_were(
-    tmp_path: Path, data_folder: Path
+    tmp_path: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     two = runs(2, epochs=2)
     splits = data.dataset(two[0].dataset).load(data_folder)
     expected = [member.result for member in train(two, tmp_path / "both", splits)]
-    two[0] = two[0].with_learning_rate(1e30)
+    start = engine.start
+
+    def poisoned(run: Run, device: str) -> TrainState:
+        state = start(run, device)
+        if run.seed == 0:
+            state.model.get_parameter("classifier.dense.bias").data.fill_(torch.nan)
+        return state
+
+    monkeypatch.setattr(engine, "start", poisoned)
     first, second = (member.result for member in train(two, tmp_path / "one", splits))
     assert first is not None
     assert first.scores is None
@@ -238,7 +248,8 @@ def test_a_run_that_diverges_leaves_the_others_as_they_were(
 
 def test_which_runs_are_stacked() -> None:
     two = [dataclasses.replace(run, kernels="triton") for run in runs(2)]
-    assert same_network([two[0], two[1].with_learning_rate(0.5)])
+    assert same_network(two)
+    assert not same_network([two[0], two[1].with_learning_rate(0.5)])
     assert not same_network([two[0], dataclasses.replace(two[1], kernels="torch")])
     wider = dataclasses.replace(two[1], options={**two[1].options, "width": 0.5})
     assert not same_network([two[0], wider])

@@ -19,6 +19,8 @@ from sepablate.kernels.triton.memory import empty_channels_last
 
 TARGET_PROGRAMS = 16 * NUM_SMS  # as many as run at once, or somewhat more
 MIN_ROWS = 2  # of a strip, as each strip loads two further rows
+FORWARD = (1024, 4)  # elements of one row of a block, and the warps that compute it
+BACKWARD = (512, 4)  # fewer elements, because the sums fill the registers
 
 
 def forward(x: Tensor, weight: Tensor, has_relu: bool) -> Tensor:
@@ -34,7 +36,9 @@ def forward(x: Tensor, weight: Tensor, has_relu: bool) -> Tensor:
     """
     images, channels, height, width = x.shape
     y = empty_channels_last(x.shape, x.device)
-    config = _launch_config(x, 512 if channels % 8 else 1024)  # a thread loads 8 or 16 bytes
+    elements, warps = FORWARD
+    # A thread loads 16 bytes, or 8 where rows are aligned to no more.
+    config = _launch_config(x, elements // 2 if channels % 8 else elements, warps)
     sizes = (images, height, width, config.steps)
     kernel = _depthwise_rows_forward_kernel
     config.launch(kernel, x, weight, y, *sizes, has_relu=has_relu)
@@ -52,7 +56,7 @@ def backward(x: Tensor, weight: Tensor, dy: Tensor, has_relu: bool) -> tuple[Ten
     """
     images, _, height, width = x.shape
     dx = empty_channels_last(x.shape, x.device)
-    config = _launch_config(x, 512)  # fewer than forward, because the sums fill the registers
+    config = _launch_config(x, *BACKWARD)
     partial = torch.empty((config.num_groups, *weight.shape), device=x.device)
     sizes = (images, height, width, config.steps)
     kernel = _depthwise_rows_backward_kernel
@@ -60,12 +64,13 @@ def backward(x: Tensor, weight: Tensor, dy: Tensor, has_relu: bool) -> tuple[Ten
     return dx, partial.sum(0)
 
 
-def _launch_config(x: Tensor, block_elements: int) -> LaunchConfig:
+def _launch_config(x: Tensor, block_elements: int, num_warps: int) -> LaunchConfig:
     """Return a grid (blocks of columns, strips, blocks of channels) and a step per row of a strip.
 
     Args:
         x: (N, C, H, W).
         block_elements: elements of `x` in one row of a block.
+        num_warps: warps that run one program.
     """
     images, channels, height, width = x.shape
     block_channels = channel_block_size(channels)
@@ -80,6 +85,7 @@ def _launch_config(x: Tensor, block_elements: int) -> LaunchConfig:
         channels=channels,
         block_pixels=block_pixels,
         block_channels=block_channels,
+        num_warps=num_warps,
     )
 
 

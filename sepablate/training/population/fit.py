@@ -14,12 +14,13 @@ from sepablate.store import checkpoint, run_files
 from sepablate.training import engine
 from sepablate.training.batches import make_batches
 from sepablate.training.cuda_graph import CudaGraphStep
-from sepablate.training.ema import EMA
 from sepablate.training.objective import make_objective
-from sepablate.training.population.stacked import NotStackable, stack
+from sepablate.training.population.stacked import NotStackable
 from sepablate.training.population.step import PopulationStep
 from sepablate.training.process_group import SINGLE
 from sepablate.training.step import TrainContext, TrainState, eval_steps
+
+CHECKPOINT_EVERY = 30.0  # seconds
 
 
 @dataclass
@@ -38,26 +39,17 @@ class Member:
 
 
 def same_network(runs: Sequence[Run]) -> bool:
-    """Return whether runs differ in seed and recipe at most, so that they can be stacked."""
-    shapes = {
-        repr(
-            (
-                run.model,
-                run.options,
-                run.scale,
-                run.task,
-                run.dataset,
-                run.kernels,
-                run.trial_images,
-            )
-        )
-        for run in runs
-    }
-    return len(shapes) == 1 and runs[0].kernels == "triton" and not runs[0].scale.micro_batch
+    """Return whether runs differ in their seeds only, and their steps can be recorded."""
+    first = runs[0]
+    alike = len({repr(run.with_seed(first.seed)) for run in runs}) == 1
+    return alike and first.kernels == "triton" and not first.scale.micro_batch
 
 
 def fit(members: Sequence[Member], splits: Mapping[str, Split], device: str) -> None:
     """Train the members' runs on one GPU, each from its last checkpoint; set their results.
+
+    Checkpoints, which take a second for six runs, are written at points of the curve when the last
+    ones are CHECKPOINT_EVERY seconds old.
 
     Each run has the numbers that `engine.fit` gives it, up to the order of the terms of sums.
 
@@ -69,7 +61,8 @@ def fit(members: Sequence[Member], splits: Mapping[str, Split], device: str) -> 
     validation = splits["validation"].first(run.scale.validation_images)
     step = _make_step(members, splits["train"], device)
     states = [recorder.state for recorder in step.runs]
-    curve_steps, began = eval_steps(run), time.monotonic() - states[0].seconds
+    curve_steps, saved = eval_steps(run), time.monotonic()
+    began = saved - states[0].seconds
 
     while states[0].step < run.scale.steps and any(member.result is None for member in members):
         # Train
@@ -77,6 +70,12 @@ def fit(members: Sequence[Member], splits: Mapping[str, Split], device: str) -> 
         if losses is None:
             continue
         stop = any(member.monitor.should_stop() for member in members)
+        save = stop or (
+            states[0].step in curve_steps and time.monotonic() - saved > CHECKPOINT_EVERY
+        )
+        if save:
+            saved = time.monotonic()
+            step.split_optimizer()
         for member, recorder, loss in zip(members, step.runs, losses, strict=True):
             state = recorder.state
             if member.result is not None or _diverged(member, state, loss, began):
@@ -87,7 +86,7 @@ def fit(members: Sequence[Member], splits: Mapping[str, Split], device: str) -> 
             state.seconds = time.monotonic() - began
             # Checkpoint
             member.monitor.on_step(state)
-            if stop or state.step in curve_steps:
+            if save:
                 checkpoint.save(member.folder, state.step, _content(state, member.run))
         if stop and states[0].step < run.scale.steps:
             raise engine.Interrupted
@@ -106,11 +105,10 @@ def _make_step(members: Sequence[Member], split: Split, device: str) -> Populati
     if not isinstance(split, TensorSplit):
         raise NotStackable("images from files")
     training = split.first(members[0].run.scale.images)
-    states = [engine.start(member.run, device) for member in members]
-    network = stack([state.model for state in states])
-    for member, state in zip(members, states, strict=True):
-        state.average = EMA(state.model, member.run)  # of the weights where they lie now
-        engine.resume(state, member.run, member.folder, SINGLE)
+    states = [
+        engine.resume(engine.start(member.run, device), member.run, member.folder, SINGLE)
+        for member in members
+    ]
     if len({state.step for state in states}) > 1:
         raise NotStackable("checkpoints of different steps")
     objective = make_objective(members[0].run.task, training.labels)
@@ -122,7 +120,7 @@ def _make_step(members: Sequence[Member], split: Split, device: str) -> Populati
         )
         for member, state in zip(members, states, strict=True)
     ]
-    return PopulationStep(*first, [CudaGraphStep(*other) for other in others], network)
+    return PopulationStep(*first, [CudaGraphStep(*other) for other in others])
 
 
 def _diverged(member: Member, state: TrainState, loss: float, began: float) -> bool:

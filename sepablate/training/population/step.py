@@ -1,25 +1,27 @@
 """A gradient step of several runs, recorded as one CUDA graph."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from sepablate.data.split import Batches
 from sepablate.training.cuda_graph import CudaGraphStep
-from sepablate.training.population.stacked import StackedDropout
+from sepablate.training.ema import EMA
+from sepablate.training.optim import make_optimizer
+from sepablate.training.population.stacked import StackedDropout, link, part, stack
 from sepablate.training.step import TrainContext, TrainState, forward
 
 
 class PopulationStep(CudaGraphStep):
-    """One step of each run: forward and backward through the stacked network, the rest by itself.
+    """One step of several runs of one network and recipe, through the stack of their networks.
 
-    Each run keeps its own batches, dropout, learning rate, optimizer and average.
+    Each run keeps its own batches and dropout. Optimizer and average are those of the stack; both
+    act on each number for itself. The networks and averages of the runs are views of the stack's.
 
     Args:
         state, batches, context: of the first run.
         others: the steps of the other runs, which are at the same step.
-        network: the stack of the networks of all runs, in this order.
     """
 
     def __init__(
@@ -28,17 +30,21 @@ class PopulationStep(CudaGraphStep):
         batches: Batches,
         context: TrainContext,
         others: Sequence[CudaGraphStep],
-        network: nn.Module,
     ) -> None:
         super().__init__(state, batches, context)
-        self.others, self.network = others, network.train()
+        self.others = others
         self.runs: list[CudaGraphStep] = [self, *others]
-        members = [dict(run.state.model.named_parameters()) for run in self.runs]
-        self.weights = [
-            (weight, [parameters[name] for parameters in members])
-            for name, weight in network.named_parameters()
-        ]
-        for module in network.modules():
+        models = [run.state.model for run in self.runs]
+        averages = [run.state.average.model for run in self.runs]
+        self.network = stack(models).train()
+        self.average = EMA(self.network, context.run)
+        link(self.network, models)
+        link(self.average.model, averages)
+        self.optimizer = make_optimizer(self.network, context.run)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate
+        self._join_optimizers()
+        for module in self.network.modules():
             if isinstance(module, StackedDropout):
                 module.seeds = [run.seeds for run in self.runs]
 
@@ -60,20 +66,38 @@ class PopulationStep(CudaGraphStep):
 
     def compute(self) -> None:
         """Do the step itself, with nothing that waits for the device."""
-        for weight, _ in self.weights:
-            weight.grad = None
+        self.optimizer.zero_grad()
         images = torch.cat([run.images for run in self.runs], dim=1)
         logits = forward(self.network, images, self.context.run, self.context.device)
         losses = [
-            self.context.objective.loss(part, run.labels)
-            for run, part in zip(self.runs, logits.chunk(len(self.runs), dim=1), strict=True)
+            self.context.objective.loss(each, run.labels)
+            for run, each in zip(self.runs, logits.chunk(len(self.runs), dim=1), strict=True)
         ]
         torch.stack(losses).sum().backward()
-        for weight, parameters in self.weights:
-            assert isinstance(weight.grad, Tensor)
-            for parameter, part in zip(parameters, weight.grad.chunk(len(self.runs)), strict=True):
-                parameter.grad = part
+        self.optimizer.step()
+        self.average.update_by(self.weight)
         for run, loss in zip(self.runs, losses, strict=True):
             run.loss.add_(loss.detach())
-            run.state.optimizer.step()
-            run.state.average.update_by(run.weight)
+
+    def split_optimizer(self) -> None:
+        """Give each run's optimizer a copy of its part of the stack's, as it is now."""
+        for joined, weights in self._weights():
+            for key, tensor in self.optimizer.state[joined].items():
+                if tensor is not None:
+                    for index, (run, weight) in enumerate(zip(self.runs, weights, strict=True)):
+                        own = part(tensor, index, len(self.runs), weight.shape)
+                        run.state.optimizer.state[weight][key] = own.clone()
+
+    def _join_optimizers(self) -> None:
+        """Take what the runs' optimizers carry from checkpoints, if they do."""
+        for joined, weights in self._weights():
+            for index, (run, weight) in enumerate(zip(self.runs, weights, strict=True)):
+                for key, tensor in run.state.optimizer.state[weight].items():
+                    whole = self.optimizer.state[joined].setdefault(key, torch.zeros_like(joined))
+                    part(whole, index, len(self.runs), weight.shape).copy_(tensor)
+
+    def _weights(self) -> Iterator[tuple[Tensor, list[nn.Parameter]]]:
+        """Yield each weight of the stack with those of the runs."""
+        names = [dict(run.state.model.named_parameters()) for run in self.runs]
+        for name, joined in self.network.named_parameters():
+            yield joined, [parameters[name] for parameters in names]
