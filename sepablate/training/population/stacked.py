@@ -40,6 +40,8 @@ def stack(networks: Sequence[nn.Module]) -> nn.Module:
     layers = list(wide.modules())
     if any(isinstance(layer, Segmented) for layer in layers):
         raise NotStackable("segments of channels")
+    if any(isinstance(layer, Mixed) for layer in layers):
+        raise NotStackable("branches")
     # Padding would lie between the concatenated branches, and between dense layers.
     dense = sum(isinstance(layer, nn.Linear) for layer in layers)
     mixed = any(isinstance(layer, Mixed) for layer in layers)
