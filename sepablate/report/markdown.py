@@ -154,7 +154,7 @@ def _other_studies(names: Sequence[str]) -> str:
 
 def _pipeline_studies() -> list[str]:
     """Return the studies that dvc.yaml names; one that is in no pipeline changes no report."""
-    path = Path("dvc.yaml")
+    path = Path(layout.PAPER_PIPELINE)
     text = read_text(path) if path.is_file() else ""
     return [name for name in study.names() if not text or f"{study.FOLDER / name}.py" in text]
 
