@@ -51,6 +51,10 @@ class Across:
     cells: tuple[dict[int, Cell], ...]
     paper: tuple[float | None, ...]
 
+    def missing(self, column: int) -> str:
+        """Return what a column says of a claim without a cell there."""
+        return "not pooled" if self.columns[column][1] == OVER_SETTINGS else "not run"
+
     def of_report(self, report: str) -> "Across":
         """Return the claims of one report, with the columns that have any of them."""
         rows = [i for i, name in enumerate(self.reports) if name == report]

@@ -20,7 +20,8 @@ TEXT = """\
 Each cell has the difference in points, its 95 % interval over seeds, n and the verdict, as the
 report of its scale gives them; nothing is computed anew. Scales differ in data, width and length of
 training, and the paper's numbers are of ImageNet, one run each: compare signs and verdicts, not
-sizes. *Over settings* pools the departures from a scale, see its `ROBUSTNESS.md`; k counts them.
+sizes. *Over settings* pools a scale with the departures from it, see its `ROBUSTNESS.md`; k counts
+them. Claims that it does not take, on another metric, are *not pooled*.
 """
 
 
@@ -48,16 +49,17 @@ def _table(part: Across) -> str:
     heads = [f"{scale}, {across_matrix.DATA_SETS.get(kind, kind)}" for scale, kind in part.columns]
     rows, main = [], part.reports[0] == layout.REPORT
     for claim, cells, printed in zip(part.claims, part.cells, part.paper, strict=True):
-        found = [_cell(cells.get(column)) for column in range(len(part.columns))]
+        found = [
+            _cell(cells[column]) if column in cells else part.missing(column)
+            for column in range(len(part.columns))
+        ]
         silent = "claimed, no number" if main else "–"
         paper = silent if printed is None else percent(printed, "+")
         rows.append((capitalize(claim.statement), claim.metric, *found, paper))
     return markdown_table(("Claim", "Metric", *heads, "Paper"), rows)
 
 
-def _cell(cell: Cell | None) -> str:
-    if cell is None:
-        return "not run"
+def _cell(cell: Cell) -> str:
     kind = "k" if cell.outcome in across_matrix.CARRYING_STYLES else "n"
     numbers = with_interval(cell.mean, cell.low, cell.high, sign="+")
     return f"{numbers}, {kind} = {cell.n}, **{cell.outcome}**"
