@@ -42,7 +42,30 @@ def markdown(read: Across) -> str:
     parts = [TEXT, "![The verdict on each claim at each scale, and the paper](across.png)\n"]
     for report in dict.fromkeys(read.reports):
         parts += [f"## {TITLES.get(report, report)}\n", _table(read.of_report(report))]
+        parts += _same_runs(read, report)
     return "\n".join(parts)
+
+
+def _same_runs(read: Across, report: str) -> list[str]:
+    """Return a line for each claim of a report with the numbers of one further up, and why."""
+    lines = []
+    for row, before, columns in read.same_runs():
+        if read.reports[row] != report:
+            continue
+        (ours, theirs), places = _other_sides(read, row, before), [read.columns[c] for c in columns]
+        lines.append(
+            f"*{capitalize(read.claims[row].statement)}* has in every seed the difference of "
+            f"*{read.claims[before].statement}* ({', '.join(scale for scale, _ in places)}): "
+            f"{ours} was trained exactly as {theirs}, see `{report}.md` there.\n"
+        )
+    return lines
+
+
+def _other_sides(read: Across, row: int, before: int) -> tuple[str, str]:
+    """Return the labels of the sides that two claims do not share."""
+    ours, theirs = read.labels[row], read.labels[before]
+    (mine,), (other,) = {*ours} - {*theirs}, {*theirs} - {*ours}
+    return mine, other
 
 
 def _table(part: Across) -> str:
