@@ -52,11 +52,13 @@ def _same_runs(read: Across, report: str) -> list[str]:
     for row, before, columns in read.same_runs():
         if read.reports[row] != report:
             continue
-        (ours, theirs), places = _other_sides(read, row, before), [read.columns[c] for c in columns]
+        ours, theirs = _other_sides(read, row, before)
+        scales = [read.columns[column][0] for column in columns]
+        path = layout.scale_folder(scales[0]) / layout.report_text(report)
         lines.append(
             f"*{capitalize(read.claims[row].statement)}* has in every seed the difference of "
-            f"*{read.claims[before].statement}* ({', '.join(scale for scale, _ in places)}): "
-            f"{ours} was trained exactly as {theirs}, see `{report}.md` there.\n"
+            f"*{read.claims[before].statement}* ({', '.join(scales)}): "
+            f"{ours} was trained exactly as {theirs}, see `{path}`.\n"
         )
     return lines
 

@@ -167,7 +167,8 @@ def test_reports_say_that_two_variants_were_trained_alike(project: Path) -> None
     reports = {name: Path(f"results/tiny/{name}.md").read_text() for name in ("REPORT", "CONTROLS")}
     sentence = "it is trained exactly as *No shortcuts*, so that the same code gives both the same"
     assert [sentence in text for text in reports.values()] == [False, True]
-    alike = "No shortcuts, own rate was trained exactly as No shortcuts, see `CONTROLS.md` there."
+    alike = "No shortcuts, own rate was trained exactly as No shortcuts"
+    alike = f"{alike}, see `results/tiny/CONTROLS.md`."
     assert across_report.markdown(across.read(["tiny"])).count(alike) == 1
     make_report(names[1:], report="CONTROLS")  # with another rate, and other numbers
     assert sentence not in Path("results/tiny/CONTROLS.md").read_text()
