@@ -59,13 +59,8 @@ def study_(
     contents = {str(study.FOLDER / f"{name}.py"): study_file.write(question, declared)}
     if pipeline:
         contents |= new_stages.add(name, declared)
-    (changed,) = declared.variants
-    owner = "" if changed.name == name else study.studies_with(changed.name)[0]
     _write(contents)
-    if owner:
-        has = f"variant {changed.name} ({changed.label}) of {study.FOLDER / owner}.py has"
-        print(f"{has} the same changes: the study compares that one, with its runs and its label")
-    print("\n".join(_next_commands(name, declared, chosen, pipeline)))
+    print("\n".join([*_shared(name, declared), *_next_commands(name, declared, chosen, pipeline)]))
 
 
 @new.command()
@@ -84,6 +79,16 @@ def _write(contents: dict[str, str]) -> None:
     for path, text in contents.items():
         write_atomically(Path(path), text)
         print(f"written: {path}")
+
+
+def _shared(name: str, declared: study.Study) -> list[str]:
+    """Return a line on the variant, if another study has it already."""
+    (changed,) = declared.variants
+    if changed.name == name:
+        return []
+    owner, *_ = (each for each in study.studies_with(changed.name) if each != name)
+    has = f"variant {changed.name} ({changed.label}) of {study.FOLDER / owner}.py has"
+    return [f"{has} the same changes: the study compares that one, with its runs and its label"]
 
 
 def _next_commands(name: str, declared: study.Study, scale: str, pipeline: bool) -> list[str]:
