@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sepablate.errors import UserError
@@ -11,6 +11,7 @@ from sepablate.store import layout
 from sepablate.store.files import read_json
 from sepablate.study import Claim
 
+FEWEST_SEEDS = 3
 OVER_SETTINGS = "over settings"  # the second word of a column with pooled settings
 
 
@@ -22,6 +23,7 @@ class Cell:
         mean, low, high: of the difference, as fractions; low and high may be nan.
         outcome: the verdict, or how far it carries; "" without either.
         n: paired seeds, or settings.
+        differences: of each seed; none for pooled settings.
     """
 
     mean: float
@@ -29,6 +31,7 @@ class Cell:
     high: float
     outcome: str
     n: int
+    differences: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,33 @@ class Across:
     reports: tuple[str, ...]
     cells: tuple[dict[int, Cell], ...]
     paper: tuple[float | None, ...]
+
+    def missing(self, column: int) -> str:
+        """Return what a column says of a claim without a cell there."""
+        return "not pooled" if self.columns[column][1] == OVER_SETTINGS else "not run"
+
+    def same_runs(self) -> list[tuple[int, int, list[int]]]:
+        """Return the claims with an earlier one that has the same differences, seed by seed.
+
+        Each with that one, and with the columns where it is so: in at least three seeds, for fewer
+        may agree by chance. They compare runs of one training under two names.
+        """
+        found = []
+        for row, cells in enumerate(self.cells):
+            for before in range(row):
+                alike = self.claims[row].metric == self.claims[before].metric
+                columns = [
+                    column
+                    for column, cell in cells.items()
+                    if column in self.cells[before]
+                    and cell.differences == self.cells[before][column].differences
+                    and len(cell.differences) >= FEWEST_SEEDS
+                    and any(cell.differences)
+                ]
+                if alike and columns and len({*self.labels[row], *self.labels[before]}) == 3:
+                    found.append((row, before, columns))
+                    break
+        return found
 
     def of_report(self, report: str) -> "Across":
         """Return the claims of one report, with the columns that have any of them."""
@@ -90,6 +120,7 @@ def read(scales: Sequence[str]) -> Across:
                 labels = str(measured["left_label"]), str(measured["right_label"])
                 rows.setdefault(_key(claim), (claim, labels, report or "REPORT"))
                 cell = _cell(measured, outcome, len(measured["seeds"]))
+                cell = replace(cell, differences=tuple(measured["differences"]))
                 cells.setdefault(_key(claim), {})[columns.index(column)] = cell
         _add_settings(scale, columns, rows, cells)
     claims = tuple(claim for claim, _, _ in rows.values())
@@ -126,7 +157,7 @@ def _add_settings(
 def _parse(entry: Any, path: Any) -> tuple[dict[str, Any], Claim, str]:
     try:
         measured = entry["measured"]
-        for name in ("left_label", "right_label", "seeds", "mean", "low", "high"):
+        for name in ("left_label", "right_label", "seeds", "differences", "mean", "low", "high"):
             measured[name]
         return measured, Claim(**measured["claim"]), str(entry["outcome"])
     except (KeyError, TypeError) as error:

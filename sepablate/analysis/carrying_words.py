@@ -11,7 +11,7 @@ from sepablate.analysis.formatting import (
     probability,
     with_interval,
 )
-from sepablate.analysis.robustness import OUTCOMES, Carrying, FactorShare
+from sepablate.analysis.robustness import OUTCOMES, Carrying, FactorShare, LeftOut
 from sepablate.paper import xception as paper
 from sepablate.study import BASE, RobustnessStudy
 
@@ -66,9 +66,20 @@ def summary(claims: Sequence[Carrying]) -> str:
 
 def signs(carrying: Carrying) -> str:
     """Return in how many settings the difference has the claimed sign, as "9 of 10 settings"."""
-    claimed = 1 if carrying.effects.claim.comparison == ">" else -1
-    known = [mean for mean, _, _ in carrying.means if not math.isnan(mean)]
-    return f"{sum(claimed * mean > 0 for mean in known)} of {len(known)} settings"
+    means = [mean for mean, _, _ in carrying.means]
+    claimed, known = claimed_signs(carrying.effects.claim.comparison, means)
+    return f"{claimed} of {known} settings"
+
+
+def claimed_signs(comparison: str, means: Sequence[float]) -> tuple[int, int]:
+    """Return how many differences have the claimed sign, and how many are known: not nan.
+
+    Args:
+        comparison: of the claim, ">" or "<".
+        means: the difference in each setting.
+    """
+    sign = 1 if comparison == ">" else -1
+    return sum(sign * mean > 0 for mean in means), sum(not math.isnan(mean) for mean in means)
 
 
 def on_what(carrying: Carrying) -> str:
@@ -153,15 +164,20 @@ def _told(carrying: Carrying) -> str:
 
 def _stability(carrying: Carrying) -> str:
     """Return how many settings there are, without each of which the outcome is another."""
-    count = sum(each.outcome != carrying.outcome for each in carrying.left_out)
+    count = len(_deciding(carrying))
     if not count:
         return "the same whichever setting is left out"
     return f"another verdict without {'one of ' * (count > 1)}{count} setting{'s' * (count > 1)}"
 
 
+def _deciding(carrying: Carrying) -> list[LeftOut]:
+    """Return the settings without each of which the outcome is another."""
+    return [each for each in carrying.left_out if each.outcome != carrying.outcome]
+
+
 def _left_out(carrying: Carrying) -> str:
     """Return whether a single setting decides the outcome."""
-    others = [each for each in carrying.left_out if each.outcome != carrying.outcome]
+    others = _deciding(carrying)
     if not carrying.left_out:
         return ""
     if not others:

@@ -8,6 +8,7 @@ from sepablate.analysis.metrics import TASK_METRICS
 from sepablate.errors import UserError, choices
 from sepablate.store import collected_runs, layout
 from sepablate.store.params_file import read_params
+from sepablate.store.run_files import images_seen
 from sepablate.study import SPEED, Variant
 
 SCORES = [f"{kind}{task.name}" for task in TASK_METRICS.values() for kind in ("", "raw_")]
@@ -119,4 +120,4 @@ def _scores(name: str, runs: Runs) -> dict[str, list[float]]:
 
 def _images_seen(config: Config) -> int | None:
     steps, batch = config.get("steps"), config.get("batch_size")
-    return None if steps is None or batch is None else int(steps) * int(batch)
+    return None if steps is None or batch is None else images_seen(steps, batch)

@@ -13,6 +13,7 @@ from sepablate.analysis.load_runs import Runs, load_runs
 from sepablate.errors import UserError
 from sepablate.store import collected_runs, layout
 from sepablate.store.files import read_json
+from sepablate.store.run_files import images_seen
 from sepablate.study import BASE, Claim, RobustnessStudy, Variant
 
 
@@ -59,8 +60,7 @@ def measure(name: str, scale: str) -> list[ClaimEffects]:
     UserError if the study is unknown, or if runs are missing, unfinished or damaged.
     """
     declared, claims = study.load_robustness(name), study.robustness_claims(name)
-    sides = list(dict.fromkeys(side for _, c in claims for side in (c.left, c.right)))
-    variants = [study.variant(side) for side in sides]
+    variants = [study.variant(side) for side in study.robustness_variants(name)]
     runs = {
         setting: _load(variants, derived, name)
         for setting, derived in trained_settings(declared, scale).items()
@@ -117,7 +117,7 @@ def _effect(setting: str, levels: dict[str, str], claim: Claim, runs: Runs) -> S
         setting=setting,
         levels=levels,
         dataset=str(config["dataset"]),
-        images_seen=int(config["steps"]) * int(config["batch_size"]),
+        images_seen=images_seen(config["steps"], config["batch_size"]),
         seeds=tuple(int(seed) for seed in scores.index),
         differences=tuple(map(float, scores[claim.left] - scores[claim.right])),
         diverged=tuple(sorted({name for name, _ in runs.diverged if name in sides})),

@@ -9,8 +9,6 @@ from typing import Any
 from sepablate import study
 from sepablate.store import layout
 
-PIPELINES = ("dvc.yaml", "experiments/dvc.yaml")
-
 
 def studies(incomplete: str) -> list[str]:
     """Return the studies whose names begin so."""
@@ -20,7 +18,7 @@ def studies(incomplete: str) -> list[str]:
 def variants(incomplete: str) -> list[str]:
     """Return the variants whose names begin so."""
     trained: list[str] = []
-    for path in map(Path, PIPELINES):
+    for path in map(Path, layout.PIPELINES):
         trained += _mapping(path, "stages", "train", "foreach")
     return _begin(incomplete, trained)
 

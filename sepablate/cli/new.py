@@ -26,6 +26,21 @@ def study_(
     source: Annotated[
         str, typer.Option(metavar="'AUTHOR YEAR, SECTION'", help="A paper that claims it.")
     ] = "a question of one's own",
+    margin: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FRACTION",
+            help="The smallest difference of interest, 0.005 for half a point. "
+            "Default: 0.005; of a claim of equality 0.02.",
+        ),
+    ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="The variant's name in tables and figures. Default: the changes in words.",
+        ),
+    ] = None,
     pipeline: Annotated[
         bool, typer.Option("--pipeline", help="Add its stages to experiments/dvc.yaml.")
     ] = False,
@@ -38,12 +53,14 @@ def study_(
     chosen = resolve_scale(scale)
     from sepablate.planning import new_stages, new_study, study_file
 
-    question, declared = new_study.ask(name, baseline, change, claim, source, chosen)
+    question, declared = new_study.ask(
+        name, baseline, change, chosen, claim=claim, source=source, margin=margin, label=label
+    )
     contents = {str(study.FOLDER / f"{name}.py"): study_file.write(question, declared)}
     if pipeline:
         contents |= new_stages.add(name, declared)
     _write(contents)
-    print("\n".join(_next_commands(name, declared, chosen, pipeline)))
+    print("\n".join([*_shared(name, declared), *_next_commands(name, declared, chosen, pipeline)]))
 
 
 @new.command()
@@ -62,6 +79,16 @@ def _write(contents: dict[str, str]) -> None:
     for path, text in contents.items():
         write_atomically(Path(path), text)
         print(f"written: {path}")
+
+
+def _shared(name: str, declared: study.Study) -> list[str]:
+    """Return a line on the variant, if another study has it already."""
+    (changed,) = declared.variants
+    if changed.name == name:
+        return []
+    owner, *_ = (each for each in study.studies_with(changed.name) if each != name)
+    has = f"variant {changed.name} ({changed.label}) of {study.FOLDER / owner}.py has"
+    return [f"{has} the same changes: the study compares that one, with its runs and its label"]
 
 
 def _next_commands(name: str, declared: study.Study, scale: str, pipeline: bool) -> list[str]:

@@ -27,5 +27,13 @@ def publish_studies(scale: str, names: list[str], retry: bool = False) -> bool:
             raise
         print(f"sepablate: {error}; `sepablate publish` fills the gap", file=sys.stderr)
         return False
-    print(f"MLflow: {changed} runs brought up to date")
+    print(f"MLflow: {_changes(changed)}; `sepablate ui` shows them")
     return True
+
+
+def _changes(count: int) -> str:
+    """Return how many runs MLflow got or lost, and that it has one for a study as well."""
+    if not count:
+        return "has these results already"
+    runs = "1 run" if count == 1 else f"{count} runs"
+    return f"{runs} added, updated or removed (one for each seed, and one for each study)"

@@ -16,6 +16,7 @@ from sepablate.execution.job import BUSY, NO_SPACE, Job
 from sepablate.execution.trainer import Observer, Progress
 from sepablate.store import layout
 from sepablate.store.files import MANIFEST
+from sepablate.store.run_files import images_seen
 
 LINE_EVERY = 15.0  # seconds between lines without a terminal
 
@@ -92,7 +93,7 @@ def _bar(jobs: list[Job], title: str, rest: Sequence[Job]) -> Iterator[Observer]
 
 def _images(job: Job) -> int:
     """Return how many images a run trains on."""
-    return job.run.scale.steps * job.run.scale.batch_size
+    return images_seen(job.run.scale.steps, job.run.scale.batch_size)
 
 
 def _time_left(images: int, rate: float) -> str:

@@ -66,14 +66,8 @@ def setting_jobs(name: str, scale: str) -> Jobs:
     return {
         (derived, variant): _jobs(first_run(variant, derived))
         for derived in departures
-        for variant in variants(name)
+        for variant in study.robustness_variants(name)
     }
-
-
-def variants(name: str) -> list[str]:
-    """Return the variants that the claims of a robustness study compare."""
-    claims = study.robustness_claims(name)
-    return list(dict.fromkeys(side for _, claim in claims for side in (claim.left, claim.right)))
 
 
 def _jobs(first: Run) -> list[Job]:

@@ -37,7 +37,7 @@ from sepablate.store.files import (
     write_atomically,
     write_manifest,
 )
-from sepablate.store.run_files import Row, format_rows
+from sepablate.store.run_files import Row, format_rows, images_seen
 from sepablate.training import engine
 from sepablate.training.process_group import SINGLE, World
 from sepablate.training.step import TrainState, eval_steps
@@ -268,12 +268,13 @@ class RunMonitor(engine.Monitor):
         processes trained it.
         """
         job = self.job
+        images = images_seen(steps, job.run.scale.batch_size)
         peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         measured = {
             "run_key": job.key,
             "started": self.started,
             "seconds": round(seconds, 3),
-            "images_per_second": round(steps * job.run.scale.batch_size / seconds, 1),
+            "images_per_second": round(images / seconds, 1),
             "peak_memory_mib": round(peak_kib / 1024, 1),
             "energy_joules": joules,
             "evaluations": times,

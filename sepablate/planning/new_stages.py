@@ -12,10 +12,10 @@ import yaml
 
 from sepablate import study
 from sepablate.errors import UserError
-from sepablate.planning.pipeline import PAPER, PIPELINES, stage_names
+from sepablate.planning.pipeline import stage_names
+from sepablate.store.layout import FURTHER_PIPELINE, PAPER_PIPELINE
 from sepablate.study import TASK_SCORES, Study
 
-FURTHER = PIPELINES[1]
 OWN = "own"
 REPORTS = ("analysis", "paper", "plots", "report", "store", "study")  # what reports depend on
 LABELS = {"accuracy": "accuracy", "map_100": "MAP@100"}
@@ -125,7 +125,7 @@ def add(name: str, declared: Study) -> dict[str, str]:
     """
     if name in stage_names():
         raise UserError(f"study {name!r}: a stage has that name: it is in a pipeline already")
-    paper, further = _Lines(PAPER), _Lines(FURTHER)
+    paper, further = _Lines(PAPER_PIPELINE), _Lines(FURTHER_PIPELINE)
     for lines in (paper, further):
         for stage in lines.stages_that("report"):
             _insert_file(lines, stage, name)
@@ -141,7 +141,7 @@ def add(name: str, declared: Study) -> dict[str, str]:
         )
     _insert_plot(further, name, declared)
     contents = {lines.file: lines.result() for lines in (paper, further)}
-    _check(contents[FURTHER], name, declared)
+    _check(contents[FURTHER_PIPELINE], name, declared)
     return contents
 
 
@@ -213,4 +213,6 @@ def _check(text: str, name: str, declared: Study) -> None:
         whole = False
     if not whole:
         missing = _study_stage(name, declared).rstrip()
-        raise UserError(f"{FURTHER}: is not written like the project's: add by hand: {missing!r}")
+        raise UserError(
+            f"{FURTHER_PIPELINE}: is not written like the project's: add by hand: {missing!r}"
+        )

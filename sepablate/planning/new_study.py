@@ -5,7 +5,7 @@ import keyword
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sepablate import study
@@ -19,7 +19,10 @@ from sepablate.store.params_file import read_params
 from sepablate.study import TASK_SCORES, Claim, Study, Variant
 
 OWN = "a question of one's own"
-CLAIMS = ("better", "worse", "equal")
+# Claims with their margins: a fraction, half a point or two points.
+MARGINS = {"better": 0.005, "worse": 0.005, "equal": 0.02}
+CLAIMS = tuple(MARGINS)
+LONGEST_LABEL = 40  # characters, of which a legend has the room
 # Fields of a variant that a change may name, with their types.
 FIELDS = {
     "weight_decay": 0.0,
@@ -47,6 +50,8 @@ class Question:
         changes: of options of its network, or of fields of a variant.
         claim: one of CLAIMS.
         source: the paper and its section.
+        margin: the smallest difference of interest, as a fraction; 0 for that of MARGINS.
+        label: of the changed network, in tables and figures; "" for the changes in words.
     """
 
     name: str
@@ -54,6 +59,8 @@ class Question:
     changes: Mapping[str, Any]
     claim: str = CLAIMS[0]
     source: str = OWN
+    margin: float = 0.0
+    label: str = ""
 
     @property
     def changed(self) -> str:
@@ -68,14 +75,22 @@ class Question:
     @property
     def sides(self) -> tuple[str, str, str]:
         """The comparison of the claim: "more accurate than"."""
-        names = self.title, self.baseline.label
+        names = self.label or self.title, self.baseline.label
         left, right = reversed(names) if self.claim == "worse" else names
         word = MOST[TASK_SCORES[self.baseline.task]]
         return left, f"as {word} as" if self.claim == "equal" else f"more {word} than", right
 
 
 def ask(
-    name: str, baseline: str, changes: Sequence[str], claim: str, source: str, scale: str
+    name: str,
+    baseline: str,
+    changes: Sequence[str],
+    scale: str,
+    *,
+    claim: str = CLAIMS[0],
+    source: str = OWN,
+    margin: str | None = None,
+    label: str | None = None,
 ) -> tuple[Question, Study]:
     """Return a question and its study; an equal variant that is declared already is taken for it.
 
@@ -83,21 +98,28 @@ def ask(
         name: of the study.
         baseline: the name of a variant.
         changes: "option=value".
+        scale: at which the study must resolve.
         claim: one of CLAIMS.
         source: the paper and its section.
-        scale: at which the study must resolve.
+        margin: a fraction; None for that of MARGINS.
+        label: of the changed variant; None for the changes in words. A variant that is taken keeps
+            its own.
 
     Raises UserError for anything unknown or taken, or if a change changes nothing.
     """
     _check_name(name)
     if claim not in CLAIMS:
         raise UserError(f"--claim {claim!r}: {choices(claim, CLAIMS)}")
-    if not source.strip() or not source.isprintable() or set(source) & {'"', "\\"}:
+    if not _is_one_line(source):
         raise UserError(f"--source {source!r}: choose one line without quotes or backslashes")
     before = study.variant(baseline)
     variant_options.check([before])
-    question = Question(name, before, _parse(before, changes), claim, source.strip().rstrip("."))
+    source = source.strip().rstrip(".")
+    parsed = _parse(before, changes)
+    question = Question(name, before, parsed, claim, source, _margin(margin), _label(label))
     changed = _changed(question)
+    if changed.name != name:
+        question = replace(question, label="" if label is None else changed.label)
     return question, _declare(question, changed, _differences(before, changed, scale))
 
 
@@ -110,6 +132,35 @@ def _check_name(name: str) -> None:
         raise UserError(f"study {name!r}: {path} exists already: choose another name")
     if name in TAKEN | pipeline.stage_names():
         raise UserError(f"study {name!r}: a stage or a folder of results has that name")
+
+
+def _is_one_line(text: str) -> bool:
+    """Return whether a text can stand in a Python string in double quotes, and is not empty."""
+    return bool(text.strip()) and text.isprintable() and not set(text) & {'"', "\\"}
+
+
+def _margin(text: str | None) -> float:
+    """Return a margin as a fraction; 0 for none."""
+    if text is None:
+        return 0.0
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < 1:
+        valid = "choose a fraction between 0 and 1, such as 0.005 for half a point"
+        raise UserError(f"--margin {text!r}: {valid}")
+    return number
+
+
+def _label(text: str | None) -> str:
+    """Return a label of a variant; "" for none."""
+    if text is None:
+        return ""
+    if not _is_one_line(text) or len(text) > LONGEST_LABEL:
+        valid = f"choose at most {LONGEST_LABEL} characters, without quotes or backslashes"
+        raise UserError(f"--label {text!r}: {valid}")
+    return text.strip()
 
 
 def _parse(baseline: Variant, changes: Sequence[str]) -> dict[str, Any]:
@@ -156,7 +207,8 @@ def _value(change: str, text: str, like: Any) -> Any:
 def _changed(question: Question) -> Variant:
     """Return the changed variant; a declared one, by its own name, if one is the same."""
     words = question.changed
-    changed = question.baseline.but(question.name, words[0].upper() + words[1:], **question.changes)
+    label = question.label or words[0].upper() + words[1:]
+    changed = question.baseline.but(question.name, label, **question.changes)
     declared = study.variants()
     for other in declared.values():
         if variant_options.identity(other) == variant_options.identity(changed):
@@ -167,6 +219,10 @@ def _changed(question: Question) -> Variant:
             f"study {changed.name!r}: {study.FOLDER}/{owner}.py declares another variant of that "
             "name: choose another"
         )
+    for other in declared.values():
+        if other.label == question.label:
+            valid = f"variant {other.name} has it: choose another"
+            raise UserError(f"--label {changed.label!r}: {valid}")
     return changed
 
 
@@ -212,7 +268,7 @@ def _declare(question: Question, changed: Variant, differing: Sequence[str]) -> 
         "=" if equal else ">",
         names[1],
         metric=TASK_SCORES[question.baseline.task],
-        margin=0.02 if equal else 0.005,
+        margin=question.margin or MARGINS[question.claim],
         section=section,
         statement=f"{left} ends {how} {right}",
     )

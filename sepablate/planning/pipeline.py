@@ -12,10 +12,9 @@ import yaml
 
 from sepablate import scales, study
 from sepablate.errors import UserError
+from sepablate.store import layout
 
 RUNS, UNCHANGED = "runs", "unchanged"
-PAPER = "dvc.yaml"  # the three ablations
-PIPELINES = (PAPER, "experiments/dvc.yaml")
 
 
 @dataclass(frozen=True)
@@ -59,8 +58,7 @@ class Stage:
         Of a robustness study, its settings count as one.
         """
         if self.short_name in study.robustness_names():
-            claims = study.robustness_claims(self.short_name)
-            return {self.short_name, *(s for _, c in claims for s in (c.left, c.right))}
+            return {self.short_name, *study.robustness_variants(self.short_name)}
         if not self.compares:
             return set()
         return {variant.name for variant in study.load(self.short_name).all_variants}
@@ -84,13 +82,13 @@ class Stage:
 
 def paper_variants() -> list[str]:
     """Return the variants of the paper's studies, in an order that ends whole studies first."""
-    stages = [Stage(name, RUNS) for name in _stage_names(PAPER)]
+    stages = [Stage(name, RUNS) for name in _stage_names(layout.PAPER_PIPELINE)]
     return [stage.variant for stage in stages if stage.variant]
 
 
 def stage_names() -> set[str]:
     """Return the names of the stages of both pipelines, without the paths of their files."""
-    files = [file for file in PIPELINES if Path(file).exists()]
+    files = [file for file in layout.PIPELINES if Path(file).exists()]
     return {Stage(name, RUNS).short_name for file in files for name in _stage_names(file)}
 
 
@@ -102,7 +100,7 @@ def query_dvc(scale: str, everything: bool) -> list[Stage]:
 
     Raises UserError if DVC is not installed or cannot read the project.
     """
-    files = PIPELINES if everything else (PAPER,)
+    files = layout.PIPELINES if everything else (layout.PAPER_PIPELINE,)
     changed = _changed(files)
     names = [name for file in files for name in _stage_names(file)]
     if scale != scales.current():
@@ -130,7 +128,7 @@ def _changed(files: Sequence[str]) -> set[str]:
 
 def _stage_names(file: str) -> Iterator[str]:
     """Yield the names of a file's stages, in its order, each variant of a `foreach` by itself."""
-    prefix = "" if file == PAPER else f"{file}:"
+    prefix = "" if file == layout.PAPER_PIPELINE else f"{file}:"
     for name, stage in yaml.safe_load(Path(file).read_text())["stages"].items():
         variants = stage.get("foreach")
         if variants is None:

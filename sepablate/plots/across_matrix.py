@@ -6,7 +6,7 @@ from typing import Any
 
 import matplotlib.style
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, to_hex
+from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -18,10 +18,11 @@ from sepablate.plots.specification_curve import CARRYING_STYLES
 from sepablate.plots.style import COLOURS, MUTED, RC_PARAMS
 
 MARKERS = {name: style.marker for name, style in {**OUTCOME_STYLES, **CARRYING_STYLES}.items()}
+HOLLOW = ("inconclusive", "open")  # the outcomes that show nothing
 SCALE = LinearSegmentedColormap.from_list("sign", (COLOURS[1], "#FFFFFF", COLOURS[0]))
 FULL = 20.0  # points, of the strongest colour; the colour follows the root of the difference
-PALEST, DARK = 0.12, 0.75  # of a difference that is not zero; from here on text is white
-COLUMN, ROW, TEXT, HEAD, FOOT = 1.28, 0.56, 2.75, 0.5, 0.55  # inches
+PALEST = 0.12  # of a difference that is not zero
+COLUMN, ROW, TEXT, HEAD, FOOT = 1.34, 0.56, 2.75, 0.5, 0.55  # inches
 CHARACTERS = 46  # in a line of a claim
 DATA_SETS = {"fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "imagenet": "ImageNet"}
 
@@ -47,7 +48,11 @@ def matrix(across: Across, axis: Axes) -> Axes:
     rows, columns = len(across.claims), len(across.columns)
     for row in range(rows):
         for column in range(columns):
-            _cell(across.cells[row].get(column), column, row, axis)
+            cell = across.cells[row].get(column)
+            if cell is None:
+                _write_missing(across.missing(column), column, row, axis)
+            else:
+                _cell(cell, column, row, axis)
         _paper(across.paper[row], columns, row, axis)
     axis.set_xlim(0, columns + 1)
     axis.set_ylim(max(rows, 1), 0)
@@ -77,22 +82,29 @@ def colour_of(difference: float) -> str:
     return to_hex(SCALE(0.5 + math.copysign(max(strength, PALEST), difference) / 2))
 
 
-def _cell(cell: Cell | None, column: int, row: int, axis: Axes) -> None:
-    if cell is None:
-        _box(column, row, "#FFFFFF", axis)
-        axis.text(column + 0.5, row + 0.5, "not run", ha="center", va="center", color=MUTED)
-        return
+def ink_on(colour: str) -> str:
+    """Return black or white, of which a text has the higher contrast on a colour (WCAG 2.1)."""
+    channels = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour))
+    luminance = sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), channels, strict=True))
+    return "white" if (luminance + 0.05) ** 2 < 1.05 * 0.05 else "black"
+
+
+def _write_missing(why: str, column: int, row: int, axis: Axes) -> None:
+    _box(column, row, "#FFFFFF", axis)
+    axis.text(column + 0.5, row + 0.5, why, ha="center", va="center", color=MUTED)
+
+
+def _cell(cell: Cell, column: int, row: int, axis: Axes) -> None:
     _box(column, row, colour_of(cell.mean), axis)
-    strong = math.sqrt(abs(100 * cell.mean) / FULL) > DARK
-    ink = "white" if strong else "black"
+    ink = ink_on(colour_of(cell.mean))
     number = f"{100 * cell.mean:+.2f}".replace("-", "−")
     interval = f"[{100 * cell.low:.1f}, {100 * cell.high:.1f}]".replace("-", "−")
     style: dict[str, Any] = {"va": "center", "ha": "center", "color": ink}
     axis.text(column + 0.5, row + 0.27, f"{number}  {interval}", fontsize=7, **style)
     kind = "k" if cell.outcome in CARRYING_STYLES else "n"
     text = f"{cell.outcome}, {kind} = {cell.n}"
-    axis.text(column + 0.56, row + 0.68, text, fontsize=7, weight="bold", **style)
-    face = "none" if cell.outcome in ("inconclusive", "open") else ink
+    axis.text(column + 0.57, row + 0.68, text, fontsize=7, weight="bold", **style)
+    face = "none" if cell.outcome in HOLLOW else ink
     axis.plot(
         column + 0.09,
         row + 0.68,
@@ -129,7 +141,7 @@ def _legend(across: Across, axis: Axes, height: float) -> None:
             MARKERS[name],
             color="black",
             markersize=5,
-            markerfacecolor="none" if name in ("inconclusive", "open") else "black",
+            markerfacecolor="none" if name in HOLLOW else "black",
             label=name,
             linestyle="none",
         )[0]

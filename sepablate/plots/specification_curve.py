@@ -14,12 +14,13 @@ from sepablate.plots import study_figure
 from sepablate.plots.style import COLOURS, MUTED, RC_PARAMS, Style
 from sepablate.study import BASE, RobustnessStudy
 
-# The outcome is also printed, so that nobody has to learn the colours and shapes.
+# The outcome is also printed, so that nobody has to learn the colours and shapes. The shapes are
+# none of the verdicts' (`forest`), for one figure shows both.
 CARRYING_STYLES = {
-    "carries": Style(COLOURS[0], "-", "s"),
-    "reversed": Style(COLOURS[1], "-", "X"),
-    "depends": Style(COLOURS[3], "-", "D"),
-    "open": Style(MUTED, "-", "o"),
+    "carries": Style(COLOURS[0], "-", ">"),
+    "reversed": Style(COLOURS[1], "-", "<"),
+    "depends": Style(COLOURS[3], "-", "P"),
+    "open": Style(MUTED, "-", "^"),
 }
 ABOVE, BELOW, UNCLEAR = COLOURS[0], COLOURS[1], MUTED
 POOLED, PAPER = "#DCE6F5", COLOURS[4]

@@ -20,7 +20,8 @@ TEXT = """\
 Each cell has the difference in points, its 95 % interval over seeds, n and the verdict, as the
 report of its scale gives them; nothing is computed anew. Scales differ in data, width and length of
 training, and the paper's numbers are of ImageNet, one run each: compare signs and verdicts, not
-sizes. *Over settings* pools the departures from a scale, see its `ROBUSTNESS.md`; k counts them.
+sizes. *Over settings* pools a scale with the departures from it, see its `ROBUSTNESS.md`; k counts
+them. Claims that it does not take, on another metric, are *not pooled*.
 """
 
 
@@ -41,23 +42,49 @@ def markdown(read: Across) -> str:
     parts = [TEXT, "![The verdict on each claim at each scale, and the paper](across.png)\n"]
     for report in dict.fromkeys(read.reports):
         parts += [f"## {TITLES.get(report, report)}\n", _table(read.of_report(report))]
+        parts += _same_runs(read, report)
     return "\n".join(parts)
+
+
+def _same_runs(read: Across, report: str) -> list[str]:
+    """Return a line for each claim of a report with the numbers of one further up, and why."""
+    lines = []
+    for row, before, columns in read.same_runs():
+        if read.reports[row] != report:
+            continue
+        ours, theirs = _other_sides(read, row, before)
+        scales = [read.columns[column][0] for column in columns]
+        path = layout.scale_folder(scales[0]) / layout.report_text(report)
+        lines.append(
+            f"*{capitalize(read.claims[row].statement)}* has in every seed the difference of "
+            f"*{read.claims[before].statement}* ({', '.join(scales)}): "
+            f"{ours} was trained exactly as {theirs}, see `{path}`.\n"
+        )
+    return lines
+
+
+def _other_sides(read: Across, row: int, before: int) -> tuple[str, str]:
+    """Return the labels of the sides that two claims do not share."""
+    ours, theirs = read.labels[row], read.labels[before]
+    (mine,), (other,) = {*ours} - {*theirs}, {*theirs} - {*ours}
+    return mine, other
 
 
 def _table(part: Across) -> str:
     heads = [f"{scale}, {across_matrix.DATA_SETS.get(kind, kind)}" for scale, kind in part.columns]
     rows, main = [], part.reports[0] == layout.REPORT
     for claim, cells, printed in zip(part.claims, part.cells, part.paper, strict=True):
-        found = [_cell(cells.get(column)) for column in range(len(part.columns))]
+        found = [
+            _cell(cells[column]) if column in cells else part.missing(column)
+            for column in range(len(part.columns))
+        ]
         silent = "claimed, no number" if main else "–"
         paper = silent if printed is None else percent(printed, "+")
         rows.append((capitalize(claim.statement), claim.metric, *found, paper))
     return markdown_table(("Claim", "Metric", *heads, "Paper"), rows)
 
 
-def _cell(cell: Cell | None) -> str:
-    if cell is None:
-        return "not run"
+def _cell(cell: Cell) -> str:
     kind = "k" if cell.outcome in across_matrix.CARRYING_STYLES else "n"
     numbers = with_interval(cell.mean, cell.low, cell.high, sign="+")
     return f"{numbers}, {kind} = {cell.n}, **{cell.outcome}**"

@@ -3,12 +3,13 @@
 The studies declare what is true at every scale; these lines follow from the resolved configs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from sepablate.analysis.formatting import percent
 from sepablate.analysis.load_runs import Config
 from sepablate.paper import xception as paper
 from sepablate.store.layout import CONSTANT_SCORES
+from sepablate.store.run_key import NOT_IN_KEY
 from sepablate.study import Study, Variant
 
 COUNTS = ("parameters", "mult_adds")  # fields whose differences are given in percent
@@ -58,6 +59,49 @@ def confounds(declared: Study, configs: Mapping[str, Config]) -> str:
             related = f" ({'; '.join(filter(None, relations))})" if any(relations) else ""
             lines.append(f"- {field}{related}: {reason}\n")
     return f"Confounds:\n\n{''.join(lines)}" if lines else ""
+
+
+def searches(declared: Study, configs: Mapping[str, Config], others: Iterable[Variant] = ()) -> str:
+    """Return the variants whose own search chose the learning rate that their recipe has.
+
+    Such a variant is trained as without a search, so its numbers are those of the variant without
+    one, if that is declared. Nothing is said of another rate, which the settings show, or where no
+    config shows the recipe's.
+
+    Args:
+        declared: the study.
+        configs: of all variants of the report, by name.
+        others: the variants of all studies, among which the one without a search may be.
+    """
+    lines = []
+    for variant in declared.all_variants:
+        config = configs[variant.name]
+        rates = {
+            other["learning_rate"]
+            for other in configs.values()
+            if other["recipe"] == config["recipe"] and not other.get("learning_rates")
+        }
+        if not variant.learning_rates or rates != {config["learning_rate"]}:
+            continue
+        twins = [
+            other.label
+            for other in others
+            if other == variant.but(other.name, other.label, learning_rates=())
+            and _trained_alike(configs.get(other.name, config), config)
+        ]
+        like = f"*{twins[0]}*" if twins else "without a search"
+        same = ", so that the same code gives both the same numbers, to the last digit"
+        lines.append(
+            f"The search for *{variant.label}* chose the learning rate that the recipe has, "
+            f"{config['learning_rate']:g}: it is trained exactly as {like}{same * bool(twins)}.\n"
+        )
+    return "".join(lines)
+
+
+def _trained_alike(one: Config, other: Config) -> bool:
+    """Return whether two configs agree in all that decides numbers."""
+    apart = {key for key in {*one, *other} if one.get(key) != other.get(key)}
+    return apart <= {"variant", *NOT_IN_KEY}
 
 
 def reading_of_decays(config: Config) -> str:

@@ -14,7 +14,7 @@ from sepablate.report import at_scale, paper_tables, published, setup, tuning
 from sepablate.store import layout
 from sepablate.store.files import read_text
 from sepablate.store.made_by import whole_scale
-from sepablate.study import Study
+from sepablate.study import Study, Variant
 
 HOW_TO_READ = """\
 Seed k gives every variant the same data order, augmentation and, where they share them, initial
@@ -125,6 +125,7 @@ def _study(
             if layout.like_paper(folder, number, "png").is_file()  # older code drew none
         ),
         "".join(f"- {wording.sentence(verdict)}\n" for verdict in decided),
+        at_scale.searches(part, configs, _pipeline_variants()),
         setup.differences(part, configs),
         at_scale.confounds(part, configs),
         _related_studies(name, part),
@@ -154,9 +155,14 @@ def _other_studies(names: Sequence[str]) -> str:
 
 def _pipeline_studies() -> list[str]:
     """Return the studies that dvc.yaml names; one that is in no pipeline changes no report."""
-    path = Path("dvc.yaml")
+    path = Path(layout.PAPER_PIPELINE)
     text = read_text(path) if path.is_file() else ""
     return [name for name in study.names() if not text or f"{study.FOLDER / name}.py" in text]
+
+
+def _pipeline_variants() -> list[Variant]:
+    """Return the variants of the studies that dvc.yaml names."""
+    return [each for name in _pipeline_studies() for each in study.load(name).all_variants]
 
 
 def _related_studies(name: str, part: Study) -> str:

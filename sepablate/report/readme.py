@@ -1,10 +1,12 @@
 """Write the README's lines on the committed verdicts: `python -m sepablate.report.readme`."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sepablate.analysis.carrying_words import claimed_signs
 from sepablate.analysis.formatting import capitalize, replace_section, with_interval
 from sepablate.analysis.wording import OUTCOMES, section
 from sepablate.store import layout
@@ -49,9 +51,8 @@ def over_settings(carrying: Sequence[Mapping[str, Any]]) -> str:
     counts = []
     for each in carrying:
         effects = each["effects"]
-        sign = 1 if effects["claim"]["comparison"] == ">" else -1
-        means = [mean for mean, _, _ in each["means"] if mean is not None]
-        claimed = sum(sign * mean > 0 for mean in means)
+        means = [math.nan if mean is None else mean for mean, _, _ in each["means"]]
+        claimed, _ = claimed_signs(effects["claim"]["comparison"], means)
         counts.append(f"of {effects['right_label']} in {claimed}, **{each['outcome']}**")
     left, settings = carrying[0]["effects"]["left_label"], len(carrying[0]["means"])
     return (

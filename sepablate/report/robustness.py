@@ -60,7 +60,7 @@ def effects_outputs(name: str, scale: str) -> None:
 
 def departures(measured: list[ClaimEffects], scale: str) -> dict[str, list[str]]:
     """Return the variants that were compared, by setting; the scale itself has its own archive."""
-    sides = list(dict.fromkeys(s for each in measured for s in (each.claim.left, each.claim.right)))
+    sides = study.compared_variants(each.claim for each in measured)
     settings = [each.setting for each in measured[0].settings if each.setting != BASE]
     return {f"{scale}.{setting}": sides for setting in settings}
 

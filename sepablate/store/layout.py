@@ -6,6 +6,8 @@ from pathlib import Path
 PARAMS = Path("params.yaml")
 DATA = Path("data")
 RESULTS = Path("results")
+PAPER_PIPELINE, FURTHER_PIPELINE = "dvc.yaml", "experiments/dvc.yaml"  # as DVC addresses them
+PIPELINES = (PAPER_PIPELINE, FURTHER_PIPELINE)
 MLFLOW_DATABASE = Path("mlflow.db")
 MLFLOW_ARTIFACTS = Path("mlartifacts")
 STATE = Path(".sepablate")  # of this machine; safe to delete

@@ -54,6 +54,11 @@ def is_final(metric: str) -> bool:
     return metric.startswith("final/")
 
 
+def images_seen(steps: int, batch_size: int) -> int:
+    """Return the training images of so many gradient steps, repeats counted."""
+    return int(steps) * int(batch_size)
+
+
 def format_rows(rows: Iterable[Row], run_key: str, variant: str, seed: int) -> str:
     """Return the CSV text of a run's rows, all digits kept."""
     text = io.StringIO()

@@ -14,13 +14,14 @@ from sepablate.study.registry import (
     names,
     robustness_claims,
     robustness_names,
+    robustness_variants,
     setting,
     studies_with,
     variant,
     variants,
 )
 from sepablate.study.robustness import BASE, Change, Factor, RobustnessStudy, Setting, Times
-from sepablate.study.study import SPEED, Claim, Study
+from sepablate.study.study import SPEED, Claim, Study, compared_variants
 from sepablate.study.variant import (
     INCEPTION_V3,
     INCEPTION_V3_2016,
@@ -50,6 +51,7 @@ __all__ = [
     "Times",
     "Variant",
     "check_name",
+    "compared_variants",
     "layer_names",
     "load",
     "load_layers",
@@ -57,6 +59,7 @@ __all__ = [
     "names",
     "robustness_claims",
     "robustness_names",
+    "robustness_variants",
     "setting",
     "studies_with",
     "variant",

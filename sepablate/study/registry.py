@@ -13,7 +13,7 @@ from typing import TypeVar
 from sepablate.errors import UserError, choices
 from sepablate.study.layer_study import LayerStudy
 from sepablate.study.robustness import RobustnessStudy, Setting
-from sepablate.study.study import Claim, Study
+from sepablate.study.study import Claim, Study, compared_variants
 from sepablate.study.variant import INCEPTION_V3_2016, Variant, check_name
 
 FOLDER = Path("experiments")
@@ -69,6 +69,14 @@ def robustness_claims(name: str, folder: Path = FOLDER) -> list[tuple[str, Claim
     if not claims:
         raise UserError(f"study {name!r}: its studies have no claim on {declared.metric!r}")
     return claims
+
+
+def robustness_variants(name: str, folder: Path = FOLDER) -> list[str]:
+    """Return the variants that the claims of a robustness study compare, in their order.
+
+    Raises UserError as `robustness_claims` does.
+    """
+    return compared_variants(claim for _, claim in robustness_claims(name, folder))
 
 
 def setting(name: str, folder: Path = FOLDER) -> tuple[RobustnessStudy, Setting]:

@@ -1,6 +1,6 @@
 """A study: a baseline, variants of it, and the claims that a paper makes about them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from sepablate.errors import UserError
@@ -43,6 +43,11 @@ class Claim:
             raise UserError(f"claim metric {self.metric!r}: choose {', '.join(METRICS)}")
         if not 0 < self.margin < 1:
             raise UserError(f"claim margin {self.margin!r}: choose a fraction between 0 and 1")
+
+
+def compared_variants(claims: Iterable[Claim]) -> list[str]:
+    """Return the names of the variants that claims compare, each once, in the claims' order."""
+    return list(dict.fromkeys(side for claim in claims for side in (claim.left, claim.right)))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 from sepablate.errors import UserError
 from sepablate.store import layout
 from sepablate.store.files import read_json
-from sepablate.study import BASE, FOLDER, load_robustness, robustness_claims
+from sepablate.study import BASE, FOLDER, load_robustness, robustness_variants
 from sepablate.tracking import summary, verdicts
 from sepablate.tracking.experiment import Experiment
 from sepablate.tracking.records import PLACE, Record, finished
@@ -72,8 +72,7 @@ class SettingsExperiment(Experiment):
 
 def _records(study: str, scale: str) -> Iterator[SettingRecord]:
     """Yield the finished runs of the claims' variants, in the scale itself and each setting."""
-    declared, claims = load_robustness(study), robustness_claims(study)
-    sides = dict.fromkeys(side for _, claim in claims for side in (claim.left, claim.right))
+    declared, sides = load_robustness(study), robustness_variants(study)
     for setting in (None, *declared.settings):
         name = BASE if setting is None else setting.name
         derived = scale if setting is None else f"{scale}.{name}"

@@ -13,9 +13,10 @@ from helpers.made_up_runs import make_runs
 from helpers.project import ROOT
 
 from sepablate import data, scales, study
-from sepablate.analysis import effects, verdicts
+from sepablate.analysis import across, effects, verdicts
 from sepablate.execution import collect
 from sepablate.paper import accuracies
+from sepablate.report import across as across_report
 from sepablate.report import at_scale, markdown, outputs, published, setup
 from sepablate.runs.run import resolve
 
@@ -112,6 +113,66 @@ def make_report(names: list[str], dataset: str = "", report: str = "REPORT") -> 
         outputs.study_outputs(name, "tiny")
     outputs.report_outputs(names, "tiny", report)
     return Path(f"results/tiny/{report}.md").read_text()
+
+
+RATES = [0.005, 0.015, 0.045, 0.135]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({}, "as *No shortcuts*, so that the same code gives both the same numbers"),
+        ({"learning_rate": 0.015}, ""),
+        ({"recipe": "jft"}, ""),  # whose rate no config shows
+    ],
+)
+def test_a_search_that_chose_the_recipes_rate_is_said_to_change_nothing(
+    project: Path, changes: dict[str, object], says: str
+) -> None:
+    declared = study.load("residual_learning_rate")
+    shared = {"recipe": "imagenet", "learning_rate": 0.045}
+    tuned = {**shared, "variant": "no_residual_tuned", "learning_rates": RATES, **changes}
+    found = {"xception": shared, "no_residual_tuned": tuned}
+    others = [*study.variants().values()]
+    text = at_scale.searches(declared, found, others)
+    assert says in text
+    assert text.count("\n") == (says != "")
+    if says:
+        assert text.startswith(
+            "The search for *No shortcuts, own rate* chose the learning rate that the recipe has, "
+            "0.045: it is trained exactly"
+        )
+        twin = {**shared, "variant": "no_residual", "learning_rates": []}
+        assert at_scale.searches(declared, found | {"no_residual": twin}, others) == text
+        of_other_code = found | {"no_residual": twin | {"source_digest": "another"}}
+        for text in (
+            at_scale.searches(declared, of_other_code, others),
+            at_scale.searches(declared, found),
+        ):
+            assert text.endswith("it is trained exactly as without a search.\n")
+
+
+def test_reports_say_that_two_variants_were_trained_alike(project: Path) -> None:
+    """The control's own report, and ACROSS.md, where the numbers of both stand."""
+    names = ["residual_connections", "residual_learning_rate"]
+    make_report(names)
+    runs = Path("results/tiny/runs")
+    shutil.rmtree(runs / "no_residual_tuned")
+    shutil.copytree(runs / "no_residual", runs / "no_residual_tuned")
+    for path in (runs / "no_residual_tuned").glob("seed-*.csv"):
+        path.write_text(path.read_text().replace(",no_residual,", ",no_residual_tuned,"))
+    for report, studies in (("REPORT", names[:1]), ("CONTROLS", names[1:])):
+        outputs.study_outputs(*studies, "tiny")
+        outputs.report_outputs(studies, "tiny", report)
+    reports = {name: Path(f"results/tiny/{name}.md").read_text() for name in ("REPORT", "CONTROLS")}
+    sentence = "it is trained exactly as *No shortcuts*, so that the same code gives both the same"
+    assert [sentence in text for text in reports.values()] == [False, True]
+    alike = "No shortcuts, own rate was trained exactly as No shortcuts"
+    alike = f"{alike}, see `results/tiny/CONTROLS.md`."
+    assert across_report.markdown(across.read(["tiny"])).count(alike) == 1
+    make_report(names[1:], report="CONTROLS")  # with another rate, and other numbers
+    assert sentence not in Path("results/tiny/CONTROLS.md").read_text()
+    assert alike not in across_report.markdown(across.read(["tiny"]))
 
 
 def test_a_report_says_how_far_its_networks_are_from_known(project: Path) -> None:

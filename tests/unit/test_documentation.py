@@ -7,13 +7,16 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from helpers.project import EXAMPLE, ROOT
+from typer.main import get_command
 
 import sepablate
 from sepablate.analysis.formatting import replace_section
+from sepablate.cli.app import app
 from sepablate.errors import UserError
 from sepablate.report import readme
 
@@ -21,6 +24,7 @@ PAGES = sorted(
     [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "results").rglob("*.md")]
 )
 README = (ROOT / "README.md").read_text()
+PAGE_OF_COMMANDS = ROOT / "docs/commands.md"
 
 
 def anchors(page: Path) -> set[str]:
@@ -110,6 +114,52 @@ def test_the_examples_of_statistics_print_what_they_say() -> None:
     done = doctest.testfile(str(ROOT / "docs/verdicts.md"), module_relative=False)
     assert done.attempted >= 8
     assert done.failed == 0
+
+
+def test_the_readme_is_read_in_minutes() -> None:
+    """Details are on the pages that it names; some of its lines are generated."""
+    assert len(README.splitlines()) <= 160
+    _, _, benchmark = README.partition("<!-- benchmark -->\n")
+    table = benchmark.partition("<!-- /benchmark -->")[0]
+    _, _, *rows = [each for each in table.splitlines() if each.startswith("|")]
+    assert 1 <= len(rows) <= 10
+
+
+def commands_of(text: str) -> list[list[str]]:
+    """The words of each `sepablate ...` in the blocks of code, without comments."""
+    blocks = "".join(re.findall(r"^```\n(.*?)^```", text, re.M | re.S)).replace("\\\n", "")
+    lines = [line.partition("  #")[0].split() for line in blocks.splitlines()]
+    return [line[1:] for line in lines if line and line[0] == "sepablate"]
+
+
+def command_of(words: list[str]) -> tuple[str, Any]:
+    """The command that words name, as the command line finds it, with its full name."""
+    command: Any = get_command(app)
+    names = []
+    for word in words:
+        if not hasattr(command, "commands"):
+            break
+        assert word in command.commands, " ".join(words)
+        command = command.commands[word]
+        names.append(word)
+    return " ".join(names), command
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/commands.md"])
+def test_the_commands_of_a_page_have_these_names_and_options(page: str) -> None:
+    written = commands_of((ROOT / page).read_text())
+    assert len(written) > 2
+    for words in written:
+        _, command = command_of(words)
+        known = {name for parameter in command.params for name in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= known, words
+
+
+def test_every_command_is_on_its_page() -> None:
+    written = {command_of(words)[0] for words in commands_of(PAGE_OF_COMMANDS.read_text())}
+    top: Any = vars(get_command(app))["commands"]
+    assert {name.partition(" ")[0] for name in written} == {*top}
+    assert {f"new {name}" for name in top["new"].commands} <= written
 
 
 def test_the_example_of_a_study_is_the_file() -> None:

@@ -110,17 +110,56 @@ def test_bad_questions_are_refused(
     small: Path, name: str, baseline: str, change: str, message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
-        new_study.ask(name, baseline, [change], "better", new_study.OWN, "smoke")
+        new_study.ask(name, baseline, [change], "smoke")
 
 
 def test_a_claim_and_a_source_are_checked(small: Path) -> None:
-    for claim, source, message in (
-        ("best", new_study.OWN, "--claim 'best': choose better, worse, equal"),
-        ("better", 'A "B" 2017', "choose one line without quotes"),
-        ("better", "A 2017\nB", "choose one line without quotes"),
+    few = "choose at most 40 characters, without quotes"
+    for option, text, message in (
+        ("claim", "best", "--claim 'best': choose better, worse, equal"),
+        ("source", 'A "B" 2017', "choose one line without quotes"),
+        ("source", "A 2017\nB", "choose one line without quotes"),
+        *(("margin", text, f"--margin '{text}': choose a fraction") for text in ("5", "0", "x")),
+        *(("margin", text, f"--margin '{text}': choose a fraction") for text in ("", "nan", "1")),
+        *(("label", text, few) for text in ("", " ", "a" * 41, 'a "b"', "a\nb")),
+        ("label", "ELU between", "--label 'ELU between': variant elu_between has it: choose"),
     ):
         with pytest.raises(UserError, match=message):
-            new_study.ask("deep", "xception", ["hidden=2"], claim, source, "smoke")
+            new_study.ask("deep", "xception", ["hidden=2"], "smoke", **{option: text})
+
+
+@pytest.mark.parametrize("claim", new_study.CLAIMS)
+def test_a_margin_and_a_label_stand_in_the_file(small: Path, claim: str) -> None:
+    texts = {"claim": claim, "margin": "0.0125", "label": "Two hidden"}
+    question, asked = new_study.ask("deep", "xception", ["hidden=2"], "smoke", **texts)
+    path = small / "experiments/deep.py"
+    path.write_text(study_file.write(question, asked))
+    loaded = study.load("deep")
+    assert loaded == asked
+    assert loaded.claims[0].margin == 0.0125
+    assert loaded.variants[0].label == "Two hidden"
+    assert "Two hidden" in loaded.claims[0].statement
+    _, plain = new_study.ask("other", "xception", ["hidden=1"], "smoke", claim=claim)
+    assert plain.claims[0].margin == (0.02 if claim == "equal" else 0.005)
+    assert plain.variants[0].label == "Hidden 1"
+
+
+def test_a_second_question_with_the_same_changes_says_whose_variant_it_takes(small: Path) -> None:
+    """Its runs are the first one's, and so are its name and label in tables."""
+    base = ("new", "study", "--baseline", "xception", "--change", "hidden=2", "--scale", "smoke")
+    first = sepablate(small, *base, "first", "--label", "Two hidden")
+    second = sepablate(small, *base, "second", "--label", "Another name", "--margin", "0.01")
+    says = (
+        "variant first (Two hidden) of experiments/first.py has the same changes: the study "
+        "compares that one, with its runs and its label"
+    )
+    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
+    assert says not in first.stdout.splitlines()
+    assert second.stdout.splitlines().count(says) == 1
+    asked = study.load("second")
+    assert [each.name for each in asked.variants] == ["first"]
+    assert asked.claims[0].margin == 0.01
+    assert asked.claims[0].statement == "Two hidden ends more accurate than Xception"
 
 
 def test_stages_are_added_and_every_other_line_stays(small: Path) -> None:

@@ -1,4 +1,4 @@
-"""JSON for programs, PDF and LaTeX for papers, and completion in the shell."""
+"""JSON for programs, PDF and LaTeX for papers, completion in the shell, and the line on MLflow."""
 
 import json
 import os
@@ -14,7 +14,8 @@ from helpers.made_up_runs import make_runs
 from helpers.project import ROOT
 from typer.testing import CliRunner, Result
 
-from sepablate import study
+from sepablate import study, tracking
+from sepablate.cli import publishing
 from sepablate.cli.app import app
 from sepablate.planning import table
 from sepablate.planning.forecast import Forecast, Row
@@ -136,3 +137,20 @@ def test_the_shell_completes_names_and_executes_no_study(project: Path, tmp_path
     assert completed(tmp_path, "sepablate", "study", "m") == ["mine"]
     assert completed(tmp_path, "sepablate", "study", "mine", "--scale", "l") == []
     assert completed(tmp_path, "sepablate", "train", "x") == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        (0, "has these results already"),
+        (1, "1 run added, updated or removed (one for each seed, and one for each study)"),
+        (19, "19 runs added, updated or removed (one for each seed, and one for each study)"),
+    ],
+)
+def test_mlflows_line_says_what_it_counts_and_where_to_see_it(
+    changed: int, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tracking, "publish", lambda scale, names: changed)
+    monkeypatch.setattr(tracking, "given_up", lambda: False)
+    assert publishing.publish_studies("smoke", [])
+    assert capsys.readouterr().out == f"MLflow: {says}; `sepablate ui` shows them\n"

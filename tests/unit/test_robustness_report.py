@@ -1,14 +1,12 @@
-"""The report on how far verdicts carry, from made-up runs to its figures; and ACROSS.md."""
+"""The report on how far verdicts carry, from made-up runs to its figures."""
 
 import json
-import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
+from helpers.figure_texts import assert_no_overlaps
 from helpers.made_up_settings import (
     SCALE,
     SETTINGS,
@@ -20,17 +18,14 @@ from helpers.made_up_settings import (
 )
 from helpers.project import ROOT, contents
 from matplotlib.figure import Figure
-from matplotlib.text import Text
-from matplotlib.transforms import Bbox
 
 from sepablate import study
-from sepablate.analysis import across, robustness, setting_effects
+from sepablate.analysis import robustness, setting_effects
 from sepablate.analysis.load_runs import load_runs
 from sepablate.errors import UserError
-from sepablate.plots import across_matrix, budget_figure, specification_curve
+from sepablate.plots import budget_figure, specification_curve
 from sepablate.provenance import verify
 from sepablate.provenance.trace import trace
-from sepablate.report import across as across_report
 from sepablate.report import robustness as report
 from sepablate.store import collected_runs, layout
 from sepablate.store.run_archive import import_runs
@@ -151,40 +146,6 @@ def test_what_is_missing_is_one_line(project: Path) -> None:
         report.effects_outputs(NAME, SCALE)
 
 
-def shown_texts(figure: Figure) -> Iterator[Text]:
-    """Every text that can be seen: no label of a tick beyond its axis."""
-    yield from figure.texts
-    for axes in figure.axes:
-        yield from (*axes.texts, axes._left_title, axes.xaxis.label, axes.yaxis.label)
-        if legend := axes.get_legend():
-            yield from legend.get_texts()
-        for axis in (axes.xaxis, axes.yaxis):
-            low, high = sorted(axis.get_view_interval())
-            for tick in axis.get_major_ticks():
-                if low <= tick.get_loc() <= high:
-                    yield from (tick.label1, tick.label2)
-
-
-def text_boxes(figure: Figure) -> list[tuple[str, Bbox]]:
-    figure.canvas.draw()
-    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
-    return [
-        (text.get_text(), text.get_window_extent(renderer))
-        for text in shown_texts(figure)
-        if text.get_text().strip() and text.get_visible()
-    ]
-
-
-def assert_no_overlaps(figure: Figure) -> None:
-    boxes = text_boxes(figure)
-    page = figure.bbox
-    for index, (text, box) in enumerate(boxes):
-        assert box.x0 >= page.x0 - 1, text
-        assert box.x1 <= page.x1 + 1, text
-        for other, against in boxes[:index]:
-            assert not box.shrunk(0.96, 0.9).overlaps(against.shrunk(0.96, 0.9)), (text, other)
-
-
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """The figures that are drawn, kept instead of rendered."""
@@ -195,11 +156,11 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
 
         FigureCanvasAgg(figure)
         figures.append(figure)
-        assert "xception" in description or "verdicts of" in description
+        assert "xception" in description
         assert_no_overlaps(figure)
         return b""
 
-    for module in (specification_curve, budget_figure, across_matrix):
+    for module in (specification_curve, budget_figure):
         monkeypatch.setattr(module.study_figure, "render", keep)
     return figures
 
@@ -232,63 +193,6 @@ def test_figures_show_every_setting_and_no_texts_overlap(
         assert means == sorted(means)
     budget_figure.draw(claims, made_up(), "png", "laptop")
     assert len(drawn[-1].axes) == 4
-
-
-def test_the_matrix_has_a_cell_for_each_verdict(
-    drawn: list[Figure], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(ROOT)
-    read = across.read(["laptop"]).of_report(layout.REPORT)
-    verdicts = json.loads((ROOT / "results/laptop/verdicts.json").read_text())
-    assert len(read.claims) == len(verdicts)
-    for cells, verdict in zip(read.cells, verdicts, strict=True):
-        assert cells[0].outcome == verdict["outcome"]
-        assert cells[0].mean == verdict["measured"]["mean"]
-    across_matrix.draw(read, "png")
-    shown = [text for text, _ in text_boxes(drawn[-1])]
-    for verdict in verdicts:
-        n = len(verdict["measured"]["seeds"])
-        assert f"{verdict['outcome']}, n = {n}" in shown
-
-
-def test_colours_have_the_sign_of_the_difference() -> None:
-    above, none, below = (across_matrix.colour_of(each) for each in (0.05, 0.0, -0.05))
-    blue, orange = (int(each[5:], 16) - int(each[1:3], 16) for each in (above, below))
-    assert blue > 0 > orange
-    assert across_matrix.colour_of(0.2) == across_matrix.colour_of(0.5)
-    assert none != across_matrix.colour_of(np.nan) or none == "#ffffff"
-
-
-def test_across_needs_no_runs_and_no_experiments(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for scale in ("laptop", "other"):
-        Path(f"results/{scale}").mkdir(parents=True)
-        text = (ROOT / "results/laptop/verdicts.json").read_text()
-        Path(f"results/{scale}/verdicts.json").write_text(
-            text if scale == "laptop" else text.replace("fashion_mnist", "cifar10")
-        )
-    with monkeypatch.context() as patch:
-        patch.chdir(ROOT)
-        claims = [robustness.judge(claim_effects(lambda levels: 0.02), made_up())]
-    Path("results/laptop/robustness").mkdir()
-    Path("results/laptop/robustness/carrying.json").write_text(report.effects.to_json(claims))
-    across_report.outputs(["laptop", "other"])
-    text = Path("results/ACROSS.md").read_text()
-    assert "laptop, Fashion-MNIST | laptop, over settings | other, CIFAR-10 | Paper" in text
-    assert f"k = {SETTINGS + 1}, **carries**" in text
-    assert "+0.80" in text
-    assert re.search(r"not run", text)
-    assert Path("results/across.svg").is_file()
-    with pytest.raises(UserError, match="no verdicts"):
-        across_report.outputs(["laptop", "another"])
-    Path("results/laptop/robustness/carrying.json").write_text("[{}]")
-    with pytest.raises(UserError, match="not how far claims carry"):
-        across_report.outputs(["laptop"])
-    Path("results/other/verdicts.json").write_text('[{"outcome": "holds"}]')
-    with pytest.raises(UserError, match="not the verdicts of a report"):
-        across_report.outputs(["other"])
 
 
 def test_effects_are_of_the_settings_that_have_runs(project: Path) -> None:
