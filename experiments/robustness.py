@@ -5,8 +5,9 @@ Question   Would the paper's comparisons end alike after a longer training, with
 Paper      One setting for each claim: ImageNet, full width, 3 days on 60 GPUs.
 Deviates   The paper does not vary the setting. Each factor is varied by itself around a training
            of a quarter of the scale's length, which is cheap; two settings cross the data with the
-           length. No length is beyond the scale's. Every length has its own whole schedule. Three
-           seeds each, those of the scale; the scale itself has all its seeds, from the studies.
+           length. Twice the length is the one in which an image is seen again. Every length has its
+           own whole schedule. Three seeds each, those of the scale; the scale itself has all its
+           seeds, from the studies.
 """
 
 from sepablate.study import Factor, RobustnessStudy, Setting, Times
@@ -19,7 +20,7 @@ BUDGET = Factor(
     base="1",
     levels={
         level: {"epochs": Times(times)}
-        for level, times in (("1/8", 0.125), ("1/4", 0.25), ("1/2", 0.5))
+        for level, times in (("1/8", 0.125), ("1/4", 0.25), ("1/2", 0.5), ("2", 2))
     },
     fields=("epochs", "steps", "evaluations"),
 )
@@ -74,6 +75,7 @@ STUDY = RobustnessStudy(
         Setting("budget_eighth", {"budget": "1/8"}),
         Setting("budget_quarter", {"budget": "1/4"}),
         Setting("budget_half", {"budget": "1/2"}),
+        Setting("budget_double", {"budget": "2"}),
         Setting("decays_90", {"budget": "1/4", "recipe": "90 decays"}),
         Setting("rate_double", {"budget": "1/4", "recipe": "twice the rate"}),
         Setting("width_half", {"budget": "1/4", "width": "1/2"}),

@@ -150,15 +150,19 @@ def layers(
     ],
     scale: ScaleOption = None,
 ) -> None:
-    """Time the layers of studies that train nothing, and write their report, COSTS."""
+    """Time the layers of studies that train nothing, and write their report, COSTS.
+
+    It also counts detectors, which stand next to table 13 of the MobileNets paper.
+    """
     chosen = resolve_scale(scale)
     for name in names:
         study.load_layers(name)
-    from sepablate.profiling import layer_timing
+    from sepablate.profiling import detector_counts, layer_timing
     from sepablate.report import outputs
 
     for name in names:
         layer_timing.study_times(name, chosen)
+    detector_counts.write_counts(chosen)
     outputs.layer_outputs(names, chosen)
     print(f"report: {layout.RESULTS / chosen}/COSTS.md")
 

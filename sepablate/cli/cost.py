@@ -19,17 +19,28 @@ VariantsArgument = Annotated[
         autocompletion=completion.variants,
     ),
 ]
+ImageSizeOption = Annotated[
+    int | None, typer.Option(parser=positive, help="Pixels of an image's side.")
+]
+DetectorOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HEADS",
+        help="Count SSD with each as its base, 300 pixels and 80 classes (COCO); its heads are "
+        "pointwise, standard (3x3) or separable (SSDLite).",
+    ),
+]
+MeasureOption = Annotated[
+    bool, typer.Option("--measure", help="Time gradient steps on random images as well.")
+]
 
 
 def cost(
     variants: VariantsArgument,
     scale: ScaleOption = None,
-    image_size: Annotated[
-        int | None, typer.Option(parser=positive, help="Pixels of an image's side.")
-    ] = None,
-    measure: Annotated[
-        bool, typer.Option("--measure", help="Time gradient steps on random images as well.")
-    ] = False,
+    image_size: ImageSizeOption = None,
+    detector: DetectorOption = None,
+    measure: MeasureOption = False,
     batch: Annotated[int, typer.Option(parser=positive, help="Images of a measured step.")] = 8,
     rounds: Annotated[
         int, typer.Option(parser=positive, help="Measured steps of each variant, in turns.")
@@ -44,12 +55,15 @@ def cost(
     Neither data nor training is needed.
     """
     scale_name = resolve_scale(scale)
-    for variant in variants:
-        study.variant(variant)
-    if save and not measure:
-        raise UserError("--save writes measured times: choose it together with --measure")
+    _check(variants, detector, measure, save)
     from sepablate.profiling import complexity_table
 
+    count: complexity_table.Count = complexity_table.network_breakdown
+    if detector is not None:
+        from sepablate.profiling import detector_counts
+
+        count = detector_counts.detector_breakdown(detector)
+        image_size = image_size or detector_counts.IMAGE_SIZE
     names = dict.fromkeys(variants)
     runs = [complexity_table.resolve_variant(variant, scale_name, image_size) for variant in names]
     speeds = []
@@ -59,11 +73,24 @@ def cost(
         speeds = speed.measure(runs, batch, rounds)
     if as_json:
         measured = [dataclasses.asdict(each) for each in speeds]
-        print_json({"costs": complexity_table.counts(runs), "measured": measured})
+        costs = complexity_table.counts(runs, count)
+        print_json({"detector": detector, "costs": costs, "measured": measured})
     else:
-        complexity_table.show(runs)
+        complexity_table.show(runs, count)
+        if detector is not None:
+            detector_counts.show_table_13()
         if measure:
             speed.show(speeds)
     if save:
         path = speed.save(speeds, scale_name)
         print(f"written: {path}", file=sys.stderr if as_json else sys.stdout)
+
+
+def _check(variants: list[str], detector: str | None, measure: bool, save: bool) -> None:
+    """Raise UserError for an unknown variant, and for options that exclude each other."""
+    for variant in variants:
+        study.variant(variant)
+    if save and not measure:
+        raise UserError("--save writes measured times: choose it together with --measure")
+    if detector is not None and measure:
+        raise UserError(f"--detector {detector} only counts: choose it without --measure")

@@ -1,7 +1,7 @@
 """Parameters and multiply-adds of a network, and the width at which it has those of another."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -49,20 +49,24 @@ class Breakdown:
         return Cost(sum(cost.parameters for cost in costs), sum(cost.mult_adds for cost in costs))
 
 
-def breakdown(model: nn.Module, image_size: int) -> Breakdown:
+def breakdown(
+    model: nn.Module, image_size: int, kinds: Mapping[type[nn.Module], str] | None = None
+) -> Breakdown:
     """Return the cost of each kind of layer for one image of `image_size` x `image_size` pixels.
 
     Multiply-adds are those of convolutions and dense layers without biases. Nothing is computed:
     a copy of the model runs on the meta device.
 
     A convolution is "1x1", "depthwise" (as many groups as channels) or else "k x k", grouped or
-    not; "norm" is BN. Biases count with their layer. TypeError for any other layer that has
-    parameters.
+    not; "norm" is BN. Biases count with their layer. `kinds` has the kind of other classes of
+    layers, whose multiply-adds are not counted. TypeError for any other layer that has parameters.
     """
-    return breakdown_of(copy.deepcopy(model), image_size)
+    return breakdown_of(copy.deepcopy(model), image_size, kinds)
 
 
-def breakdown_of(model: nn.Module, image_size: int) -> Breakdown:
+def breakdown_of(
+    model: nn.Module, image_size: int, kinds: Mapping[type[nn.Module], str] | None = None
+) -> Breakdown:
     """Return `breakdown` without a copy: leaves hooks in `model`, and it on the meta device."""
     costs = {kind: [0, 0] for kind in KINDS}
     outputs: list[int] = []
@@ -73,7 +77,8 @@ def breakdown_of(model: nn.Module, image_size: int) -> Breakdown:
 
     for module in model.modules():
         if parameters := _parameters(module, recurse=False):
-            costs[_kind(module)][0] += parameters
+            kind = (kinds or {}).get(type(module)) or _kind(module)
+            costs[kind][0] += parameters
         if isinstance(module, nn.Conv2d | nn.Linear):
             module.register_forward_hook(count)
     _run_on_meta(model, image_size)

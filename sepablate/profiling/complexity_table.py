@@ -1,6 +1,7 @@
 """Print parameters, multiply-adds and activations as tables of 80 columns."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from rich.table import Table
 from sepablate import models, scales, study
 from sepablate.models.complexity import KINDS, Breakdown, breakdown
 from sepablate.runs.run import Run, resolve
+
+Count = Callable[[Run], Breakdown]
 
 
 def resolve_variant(variant: str, scale_name: str, image_size: int | None = None) -> Run:
@@ -28,14 +31,24 @@ def resolve_variant(variant: str, scale_name: str, image_size: int | None = None
     return resolve(declared, scale_name, scale, recipes, scale.seeds[0], "fp32")
 
 
-def counts(runs: list[Run]) -> list[dict[str, Any]]:
+def network_breakdown(run: Run) -> Breakdown:
+    """Return the cost of a run's network for one of its images."""
+    with torch.device("meta"):
+        return breakdown(models.build(run.model, **run.options), run.image_size)
+
+
+def counts(runs: list[Run], count: Count = network_breakdown) -> list[dict[str, Any]]:
     """Return what `show` prints, as whole numbers: of each run the totals and each kind of layer.
 
     mult_adds are those of one image's forward pass, image_size the pixels of its side.
+
+    Args:
+        runs: of the variants.
+        count: gives the cost of a run.
     """
     entries = []
     for run in runs:
-        costs = _breakdown(run)
+        costs = count(run)
         entries.append(
             {
                 "variant": run.variant,
@@ -49,9 +62,9 @@ def counts(runs: list[Run]) -> list[dict[str, Any]]:
     return entries
 
 
-def show(runs: list[Run]) -> None:
+def show(runs: list[Run], count: Count = network_breakdown) -> None:
     """Print a line of totals for each run, then the share of each kind of layer."""
-    breakdowns = {run.variant: _breakdown(run) for run in runs}
+    breakdowns = {run.variant: count(run) for run in runs}
     totals = empty_table("variant", "pixels", "width", "parameters", "mult-adds", "activations")
     for run in runs:
         total = breakdowns[run.variant].total
@@ -92,8 +105,3 @@ def abbreviate(number: int) -> str:
         if number >= size:
             return f"{number / size:.2f} {unit}"
     return str(number)
-
-
-def _breakdown(run: Run) -> Breakdown:
-    with torch.device("meta"):
-        return breakdown(models.build(run.model, **run.options), run.image_size)

@@ -150,6 +150,7 @@ def _check_report(path: Path, scale: str, checked: list[str], compared: list[str
     if listing.times_layers:
         checked.append(f"{report}: made again from the times in {layout.LAYER_MEASUREMENTS}")
         inputs = [layout.study_folder(scale, name) / MEASURED for name in studies]
+        inputs.append(path.with_name(layout.DETECTORS))
         yield from _check_again(
             path, scale, inputs, lambda: outputs.layer_outputs(studies, scale, report)
         )

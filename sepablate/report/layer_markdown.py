@@ -1,16 +1,16 @@
-"""COSTS.md: the layer studies, counted and timed."""
+"""COSTS.md: the layer studies, counted and timed, and the costs of detectors."""
 
 from collections.abc import Sequence
 
 from sepablate import study
-from sepablate.analysis import layer_costs
+from sepablate.analysis import detector_costs, layer_costs
 from sepablate.report.markdown import study_head
 from sepablate.store import layout
 from sepablate.store.files import read_text
 
 
 def write(studies: Sequence[str], scale: str) -> str:
-    """Return the report on layer studies at `scale`, from their tables and times."""
+    """Return the report on layer studies at `scale`, from their tables, times and counts."""
     parts = [f"# Cost of layers, scale `{scale}`\n"]
     for name in studies:
         declared = study.load_layers(name)
@@ -19,4 +19,7 @@ def write(studies: Sequence[str], scale: str) -> str:
             layer_costs.sentences(layer_costs.read(scale, name)),
             read_text(layout.study_folder(scale, name) / layout.TABLE_MARKDOWN),
         ]
+    detectors = layout.scale_folder(scale) / layout.DETECTORS
+    if detectors.is_file():  # older code counted none
+        parts.append(detector_costs.to_markdown(detector_costs.read(detectors)))
     return "\n".join(parts)

@@ -90,6 +90,8 @@ def report_outputs(studies: Sequence[str], scale: str, report: str = layout.REPO
 def layer_outputs(studies: Sequence[str], scale: str, report: str = layout.LAYER_REPORT) -> None:
     """Write the tables and figures of layer studies, and the report on them, from their times.
 
+    The report shows detectors.csv, too, where `sepablate layers` has written it.
+
     Args:
         studies: their names, in the order of the report.
         scale: the name of the scale.
@@ -104,7 +106,12 @@ def layer_outputs(studies: Sequence[str], scale: str, report: str = layout.LAYER
         write_atomically(folder / layout.TABLE_MARKDOWN, layer_costs.to_markdown(summary))
         for kind in layout.FIGURE_KINDS:
             write_atomically(layout.figure(folder, kind), layer_figure.draw(times, kind, scale))
-    files = {layout.report_text(report): layer_markdown.write(studies, scale)}
+    files: dict[str, str | bytes] = {
+        layout.report_text(report): layer_markdown.write(studies, scale)
+    }
+    detectors = layout.scale_folder(scale) / layout.DETECTORS
+    if detectors.is_file():  # listed among the report's files
+        files[layout.DETECTORS] = detectors.read_bytes()
     _write_report(scale, report, studies, files, manifest.LAYERS)
 
 

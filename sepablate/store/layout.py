@@ -30,6 +30,7 @@ SETTINGS = "settings"  # a folder like a scale's for each setting of a robustnes
 FETCHED = "fetched.json"
 MADE_BY = "made_by.json"  # the commit that made results of older code
 TUNING = "tuning.csv"  # of `sepablate tune`: how the recipe was chosen
+DETECTORS = "detectors.csv"  # of `sepablate layers`: the counts next to table 13 of MobileNets
 SPEEDS = "speed.csv"  # of `sepablate cost --save`; belongs to no report
 REPORT, LAYER_REPORT = "REPORT", "COSTS"  # names of reports; others are the user's
 

@@ -113,7 +113,7 @@ def test_command_line_starts_without_heavy_imports() -> None:
     code = "import sys, sepablate.__main__; print([m for m in sys.modules if '.' not in m])"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert loaded.returncode == 0
-    heavy = {"torch", "mlflow", "matplotlib", "pandas", "numpy", "pydantic", "yaml"}
+    heavy = {"torch", "torchvision", "mlflow", "matplotlib", "pandas", "numpy", "pydantic", "yaml"}
     assert not heavy & set(ast.literal_eval(loaded.stdout))
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import json
 import os
 import shutil
 import statistics
@@ -19,7 +20,7 @@ from helpers.torch_count import count
 from torch import nn
 
 from sepablate.cli.cost import cost as command
-from sepablate.models import MODELS, build
+from sepablate.models import MODELS, build, ssd
 from sepablate.models.complexity import KINDS, Cost, breakdown
 from sepablate.profiling import speed
 from sepablate.profiling.complexity_table import abbreviate, resolve_variant
@@ -139,12 +140,54 @@ def test_command_at_the_size_of_the_paper_without_data(folder: Path) -> None:
     assert files(folder) == before
 
 
+def test_command_counts_networks_as_bases_of_a_detector(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["mobilenet_v1", "mobilenet_050", "mobilenet_standard", "inception_v3", "xception"]
+    command(names, scale="paper", detector="pointwise")
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line.split() for line in lines if line.strip()]
+    detector = ssd.detector_layers("mobilenet_v1")
+    parameters = f"{sum(each.numel() for each in detector.parameters()):,}"
+    assert next(row for row in rows if row[0] == "mobilenet_v1")[:4] == [
+        "mobilenet_v1",
+        "300",
+        "1",
+        parameters,
+    ]
+    assert [row[0] for row in rows].count("xception") == 2
+    for name, printed in {"deeplab-VGG": "33.1 M 34.9 G", "MobileNet": "6.8 M 1.2 G"}.items():
+        assert [name, "300", *printed.split()] in rows
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize("heads", ssd.HEADS)
+def test_json_has_the_detector_at_any_size(
+    folder: Path, capsys: pytest.CaptureFixture[str], heads: str
+) -> None:
+    command(["mobilenet_050"], scale="paper", image_size=128, detector=heads, as_json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert found["detector"] == heads
+    (entry,) = found["costs"]
+    with torch.device("meta"):
+        layers = ssd.detector_layers("mobilenet_v1", heads, image_size=128, width=0.5)
+    expected = count(layers, 128)
+    assert (entry["parameters"], entry["mult_adds"]) == dataclasses.astuple(expected)
+    assert (entry["image_size"], entry["width"]) == (128, 0.5)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"variants": ["xcepton"]}, r"variant 'xcepton'.*choose .*xception"),
         ({"scale": "huge"}, r"--scale 'huge': choose smoke"),
         ({"save": True}, r"--save.*choose .*--measure"),
+        ({"detector": "dense"}, r"--detector 'dense': choose pointwise, standard, separable"),
+        ({"detector": "pointwise", "measure": True}, r"--detector pointwise .*without --measure"),
+        (
+            {"variants": ["separable_example"], "detector": "standard"},
+            r"base must be one of .*mobilenet_v1.*, not 'separable_example'",
+        ),
     ],
     ids=str,
 )

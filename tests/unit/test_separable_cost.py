@@ -13,13 +13,13 @@ from helpers.torch_count import count
 from typer.testing import CliRunner
 
 from sepablate import study
-from sepablate.analysis import layer_costs
+from sepablate.analysis import detector_costs, layer_costs
 from sepablate.cli.app import app
 from sepablate.errors import UserError
 from sepablate.planning.forecast import mark_dependents
 from sepablate.planning.pipeline import Stage
 from sepablate.plots import layer_figure
-from sepablate.profiling import layer_timing
+from sepablate.profiling import detector_counts, layer_timing
 from sepablate.provenance import trace, verify
 from sepablate.report import manifest, outputs
 
@@ -181,6 +181,10 @@ def test_report_shows_table_figure_and_sentences(project: Path) -> None:
     times = layer_costs.read("smoke", NAME)
     assert layer_costs.sentences(times) in section
     assert "n = 3" in section
+    detectors = detector_costs.read(Path("results/smoke/detectors.csv"))
+    assert report.endswith("\n" + detector_costs.to_markdown(detectors))
+    page = (project / "results/smoke/costs.html").read_text()
+    assert f">{detector_costs.TITLE}</h2>" in page
 
 
 def test_the_report_lists_its_files_and_has_no_verdicts(project: Path) -> None:
@@ -190,6 +194,7 @@ def test_the_report_lists_its_files_and_has_no_verdicts(project: Path) -> None:
     assert set(listing["files"]) == {f"{NAME}/{name}" for name in FILES} | {
         "COSTS.md",
         "costs.html",
+        "detectors.csv",
     }
     assert sorted(path.name for path in results.glob("*[Cc][Oo][Ss][Tt][Ss]*")) == [
         "COSTS.md",
@@ -220,6 +225,32 @@ def test_verify_agrees_and_finds_what_was_changed(project: Path, runs: bool) -> 
         assert any(line.startswith(str(results / NAME / name)) for line in found), name
 
 
+def test_detectors_counted_again_are_the_same_bytes(project: Path) -> None:
+    path = Path("results/smoke/detectors.csv")
+    before = path.read_bytes()
+    path.unlink()
+    detector_counts.write_counts("smoke")
+    assert path.read_bytes() == before
+
+
+def test_verify_finds_other_detectors_also_under_new_digests(project: Path) -> None:
+    path = Path("results/smoke/detectors.csv")
+    path.write_text(path.read_text().replace(",80,", ",81,", 1))
+    assert any(line.startswith(f"{path}: not the file") for line in wrong())
+    files = ["COSTS.md", "costs.html", path.name]
+    manifest.write("smoke", "COSTS", [NAME], files, manifest.LAYERS)
+    assert any(line.startswith("results/smoke/COSTS.md") for line in wrong())
+    path.unlink()
+    assert any(line.startswith(f"{path}: missing") for line in wrong())
+
+
+def test_a_report_of_older_code_has_no_detectors_and_is_verified(project: Path) -> None:
+    Path("results/smoke/detectors.csv").unlink()
+    outputs.layer_outputs([NAME], "smoke")
+    assert detector_costs.TITLE not in Path("results/smoke/COSTS.md").read_text()
+    assert wrong() == []
+
+
 def test_other_times_under_new_digests_do_not_pass(project: Path) -> None:
     results = Path("results/smoke")
     shutil.rmtree(results / "runs")
@@ -233,7 +264,7 @@ def test_other_times_under_new_digests_do_not_pass(project: Path) -> None:
 
 def test_trace_names_the_machine_and_the_command(project: Path) -> None:
     times = layer_costs.read("smoke", NAME)
-    for path in (NAME, f"{NAME}/figure.png", "COSTS.md", "costs.html"):
+    for path in (NAME, f"{NAME}/figure.png", "COSTS.md", "costs.html", "detectors.csv"):
         text = trace.trace(Path("results/smoke") / path)
         assert layer_costs.measured_on(times) in text
         assert f"sepablate layers {NAME} --scale smoke" in text
