@@ -42,8 +42,6 @@ NETWORKS: list[tuple[str, dict[str, object]]] = [
     ("xception", {**SAME, "activation_between": "elu", "norm_between": True}),
     ("xception", {**SAME, "activation_after": "none"}),
     ("xception", {**SAME, "pointwise_first": True, "hidden": 1, "borders": "tensorflow"}),
-    ("inception_v3", SAME),
-    ("inception_v3", {**SAME, "keras_2016": True, "borders": "tensorflow"}),
     ("mobilenet_v1", {}),
 ]
 
@@ -101,9 +99,14 @@ def test_the_networks_of_a_stack_change_with_it_and_it_with_them() -> None:
     assert (wide.classifier.dense.bias[:10] == 2).all()
 
 
-def test_a_network_that_mixes_channels_in_segments_is_not_stacked() -> None:
-    with pytest.raises(NotStackable, match="segments"):
-        stack(networks("xception", {**SAME, "segments": 2}, 2))
+@pytest.mark.parametrize(
+    ("name", "options", "reason"),
+    [("xception", {"segments": 2}, "segments"), ("inception_v3", {}, "branches")],
+)
+def test_networks_that_are_not_stacked(name: str, options: dict[str, object], reason: str) -> None:
+    """Those of branches were slower in a stack: 31 ms a step of six runs, in streams 20 ms."""
+    with pytest.raises(NotStackable, match=reason):
+        stack(networks(name, {**SAME, **options}, 2))
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -163,7 +166,7 @@ def unrecorded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.skipif(DEVICE == "cpu", reason="steps are recorded on a GPU")
-@pytest.mark.parametrize("variant", ["xception", "inception_v3"])
+@pytest.mark.parametrize("variant", ["xception", "no_residual"])
 def test_recorded_steps_of_a_stack_are_those_of_its_runs(
     variant: str, tmp_path: Path, data_folder: Path
 ) -> None:
