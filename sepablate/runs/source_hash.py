@@ -2,6 +2,7 @@
 
 Every file of `sepablate/training` and the random streams, layers and initial weights are hashed
 into the key of every run; a network, a data set and a backend's kernels only where a run uses them.
+`training/population`, which only a GPU runs, counts to the Triton kernels.
 """
 
 import functools
