@@ -13,6 +13,7 @@ from sepablate.errors import UserError
 from sepablate.models import build
 
 GRID = 10**6  # widths are multiples of 1 / GRID
+SMALL = 64  # pixels of an image that is computed faster than the meta device is set up
 KINDS = ("1x1", "depthwise", "k x k", "dense", "norm")
 
 
@@ -54,8 +55,8 @@ def breakdown(
 ) -> Breakdown:
     """Return the cost of each kind of layer for one image of `image_size` x `image_size` pixels.
 
-    Multiply-adds are those of convolutions and dense layers without biases. Nothing is computed:
-    a copy of the model runs on the meta device.
+    Multiply-adds are those of convolutions and dense layers without biases. They are counted while
+    a copy of the model runs, on the meta device if the image is large.
 
     A convolution is "1x1", "depthwise" (as many groups as channels) or else "k x k", grouped or
     not; "norm" is BN. Biases count with their layer. `kinds` has the kind of other classes of
@@ -67,7 +68,7 @@ def breakdown(
 def breakdown_of(
     model: nn.Module, image_size: int, kinds: Mapping[type[nn.Module], str] | None = None
 ) -> Breakdown:
-    """Return `breakdown` without a copy: leaves hooks in `model`, and it on the meta device."""
+    """Return `breakdown` without a copy: leaves hooks in `model`, and it on another device."""
     costs = {kind: [0, 0] for kind in KINDS}
     outputs: list[int] = []
 
@@ -81,15 +82,32 @@ def breakdown_of(
             costs[kind][0] += parameters
         if isinstance(module, nn.Conv2d | nn.Linear):
             module.register_forward_hook(count)
-    _run_on_meta(model, image_size)
+    _run(model, image_size)
     return Breakdown({kind: Cost(*cost) for kind, cost in costs.items()}, sum(outputs))
 
 
+def counting_device(image_size: int) -> str:
+    """Return the device on which a network is counted the fastest.
+
+    On the meta device nothing is computed, but its additions and activations import PyTorch's
+    compiler, which takes longer than to compute one small image.
+    """
+    return "cpu" if image_size <= SMALL else "meta"
+
+
 @torch.no_grad()
-def _run_on_meta(model: nn.Module, image_size: int) -> None:
+def _run(model: nn.Module, image_size: int) -> None:
     first = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
-    image = torch.empty(1, first.in_channels, image_size, image_size, device="meta")
-    model.to("meta").eval()(image)
+    device = counting_device(image_size)
+    if first.weight.is_meta:
+        device = "meta"
+    image = torch.zeros(1, first.in_channels, image_size, image_size, device=device)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # of more, on layers so small, most wait for each other
+    try:
+        model.to(device).eval()(image)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _kind(module: nn.Module) -> str:
