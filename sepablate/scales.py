@@ -8,7 +8,7 @@ import json
 import re
 import reprlib
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -23,14 +23,13 @@ from pydantic.dataclasses import dataclass
 from pydantic.json_schema import GenerateJsonSchema
 
 from sepablate.errors import UserError, choices
-from sepablate.store import layout
+from sepablate.store import datasets, layout
 from sepablate.store.params_file import read_params
 from sepablate.validation import parse
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")  # safe in a path and on a command line
 
 Number = TypeVar("Number", int, float)
-Dataset = Literal["cifar10", "fashion_mnist", "imagenet"]
 MultiLabelDataset = Literal["garment_scenes", "labelled_images"]
 Precision = Literal["auto", "fp32", "bf16"]
 Kernels = Literal["auto", "fused", "torch"]
@@ -55,6 +54,22 @@ def _distinct(values: tuple[Number, ...]) -> tuple[Number, ...]:
             raise UserError(f"{value} is a duplicate: choose different values")
     return values
 
+
+def _known_dataset(value: object) -> object:
+    """Return the name of a data set of the package, or of one that is registered."""
+    names = [*datasets.SINGLE_LABEL, *datasets.registered_names()]
+    if value not in names:
+        raise UserError(choices(value, names))
+    return value
+
+
+NAMES: dict[str, Any] = {
+    "anyOf": [
+        {"type": "string", "enum": [*datasets.SINGLE_LABEL]},
+        {"type": "string", "pattern": f"^{datasets.NAME.pattern}$"},
+    ]
+}
+Dataset = Annotated[str, BeforeValidator(_known_dataset), Field(json_schema_extra=NAMES)]
 
 # A list of one or more, each once.
 LIST = (
@@ -211,21 +226,6 @@ class Params:
     """Searches of `sepablate tune`, by the scale's name."""
 
 
-class _InMemory(NamedTuple):
-    """The size of a data set's images, and how many of each split it has."""
-
-    image_size: int
-    images: int
-    validation_images: int
-    test_images: int
-
-
-IN_MEMORY = {
-    "cifar10": _InMemory(32, 45_000, 5_000, 10_000),
-    "fashion_mnist": _InMemory(28, 50_000, 10_000, 10_000),
-}
-
-
 def current(path: Path = layout.PARAMS) -> str:
     """Return the name of the scale that params.yaml selects."""
     params = read_params(path)
@@ -327,15 +327,13 @@ def check_together(scale: Scale, place: str) -> None:
             f"{place}.micro_batch: {scale.micro_batch}: choose a divisor of batch_size "
             f"({scale.batch_size})"
         )
-    if scale.dataset in IN_MEMORY:
-        size, *counts = IN_MEMORY[scale.dataset]
-        if scale.image_size != size:
-            raise UserError(
-                f"{place}.image_size: {scale.image_size}: choose {size} for {scale.dataset}"
-            )
-        for key, limit in zip(_InMemory._fields[1:], counts, strict=True):
-            if getattr(scale, key) > limit:
-                raise UserError(f"{place}.{key}: {getattr(scale, key)}: choose at most {limit}")
+    known = datasets.limits(scale.dataset)
+    for key, limit in known._asdict().items() if known else ():
+        value = getattr(scale, key)
+        if key == "image_size" and limit not in (None, value):
+            raise UserError(f"{place}.{key}: {value}: choose {limit} for {scale.dataset}")
+        if key != "image_size" and value > limit:
+            raise UserError(f"{place}.{key}: {value}: choose at most {limit}")
 
 
 def _scale_name(params: dict[str, Any], name: object, origin: str) -> str:

@@ -74,6 +74,8 @@ def _choices(schema: Schema) -> str:
         return ", ".join(map(str, schema["enum"]))
     if "anyOf" in schema:
         return ", or ".join(map(_choices, schema["anyOf"]))
+    if "pattern" in schema:
+        return "a name"
     kind = schema["type"]
     if kind == "array":
         return f"a list of one or more, each {_choices(schema['items'])}"

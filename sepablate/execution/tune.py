@@ -16,8 +16,8 @@ from sepablate.execution.lr_search import last_score
 from sepablate.execution.train_variant import train_shown
 from sepablate.execution.trainer import Progress, Trainer
 from sepablate.runs.run import Run, resolve
-from sepablate.scales import IN_MEMORY, Recipe, RecipeChange, Scale
-from sepablate.store import layout, run_files
+from sepablate.scales import Recipe, RecipeChange, Scale
+from sepablate.store import datasets, layout, run_files
 from sepablate.store.files import write_atomically
 from sepablate.store.tuning_file import Candidate, Result, TuningRow, format_rows, summarise
 from sepablate.study import TASK_SCORES, XCEPTION
@@ -103,6 +103,6 @@ def _first_run(
         scale, batch_size=candidate.batch_size, recipes={**scale.recipes, name: change}
     )
     run = resolve(XCEPTION, scale_name, scale, recipes, scale.seeds[0], scale.precision)
-    known = IN_MEMORY.get(run.dataset)
+    known = datasets.limits(run.dataset)
     images = known.validation_images if known else scale.validation_images
     return select_backend(run.as_trial(images), layout.STATE)

@@ -11,7 +11,8 @@ from typing import Any
 from sepablate import scales, study
 from sepablate.errors import UserError, choices
 from sepablate.runs import confounds
-from sepablate.scales import IN_MEMORY, Recipe, RecipeChange, Scale
+from sepablate.scales import Recipe, RecipeChange, Scale
+from sepablate.store import datasets
 from sepablate.store.run_key import run_key
 from sepablate.study import BASE, Change, RobustnessStudy, Setting, Times
 from sepablate.validation import parse
@@ -177,10 +178,11 @@ def _changed(value: Any, change: Change, place: str) -> Any:
 
 def _follow_data(values: dict[str, Any]) -> dict[str, Any]:
     """Return the fields that the data set decides."""
-    if values["dataset"] not in IN_MEMORY:
+    known = datasets.limits(values["dataset"])
+    if known is None:
         return {}
-    size, images, *_ = IN_MEMORY[values["dataset"]]
-    follows: dict[str, Any] = {"image_size": size}
+    size, images, *_ = known
+    follows: dict[str, Any] = {"image_size": size} if size else {}
     if values["images"] > images:
         follows |= {"images": images, "epochs": values["epochs"] * values["images"] / images}
     return follows

@@ -5,6 +5,7 @@ from pathlib import Path
 
 PARAMS = Path("params.yaml")
 DATA = Path("data")
+DATASETS = Path("datasets")  # which images of the user's own are registered
 RESULTS = Path("results")
 PAPER_PIPELINE, FURTHER_PIPELINE = "dvc.yaml", "experiments/dvc.yaml"  # as DVC addresses them
 PIPELINES = (PAPER_PIPELINE, FURTHER_PIPELINE)

@@ -11,12 +11,13 @@ from helpers.tiny_runs import tiny
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
-from sepablate import data, scales
+from sepablate import data
 from sepablate.data import cifar10, cifar10_forms
 from sepablate.data.cifar10_forms import TEST
 from sepablate.data.split import TensorSplit
 from sepablate.paper import accuracies
 from sepablate.rng import generator
+from sepablate.store import datasets
 from sepablate.training import engine
 from sepablate.training.batches import TensorBatches, eval_batches, scale_images
 
@@ -32,7 +33,7 @@ def cifar_folder() -> Path:
 
 def test_splits_are_the_published_data(cifar_folder: Path) -> None:
     splits = cifar10.load(cifar_folder)
-    limits = scales.IN_MEMORY["cifar10"]
+    limits = datasets.IN_MEMORY["cifar10"]
     assert [len(split) for split in splits.values()] == list(limits[1:])
     assert all(split.images.shape[1:] == (32, 32, 3) for split in splits.values())
     assert splits["train"].labels[:10].tolist() == [6, 9, 9, 4, 1, 1, 2, 7, 8, 3]
@@ -130,7 +131,7 @@ def test_networks_train_on_colour_images(variant: str, tmp_path: Path) -> None:
 
 
 def test_the_limits_of_scales_follow_the_data() -> None:
-    for name, limits in scales.IN_MEMORY.items():
+    for name, limits in datasets.IN_MEMORY.items():
         module = data.dataset(name)
         assert limits.image_size == module.IMAGE_SIZE
         assert limits.images == module.TRAINING_POOL  # type: ignore[attr-defined]
@@ -139,7 +140,7 @@ def test_the_limits_of_scales_follow_the_data() -> None:
 def test_references_are_fractions_with_a_source() -> None:
     for name, module in data.DATASETS.items():
         assert accuracies.BY_DATA_SET.get(name, ()) == module.REFERENCES
-        assert bool(module.REFERENCES) == (name in {*scales.IN_MEMORY, "imagenet"})
+        assert bool(module.REFERENCES) == (name in {*datasets.IN_MEMORY, "imagenet"})
         for each in module.REFERENCES:
             assert 0.7 < each.accuracy < 1
             assert each.network
