@@ -1,4 +1,4 @@
-"""Data sets: fetched, verified and loaded. One file per data set."""
+"""Data sets: fetched, verified and loaded. One file per data set; one for all registered ones."""
 
 # The members of `DataSet` are constants of modules:
 # ruff: noqa: N802
@@ -19,16 +19,17 @@ from sepablate.data import (
 )
 from sepablate.data.image_files import ImageFiles
 from sepablate.data.references import Reference
+from sepablate.data.registered_images import RegisteredImages
 from sepablate.data.split import Split
 from sepablate.errors import UserError, choices
-from sepablate.store import layout
+from sepablate.store import datasets, layout
 
-# Pillow's reader of EXIF data, which nothing here needs, warns in several ways of damaged ones.
+# Pillow's reader of EXIF data warns in several ways of damaged ones.
 warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin")
 
 
 class DataSet(Protocol):
-    """A module of this package that reads one data set."""
+    """A module of this package that reads one data set, or a registered one."""
 
     @property
     def CHANNELS(self) -> int:
@@ -73,10 +74,13 @@ DATASETS: dict[str, DataSet] = {
 
 
 def dataset(name: str) -> DataSet:
-    """Return the module of a data set; UserError if the name is unknown."""
-    if name not in DATASETS:
-        raise UserError(f"data set {name!r}: {choices(name, DATASETS)}")
-    return DATASETS[name]
+    """Return the module of a data set, or a registered one; UserError if the name is unknown."""
+    if name in DATASETS:
+        return DATASETS[name]
+    names = datasets.registered_names()
+    if name not in names:
+        raise UserError(f"data set {name!r}: {choices(name, [*DATASETS, *names])}")
+    return RegisteredImages(name, datasets.read(name))
 
 
 def digest(name: str) -> str:
@@ -92,14 +96,30 @@ def _digest(name: str, folder: Path) -> str:
 def check_files(name: str, classes: int, counts: Mapping[str, tuple[str, int]]) -> None:
     """Raise UserError unless a data set of the user's files has so many classes and images.
 
+    Images of a registered data set that are held in memory are read and verified, once a process.
+
     Args:
         name: of the data set; those with a fixed content are checked with the scale.
         classes: of the network.
         counts: for each split that is used, the place of the number of images, for the error, and
             the number.
     """
-    if dataset(name).CLASSES is None:
-        splits = dataset(name).load(layout.DATA, test="test" in counts).items()
+    source = dataset(name)
+    if isinstance(source, RegisteredImages):
+        if classes != source.CLASSES:
+            raise UserError(
+                f"data set {name}: {source.CLASSES} classes, but {classes} in the network: leave "
+                "out `classes` in the scale"
+            )
+        _check_registered(name, source.registered.digest, Path.cwd())
+    elif source.CLASSES is None:
+        splits = source.load(layout.DATA, test="test" in counts).items()
         files = {split: images for split, images in splits if isinstance(images, ImageFiles)}
         image_files.check_classes(files, classes)
         image_files.check_counts(files, counts)
+
+
+@functools.cache
+def _check_registered(name: str, digest: str, project: Path) -> None:
+    """Check a registered data set with that digest in that project, once a process."""
+    RegisteredImages(name, datasets.read(name)).check()

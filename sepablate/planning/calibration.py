@@ -160,6 +160,6 @@ def _load_or_draw(run: Run) -> Mapping[str, Split]:
         source = data.dataset(run.dataset)
         size, channels = source.IMAGE_SIZE or 28, () if source.CHANNELS == 1 else (source.CHANNELS,)
         images = torch.randint(256, (NOISE_IMAGES, size, size, *channels), dtype=torch.uint8)
-        classes = (run.options["classes"],) if run.task == "multi_label" else ()
-        labels = torch.randint(2 if classes else 10, (NOISE_IMAGES, *classes))
+        several = (run.classes,) if run.task == "multi_label" else ()
+        labels = torch.randint(2 if several else run.classes, (NOISE_IMAGES, *several))
         return dict.fromkeys(("train", "validation"), TensorSplit(images, labels))

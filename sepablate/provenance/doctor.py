@@ -17,11 +17,12 @@ from voluptuous import Invalid
 
 from sepablate import data
 from sepablate.data import download
+from sepablate.data.registered_images import RegisteredImages
 from sepablate.errors import UserError, explain
 from sepablate.provenance.finding import HINT, Finding
 from sepablate.provenance.tracking_damage import tracking_damage
 from sepablate.report import manifest
-from sepablate.store import archive_files, layout
+from sepablate.store import archive_files, datasets, layout
 from sepablate.store.files import corrupt_files, verify_manifest
 
 LOCKS = (Path("dvc.lock"), Path("experiments/dvc.lock"))
@@ -102,6 +103,11 @@ def _data() -> Iterator[Finding]:
                     yield Finding(str(error))
                 except OSError as error:
                     yield Finding(explain(error) or f"{folder / name}: {error}")
+    for name in datasets.registered_names():
+        try:
+            RegisteredImages(name, datasets.read(name)).check()
+        except UserError as error:
+            yield Finding(str(error))
 
 
 def _runs() -> Iterator[Finding]:

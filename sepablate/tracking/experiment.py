@@ -8,6 +8,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 
+from sepablate.store import datasets
 from sepablate.study import Study
 from sepablate.tracking import summary, verdicts
 from sepablate.tracking.connection import (
@@ -196,10 +197,14 @@ def experiment_name(study: str, scale: str) -> str:
 
 
 def _dataset(record: Record) -> DatasetInput:
-    """Return the data set by name and digest; its source is the module that fetches it."""
+    """Return the data set by name and digest; its source is what fetches or registers it."""
     name = str(record.config.get("dataset"))
     sizes = {key: value for key, value in record.config.items() if key.endswith("images")}
-    source = json.dumps({"module": f"sepablate.data.{name}"})
+    registered = name in datasets.registered_names()
+    file = (
+        {"file": str(datasets.path(name))} if registered else {"module": f"sepablate.data.{name}"}
+    )
+    source = json.dumps(file)
     digest = str(record.config.get("data_digest"))
     data = Dataset(name, digest, "code", source, profile=json.dumps(sizes))
     return DatasetInput(data, [InputTag("mlflow.data.context", "training")])
