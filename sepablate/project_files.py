@@ -6,6 +6,7 @@ PATTERNS = (
     "params.yaml",
     "params.schema.json",
     "dvc.yaml",
+    "datasets/README.md",
     "experiments/*.py",
     "experiments/dvc.yaml",
     ".dvc/.gitignore",

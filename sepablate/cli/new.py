@@ -1,4 +1,4 @@
-"""The commands `new study` and `new stages`. Nothing heavy is imported before it runs."""
+"""The commands that begin with `new`. Nothing heavy is imported before it runs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,9 +7,16 @@ import typer
 
 from sepablate import study
 from sepablate.cli.options import ScaleOption, require_project, resolve_scale
+from sepablate.store import layout
 from sepablate.store.files import write_atomically
 
-new = typer.Typer(help="Write a study of your own, or its stages.")
+DATASET_COMMANDS = {
+    "sepablate train xception --scale {scale}": "one network, all its seeds",
+    "sepablate train --all --scale {scale}": "all networks of the paper's studies",
+    "sepablate study residual_connections --scale {scale}": "a study of them",
+    "sepablate report residual_connections --scale {scale}": "results/{scale}/REPORT.md",
+}
+new = typer.Typer(help="Write a study of your own, its stages, or a data set.")
 
 
 @new.command("study")
@@ -73,6 +80,48 @@ def stages(
 
     _write(new_stages.add(name, study.load(name)))
     print("dvc repro experiments/dvc.yaml:own")
+
+
+@new.command()
+def dataset(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the data set, and of its scale.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FOLDER",
+            help="Of class folders, or of train, validation and test with class folders in each; "
+            "or a CSV file with the columns image, label and, if you like, split.",
+        ),
+    ],
+    add_scale: Annotated[
+        bool, typer.Option("--add-scale", help="Add a scale of that name to params.yaml.")
+    ] = False,
+    scale: ScaleOption = None,
+) -> None:
+    """Register JPEG and PNG images as a data set, and show how to train on it.
+
+    It writes datasets/NAME.json and datasets/NAME.csv. The images stay where they are, and are
+    verified before they are used. The scale for them has the other fields of --scale.
+    """
+    chosen = resolve_scale(scale)
+    from sepablate.planning import new_dataset, new_scale
+    from sepablate.store import datasets
+
+    if add_scale:
+        new_scale.check_name(name)
+    made = new_dataset.examine(name, source)
+    values = new_scale.propose(chosen, name, made.registered)
+    params = {str(layout.PARAMS): new_scale.add(name, values)} if add_scale else {}
+    for path in datasets.write(name, made.registered, made.rows):
+        print(f"written: {path}")
+    _write(params)
+    print("\n".join([*new_dataset.summary(name, made), ""]))
+    if not add_scale:
+        print("Add this to the scales in params.yaml (or register with --add-scale):\n")
+        print(new_scale.as_yaml(name, values))
+    width = max(len(command.format(scale=name)) for command in DATASET_COMMANDS)
+    for command, what in DATASET_COMMANDS.items():
+        print(f"{command.format(scale=name):{width}}  # {what.format(scale=name)}")
 
 
 def _write(contents: dict[str, str]) -> None:

@@ -15,7 +15,16 @@ import yaml
 from sepablate.data import fashion_mnist
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("sepablate", "experiments", ".dvc", "dvc.yaml", "params.yaml", ".dvcignore", "README.md")
+PARTS = (
+    "sepablate",
+    "experiments",
+    "datasets",
+    ".dvc",
+    "dvc.yaml",
+    "params.yaml",
+    ".dvcignore",
+    "README.md",
+)
 EXAMPLE = "docs/examples/activation_place.py"
 TINY = {"images": 96, "batch_size": 16, "validation_images": 20, "test_images": 30}
 STUDY = "xception_vs_inception"
