@@ -10,14 +10,17 @@ centre. Large ones stay in their files, as ImageNet's do.
 # ruff: noqa: N802
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from rich.console import Console
+from rich.progress import track
 
 from sepablate.data import image_files
 from sepablate.data.image_files import Bytes, ImageFiles
@@ -26,6 +29,8 @@ from sepablate.data.split import Split, TensorSplit
 from sepablate.errors import UserError
 from sepablate.store import datasets
 from sepablate.store.datasets import SPLITS, Registered, Row
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +100,7 @@ class RegisteredImages:
     def fetch(self, folder: Path, /) -> None:
         """Verify the list and every image; UserError names the bad ones."""
         splits = self.files()
-        image_files.check_headers(splits)
+        _verify(splits)
         print(f"{self.name}: {image_files.summary(splits)}; verified")
 
     def load(self, folder: Path, /, test: bool = True) -> Mapping[str, Split]:
@@ -120,7 +125,7 @@ class RegisteredImages:
         """
         splits = self.files()
         if self.IMAGE_SIZE is not None:
-            image_files.check_headers(splits)
+            _verify(splits)
 
     def files(self, test: bool = True) -> dict[str, ListedFiles]:
         """Return the splits as files; UserError if the list was edited, or a file is missing."""
@@ -157,3 +162,42 @@ class RegisteredImages:
                 image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
             images[index] = np.asarray(image)
         return TensorSplit(torch.from_numpy(images), files.labels)
+
+
+def _verify(splits: Mapping[str, ListedFiles]) -> None:
+    places = [(split, index) for split in splits.values() for index in range(len(split))]
+
+    def problem(number: int) -> str | None:
+        split, index = places[number]
+        return split.bad_header(index)
+
+    lines = for_each_image(problem, len(places), "verifying images")
+    refuse_bad([line for line in lines if line is not None], len(places))
+
+
+def for_each_image(call: Callable[[int], Result], count: int, title: str) -> list[Result]:
+    """Return the results of `call` for 0 to `count` - 1, by several threads; show how far it is.
+
+    Args:
+        call: reads an image; what a thread of Python can do at the same time as another.
+        count: of the images.
+        title: of the bar, which only a terminal shows.
+    """
+
+    def chunk(start: int) -> list[Result]:
+        return [call(index) for index in range(start, min(start + image_files.CHUNK, count))]
+
+    starts, console = range(0, count, image_files.CHUNK), Console(stderr=True)
+    with ThreadPoolExecutor(image_files.THREADS) as pool:
+        chunks = pool.map(chunk, starts)
+        if console.is_terminal:
+            chunks = iter(track(chunks, title, len(starts), console=console, transient=True))
+        return [result for results in chunks for result in results]
+
+
+def refuse_bad(lines: Sequence[str], total: int) -> None:
+    """Raise UserError if there are lines on bad images: with the first few, and their number."""
+    if lines:
+        named = image_files.NAMED
+        rest = f"; and {len(lines) - named} more" if len(lines) > named else ""
+        raise UserError(f"{len(lines)} of {total} images are bad: {'; '.join(lines[:named])}{rest}")

@@ -5,7 +5,6 @@ import keyword
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median_low
@@ -13,12 +12,10 @@ from typing import NamedTuple
 
 import torch
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
 
 from sepablate.data import DATASETS, image_files
 from sepablate.data.image_files import ImageFiles
-from sepablate.data.registered_images import upright
+from sepablate.data.registered_images import for_each_image, refuse_bad, upright
 from sepablate.errors import UserError
 from sepablate.planning.image_list import ImageList, collect
 from sepablate.rng import generator
@@ -29,7 +26,6 @@ SMALL = 96  # pixels of the longer side of images that are held in memory
 MOST_BYTES = 1 << 30  # of the images that are held in memory, which each training process holds
 SHARE = 10  # one in so many images of a class is held out for validation, and for test
 GREY = ("1", "L", "LA", *image_files.SIXTEEN_BITS)  # modes of Pillow
-NAMED, CHUNK = 5, 100
 
 
 class Probe(NamedTuple):
@@ -168,20 +164,8 @@ def _probe(images: ImageList) -> list[Probe]:
     except OSError as error:
         raise UserError(f"{error.filename}: {error.strerror}") from None
 
-    def probe_chunk(start: int) -> list[Probe | str]:
-        return [_probe_one(files, i) for i in range(start, min(start + CHUNK, len(files)))]
-
-    starts = range(0, len(files), CHUNK)
-    console = Console(stderr=True)
-    with ThreadPoolExecutor() as pool:
-        chunks = pool.map(probe_chunk, starts)
-        shown = track(chunks, "reading images", len(starts), console=console, transient=True)
-        results = [result for chunk in shown for result in chunk]
-    lines = [result for result in results if isinstance(result, str)]
-    if lines:
-        rest = f"; and {len(lines) - NAMED} more" if len(lines) > NAMED else ""
-        shown_lines = "; ".join(lines[:NAMED])
-        raise UserError(f"{len(lines)} of {len(files)} images are bad: {shown_lines}{rest}")
+    results = for_each_image(lambda index: _probe_one(files, index), len(files), "reading images")
+    refuse_bad([result for result in results if isinstance(result, str)], len(files))
     return [result for result in results if isinstance(result, Probe)]
 
 
