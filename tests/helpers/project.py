@@ -26,6 +26,7 @@ PARTS = (
     "README.md",
 )
 EXAMPLE = "docs/examples/activation_place.py"
+NETWORK = "docs/examples/three_layers.py"
 TINY = {"images": 96, "batch_size": 16, "validation_images": 20, "test_images": 30}
 STUDY = "xception_vs_inception"
 TRAIN = ("train", "xception", "--no-mlflow")

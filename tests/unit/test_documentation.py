@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from helpers.project import EXAMPLE, ROOT
+from helpers.project import EXAMPLE, NETWORK, ROOT
 from typer.main import get_command
 
 import sepablate
@@ -162,10 +162,10 @@ def test_every_command_is_on_its_page() -> None:
     assert {f"new {name}" for name in top["new"].commands} <= written
 
 
-def test_the_example_of_a_study_is_the_file() -> None:
-    assert (
-        f"```python\n{(ROOT / EXAMPLE).read_text()}```" in (ROOT / "docs/extending.md").read_text()
-    )
+@pytest.mark.parametrize("example", [EXAMPLE, NETWORK])
+def test_the_examples_of_a_study_and_a_network_are_the_files(example: str) -> None:
+    code = f"```python\n{(ROOT / example).read_text()}```"
+    assert code in (ROOT / "docs/extending.md").read_text()
 
 
 @pytest.mark.parametrize("name", ["docs/architecture.md", "docs/extending.md", "CONTRIBUTING.md"])

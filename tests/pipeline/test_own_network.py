@@ -1,0 +1,94 @@
+"""The documentation's network, added to a project by one file, its import and its name."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers.project import NETWORK, ROOT, STUDY, TINY, copy_project, edit_params, sepablate
+
+OWN_STUDY = '''"""The shortcut. A question of one's own.
+
+Question   Does it help?
+Paper      None.
+Deviates   Nothing.
+"""
+
+from sepablate.study import Claim, Study, Variant
+
+THREE = Variant("three_layers", "Three layers", model="three_layers", weight_decay=1e-5)
+STUDY = Study(
+    title="A shortcut over one layer",
+    source="A question of one's own",
+    baseline=THREE,
+    variants=(THREE.but("no_shortcut", "No shortcut", shortcut=False),),
+    claims=(
+        Claim("three_layers", ">", "no_shortcut", "accuracy", 0.005, "own", "the shortcut helps"),
+    ),
+    factors=("model.shortcut",),
+)
+'''
+ASKED = (
+    "test_models.py",
+    "test_model_options.py",
+    "test_cost.py",
+    "test_variant_options.py",
+)
+
+
+@pytest.fixture
+def extended(tmp_path: Path, data_folder: Path) -> Path:
+    """A project whose package has the network."""
+    project = copy_project(tmp_path, [STUDY])
+    edit_params(project, **TINY, seeds=[0])
+    shutil.copy(ROOT / NETWORK, project / "sepablate/models")
+    index = project / "sepablate/models/__init__.py"
+    text = index.read_text()
+    for line, new in (
+        ("from sepablate.models.xc", "from sepablate.models.three_layers import ThreeLayers\n"),
+        ('    "xception": Xc', '    "three_layers": ThreeLayers,\n'),
+    ):
+        assert text.count(line) == 1
+        text = text.replace(line, new + line)
+    index.write_text(text)
+    return project
+
+
+@pytest.mark.slow
+def test_it_trains_is_compared_and_changes_no_other_key(extended: Path, tmp_path: Path) -> None:
+    (extended / "experiments/shortcut.py").write_text(OWN_STUDY)
+
+    def run(project: Path, *arguments: str) -> str:
+        done = sepablate(project, *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "no_shortcut" in run(extended, "list")
+    for variant in ("three_layers", "no_shortcut"):
+        run(extended, "train", variant, "--no-mlflow")
+    run(extended, "study", "shortcut", "--no-mlflow")
+    assert "| Three layers |" in (extended / "results/smoke/shortcut/table.md").read_text()
+    asked = ("new", "study", "wide", "--baseline", "three_layers", "--change", "relative_width=2")
+    assert "sepablate train wide" in run(extended, *asked)
+    plain = copy_project(tmp_path / "plain", [STUDY])
+    shutil.copy(extended / "params.yaml", plain)
+    keys = run(extended, "train", "xception", "--keys")
+    assert keys == run(plain, "train", "xception", "--keys")
+
+
+@pytest.mark.slow
+def test_it_passes_the_tests_that_run_over_all_networks(extended: Path) -> None:
+    shutil.copytree(ROOT / "tests", extended / "tests")
+    shutil.copy(ROOT / "pyproject.toml", extended)
+    shutil.copytree(ROOT / "docs", extended / "docs")
+    files = [f"tests/unit/{name}" for name in ASKED]
+    options = ("-n", "0", "-k", "three_layers", "-p", "no:cacheprovider")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, *files],
+        cwd=extended,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    assert " passed" in done.stdout
