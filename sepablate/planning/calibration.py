@@ -1,5 +1,6 @@
 """Time a few real steps and evaluations, with as many processes in parallel as in a stage."""
 
+import dataclasses
 import resource
 import signal
 import subprocess
@@ -110,17 +111,16 @@ def _measure(job: Job, submitted: float) -> Cost:
     state = engine.start(run, job.device)
     training = splits["train"].first(run.scale.images)
     context = TrainContext(run, make_objective(run.task, training.labels), job.device)
-    step = engine.make_train_step(
-        state, batches.make_batches(training, run, device=job.device), context
-    )
+    warm_up = hardware.warm_up_steps(job.device)
+    source = batches.make_batches(training, _longer(run, warm_up), device=job.device)
+    step = engine.make_train_step(state, source, context)
     batch_size = batches.eval_batch_size(job.device)
     batch = splits["validation"].first(min(batch_size, run.scale.test_images))
 
     def evaluate_batch() -> None:
         evaluate(state.model, batch, context)
 
-    start_forkserver = hardware.warm_up_steps(job.device)
-    for _ in range(start_forkserver):
+    for _ in range(warm_up):
         step()
     evaluate_batch()
     ready = time.monotonic() - submitted
@@ -132,13 +132,22 @@ def _measure(job: Job, submitted: float) -> Cost:
         write = _mean_seconds(lambda: checkpoint.save(Path(folder), 0, state.to_dict()), 0, 1)
         size = sum(path.stat().st_size for path in Path(folder).iterdir())
     return Cost(
-        start=max(ready - start_forkserver * step_seconds - batch_seconds, 0.0),
+        start=max(ready - warm_up * step_seconds - batch_seconds, 0.0),
         step=step_seconds,
         image=batch_seconds / len(batch),
         checkpoint=write,
         checkpoint_bytes=size,
         memory_bytes=1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
     )
+
+
+def _longer(run: Run, warm_up: int) -> Run:
+    """Return a run with batches for as many steps again, and those before the clock starts.
+
+    Batches from files end with the run's steps.
+    """
+    epochs = 2 * run.scale.epochs + warm_up + 1  # an epoch has at least one step
+    return dataclasses.replace(run, scale=dataclasses.replace(run.scale, epochs=epochs))
 
 
 def _mean_seconds(call: Callable[[], object], seconds: float, most: int) -> float:

@@ -102,6 +102,8 @@ def test_images_in_files_train_and_a_changed_one_stops_the_training(pets: Path) 
     printed = done(pets, "new", "dataset", "photos", "photos/list.csv", "--add-scale")
     assert "photos: 18 train, 3 validation, 3 test images (read from their files), " in printed
     train = ("train", "xception", "--scale", "photos", "--no-mlflow")
+    subprocess.run(["git", "init", "--quiet"], cwd=pets, check=True)
+    assert "train@xception" in done(pets, "plan", "--scale", "photos")
     done(pets, *train)
     assert "verified" in done(pets, "fetch", "--scale", "photos")
     with (pets / "datasets/photos.csv").open() as file:
