@@ -208,8 +208,11 @@ def test_a_pipeline_that_is_written_otherwise_is_refused(small: Path) -> None:
 
 def test_a_command_that_lacks_its_second_word_names_the_choices() -> None:
     for words, line in (
-        (("new",), "Missing command. Choose stages, study"),
-        (("new", "stdy"), "No such command 'stdy'. Did you mean 'study'? Choose stages, study"),
+        (("new",), "Missing command. Choose dataset, stages, study"),
+        (
+            ("new", "stdy"),
+            "No such command 'stdy'. Did you mean 'study'? Choose dataset, stages, study",
+        ),
     ):
         done = sepablate(ROOT, *words)
         assert (done.returncode, done.stdout, done.stderr) == (2, "", f"sepablate: {line}\n")
