@@ -14,6 +14,7 @@ from sepablate.store.files import read_json, read_text, write_atomically
 
 README = Path("README.md")
 SCALE = "laptop"
+LARGER = "workstation"
 STUDY = "robustness"
 ROBUSTNESS = layout.scale_folder(SCALE) / layout.report_text(STUDY.upper())
 
@@ -24,8 +25,7 @@ def results(verdicts: Sequence[Mapping[str, Any]]) -> str:
     Args:
         verdicts: as they stand in verdicts.json.
     """
-    counts = Counter(verdict["outcome"] for verdict in verdicts)
-    counted = ", ".join(f"*{name}* {counts[name]}" for name in OUTCOMES if counts[name])
+    counted = _counted(verdicts)
     first: dict[str, Mapping[str, Any]] = {}
     for verdict in verdicts:
         if verdict["measured"]["claim"]["metric"] == "accuracy":
@@ -40,6 +40,21 @@ def results(verdicts: Sequence[Mapping[str, Any]]) -> str:
         *(["", *notes, ""] if notes else []),
     ]
     return "\n".join([*lines, ""])
+
+
+def at_larger_scale(verdicts: Sequence[Mapping[str, Any]]) -> str:
+    """Return how many claims have each verdict at the larger scale, and the largest known gap.
+
+    Args:
+        verdicts: as they stand in its verdicts.json.
+    """
+    notes = [verdict["sentence"].partition("‡ ")[2] for verdict in verdicts]
+    gap = next((f" {note}" for note in notes if note), "")
+    report = layout.scale_folder(LARGER) / layout.report_text(layout.REPORT)
+    return (
+        f"At scale `{LARGER}`, wider networks on natural colour images, {len(verdicts)} of these "
+        f"claims are trained: {_counted(verdicts)} ([report]({report})).{gap}\n\n"
+    )
 
 
 def over_settings(carrying: Sequence[Mapping[str, Any]]) -> str:
@@ -64,6 +79,11 @@ def over_settings(carrying: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
+def _counted(verdicts: Sequence[Mapping[str, Any]]) -> str:
+    counts = Counter(verdict["outcome"] for verdict in verdicts)
+    return ", ".join(f"*{name}* {counts[name]}" for name in OUTCOMES if counts[name])
+
+
 def _line(verdict: Mapping[str, Any]) -> str:
     measured = verdict["measured"]
     claim = measured["claim"]
@@ -75,12 +95,17 @@ def _line(verdict: Mapping[str, Any]) -> str:
     )
 
 
+def section_text() -> str:
+    """Return the README's section on the results, from the committed verdicts."""
+    name = layout.verdicts_name(layout.REPORT)
+    here, larger = (read_json(layout.scale_folder(scale) / name, list) for scale in (SCALE, LARGER))
+    carrying = read_json(layout.study_folder(SCALE, STUDY) / layout.CARRYING, list)
+    return results(here) + at_larger_scale(larger) + over_settings(carrying)
+
+
 def main() -> None:
     """Replace the README's section on the results."""
-    path = layout.scale_folder(SCALE) / layout.verdicts_name(layout.REPORT)
-    carrying = read_json(layout.study_folder(SCALE, STUDY) / layout.CARRYING, list)
-    section = results(read_json(path, list)) + over_settings(carrying)
-    write_atomically(README, replace_section(read_text(README), "results", section))
+    write_atomically(README, replace_section(read_text(README), "results", section_text()))
 
 
 if __name__ == "__main__":

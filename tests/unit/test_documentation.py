@@ -57,7 +57,9 @@ def test_the_readme_says_what_the_verdicts_say() -> None:
     """If it does not: `make readme`."""
     verdicts = json.loads((ROOT / "results/laptop/verdicts.json").read_text())
     carrying = json.loads((ROOT / "results/laptop/robustness/carrying.json").read_text())
-    lines = readme.results(verdicts) + readme.over_settings(carrying)
+    larger = json.loads((ROOT / "results/workstation/verdicts.json").read_text())
+    lines = readme.results(verdicts) + readme.at_larger_scale(larger)
+    lines += readme.over_settings(carrying)
     assert f"<!-- results -->\n{lines}<!-- /results -->\n" in README
 
 
