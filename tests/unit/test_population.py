@@ -16,10 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sepablate import data, models
-from sepablate.execution import hardware
+from sepablate.execution import hardware, worker
+from sepablate.execution.job import BUSY, DONE, Job
+from sepablate.execution.worker import RunMonitor
 from sepablate.models.weight_init import init_weights
 from sepablate.runs.run import Run
-from sepablate.store import run_files
+from sepablate.store import layout, run_files
+from sepablate.store.files import locked
 from sepablate.training import engine
 from sepablate.training.batches import make_batches
 from sepablate.training.cuda_graph import CudaGraphStep
@@ -270,3 +273,26 @@ def test_members_at_different_steps_are_not_stacked(tmp_path: Path, data_folder:
         path.unlink()
     with pytest.raises(NotStackable, match="different steps"):
         train(two, tmp_path, splits)
+
+
+@pytest.mark.usefixtures("unrecorded")
+def test_a_worker_trains_the_runs_that_no_other_process_trains(
+    tmp_path: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(engine, "apply_fused_kernels", lambda model: model)  # these are in fp32
+    (tmp_path / "data").symlink_to(data_folder)
+    jobs = {
+        run.seed: Job(dataclasses.replace(run, kernels="triton"), "Xception", run.key, DEVICE, "")
+        for run in runs(3)
+    }
+    steps, outcomes = [0] * 3, [-1] * 3
+    monitors = {seed: RunMonitor(job, [], steps, seed) for seed, job in jobs.items()}
+    with locked(jobs[1].folder / layout.LOCK):
+        assert worker._train_stacked(jobs, monitors, outcomes)
+    assert outcomes == [DONE, BUSY, DONE]
+    assert [job.finished for job in jobs.values()] == [True, False, True]
+    assert steps == [jobs[0].run.scale.steps, 0, jobs[2].run.scale.steps]
+    assert not worker._train_stacked(jobs, monitors, outcomes)  # one is left
+    several = {0: jobs[0], 1: dataclasses.replace(jobs[1], run=tiny("inception_v3", 1))}
+    assert not worker._train_stacked(several, monitors, outcomes)
