@@ -46,7 +46,6 @@ class Pooled:
         low, high: its 95 % interval.
         tau: the standard deviation of the true effects.
         i_squared: the fraction of the variance between settings that is not noise of the seeds.
-        p_equal: of "all settings have the same true effect".
         new_low, new_high: 95 % prediction interval of a new setting's measured effect.
         true_low, true_high: 95 % prediction interval of a new setting's true effect.
     """
@@ -58,7 +57,6 @@ class Pooled:
     high: Array
     tau: Array
     i_squared: Array
-    p_equal: Array
     new_low: Array
     new_high: Array
     true_low: Array
@@ -96,16 +94,13 @@ def pooled_variance(differences: Sequence[Array]) -> tuple[float, int]:
     return (squares / degrees if degrees else math.nan), degrees
 
 
-def pool(
-    effects: Array, variances: Array, new_variance: Array, degrees: float = math.inf
-) -> Pooled:
+def pool(effects: Array, variances: Array, new_variance: Array) -> Pooled:
     """Return the random-effects estimate over settings.
 
     Args:
         effects: (..., k), at least FEWEST settings.
         variances: (..., k), of the noise of each effect, above 0.
         new_variance: (...), the same of a new setting's.
-        degrees: of freedom of the variances; infinite if they are known.
     """
     k = effects.shape[-1]
     tau_squared = reml(effects, variances)
@@ -126,7 +121,6 @@ def pool(
         high=mean + half,
         tau=np.sqrt(tau_squared),
         i_squared=tau_squared / (tau_squared + _typical_variance(variances)),
-        p_equal=homogeneity(effects, variances, degrees),
         new_low=mean - new,
         new_high=mean + new,
         true_low=mean - true,
@@ -134,18 +128,11 @@ def pool(
     )
 
 
-def homogeneity(effects: Array, variances: Array, degrees: float = math.inf) -> Array:
-    """Return the p-value of "all settings have the same true effect".
-
-    Cochran's Q over k - 1 is compared with F of k - 1 and `degrees`, which is the exact test where
-    the variances come from one pooled estimate, and the usual test where they are known.
-    """
-    k, weights = effects.shape[-1], 1 / variances
+def cochran_q(effects: Array, variances: Array) -> Array:
+    """Return Cochran's Q: the weighted squares of the effects about their weighted mean."""
+    weights = 1 / variances
     mean = (weights * effects).sum(-1) / weights.sum(-1)
-    q = (weights * (effects - mean[..., None]) ** 2).sum(-1)
-    if math.isinf(degrees):
-        return stats.chi2.sf(q, k - 1)
-    return stats.f.sf(q / (k - 1), k - 1, degrees)
+    return (weights * (effects - mean[..., None]) ** 2).sum(-1)
 
 
 def reml(effects: Array, variances: Array, design: Array | None = None) -> Array:

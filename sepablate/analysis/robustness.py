@@ -19,7 +19,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from sepablate.analysis import meta_analysis, statistics
+from sepablate.analysis import equal_effects, meta_analysis, statistics
 from sepablate.analysis.setting_effects import ClaimEffects, SettingEffect, differences
 from sepablate.analysis.statistics import LEVEL, Array
 from sepablate.errors import UserError
@@ -31,7 +31,10 @@ OUTCOMES = ("carries", "reversed", "depends", "open")
 
 @dataclass(frozen=True)
 class Estimate:
-    """Settings pooled; the fields are those of `meta_analysis.Pooled`, as numbers."""
+    """Settings pooled; the fields are those of `meta_analysis.Pooled`, as numbers.
+
+    p_equal is of "all settings have the same true effect", by `equal_effects`.
+    """
 
     k: int
     mean: float
@@ -143,8 +146,8 @@ def outcome(claim: Claim, estimate: Estimate, diverged: set[str]) -> str:
     return "depends" if estimate.p_equal < LEVEL else "open"
 
 
-def arrays(settings: list[SettingEffect]) -> tuple[Array, Array, float, int]:
-    """Return effects, their variances, the variance of a new setting's, and degrees of freedom.
+def arrays(settings: list[SettingEffect]) -> tuple[Array, Array, float]:
+    """Return effects, their variances, and the variance of a new setting's.
 
     A new setting is thought of as measured with the fewest seeds of these.
     """
@@ -152,7 +155,7 @@ def arrays(settings: list[SettingEffect]) -> tuple[Array, Array, float, int]:
     counts = np.array([len(each.differences) for each in settings], np.float64)
     variance = max(variance, statistics.EQUAL**2) if degrees else math.nan
     means = np.array([differences(each).mean() for each in settings], np.float64)
-    return means, variance / counts, variance / float(counts.min()), degrees
+    return means, variance / counts, variance / float(counts.min())
 
 
 def design(settings: list[SettingEffect], declared: RobustnessStudy, name: str) -> Array:
@@ -184,16 +187,18 @@ def _interval(effect: SettingEffect) -> tuple[float, float, float]:
 
 
 def _estimate(settings: list[SettingEffect]) -> Estimate:
-    effects, variances, new_variance, degrees = arrays(settings)
-    pooled = meta_analysis.pool(effects, variances, np.asarray(new_variance), degrees)
-    numbers = {name: float(getattr(pooled, name)) for name in Estimate.__dataclass_fields__}
-    return Estimate(**numbers | {"k": pooled.k})  # type: ignore[arg-type]
+    effects, variances, new_variance = arrays(settings)
+    pooled = meta_analysis.pool(effects, variances, np.asarray(new_variance))
+    names = Estimate.__dataclass_fields__.keys() - {"k", "p_equal"}
+    numbers = {name: float(getattr(pooled, name)) for name in names}
+    p_equal = equal_effects.p_value([differences(each) for each in settings])
+    return Estimate(k=pooled.k, p_equal=p_equal, **numbers)
 
 
 def _shares(
     settings: list[SettingEffect], estimate: Estimate, declared: RobustnessStudy
 ) -> tuple[FactorShare, ...]:
-    effects, variances, *_ = arrays(settings)
+    effects, variances, _ = arrays(settings)
     shares = []
     for factor in declared.factors:
         columns = design(settings, declared, factor.name)
