@@ -3,7 +3,11 @@
 The model: setting i has a true effect mu + u_i, u_i ~ N(0, tau^2), and its measured effect adds the
 noise of its few seeds. Three paired seeds tell little about their own spread, so all settings of a
 claim share one variance per seed, as in a one-way analysis of variance (`pooled_variance`). Then
-settings of equal n have equal weights, which no accident of a small variance can turn.
+settings of equal n have equal weights, which no accident of a small variance can turn. This is not
+because the variances are equal. Simulated with short trainings of 16 times the variance (12
+settings of three seeds, one of six, skewness 0 or 1), the mean's interval covers 95.6 to 97.4 %,
+with each setting's own variance 84 to 92 %; where variances are equal, 95 and 79 to 88 %. Whether
+the settings agree is another question, and has a test without this assumption: `equal_effects`.
 
 tau^2 is estimated by REML, the mean has Knapp and Hartung's interval (2003, with t of k - 1). Two
 prediction intervals follow:
@@ -15,8 +19,10 @@ prediction intervals follow:
 * `new_low`, `new_high`: of the effect that a new setting shows when it is measured with as many
   seeds as ours: mean +- t_(k-1) sqrt(q (tau^2 + v) + error^2), where v is the variance of such a
   measurement and q Knapp and Hartung's factor. For equal n this is the interval that the spread of
-  the settings shows directly, s sqrt(1 + 1/k), and covers 95 % whatever tau is. It is the wider
-  one, and it decides.
+  the settings shows directly, s sqrt(1 + 1/k), and covers 95 % whatever tau is. With variances up
+  to 16 times larger in some settings, 91 to 95 % where tau is 0 and 94 to 96 % from one standard
+  error on, and *carries* without an effect comes in less than 0.1 %. It is the wider one, and it
+  decides.
 
 All functions work along the last axis: (..., k) effects and variances give (...) numbers.
 statsmodels' `combine_effects` has neither REML nor a prediction interval.

@@ -5,7 +5,8 @@ The rule, for one claim and the k settings that have at least one pair of seeds:
 1. A claim *carries* if the 95 % prediction interval of a new setting's measured effect excludes
    zero on the claimed side, and is *reversed* if it does so on the other side.
 2. Otherwise it *depends* if the settings differ by more than their seeds explain (p < 0.05 of "all
-   settings have the same true effect"). The factor that explains most of tau^2 is named.
+   settings have the same true effect", by `equal_effects`). The factor that explains most of tau^2
+   is named; tau^2 and the regression on a factor have the variances of `meta_analysis`.
 3. Else it is *open*: neither is shown.
 4. A diverged run has no score; its seed is left out on both sides. An outcome that favours a
    variant of which a run diverged in some setting is *open*.
