@@ -14,10 +14,10 @@ from sepablate import study
 from sepablate.analysis.setting_effects import ClaimEffects, SettingEffect
 from sepablate.study import BASE, Claim, RobustnessStudy
 
-SETTINGS = 11  # departures, as at a scale of grey garments
+SETTINGS = 12  # departures, as at a scale of grey garments
 SCALE = "tiny"
 VARIANTS = ("xception", "inception_v3", "no_residual", "relu_between", "elu_between")
-STEPS = {"1/8": 3, "1/4": 6, "1/2": 9, "1": 18}  # by the level of the budget
+STEPS = {"1/8": 3, "1/4": 6, "1/2": 9, "1": 18, "2": 36}  # by the level of the budget
 
 
 def made_up() -> RobustnessStudy:

@@ -77,7 +77,7 @@ def test_categories_and_numbers_enter_as_columns() -> None:
     settings = list(made.settings)
     budget = robustness.design(settings, declared, "budget")
     assert budget.shape == (SETTINGS + 1, 2)
-    assert set(budget[:, 1]) == {-3.0, -2.0, -1.0, 0.0}
+    assert set(budget[:, 1]) == {-3.0, -2.0, -1.0, 0.0, 1.0}
     recipe = robustness.design(settings, declared, "recipe")
     assert recipe.shape == (SETTINGS + 1, 3)
     assert recipe[:, 1:].sum() == 2
@@ -95,6 +95,7 @@ def test_the_budget_line_has_nothing_else_and_its_trend_is_the_slope() -> None:
         "budget_quarter",
         "budget_half",
         "base",
+        "budget_double",
     ]
     assert verdict.trend.slope == pytest.approx(0.01, abs=5e-4)
     assert verdict.trend.slope_low < verdict.trend.slope < verdict.trend.slope_high

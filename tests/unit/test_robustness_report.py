@@ -73,7 +73,7 @@ def test_the_report_follows_from_the_runs(project: Path) -> None:
     metrics = json.loads(Path("results/tiny/robustness_metrics.json").read_text())
     assert [each["outcome"] for each in metrics.values()] == [each.outcome for each in judged]
     budget = pd.read_csv("results/tiny/robustness/budget.csv")
-    assert list(budget.groupby("claim").images_seen.count()) == [4] * 4
+    assert list(budget.groupby("claim").images_seen.count()) == [5] * 4
     before = written()
     report.effects_outputs(NAME, SCALE)
     report.report_outputs(NAME, SCALE)
