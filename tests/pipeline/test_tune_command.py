@@ -34,10 +34,10 @@ def project(tmp_path: Path, data_folder: Path) -> Path:
     edit(tmp_path, lambda params: params.update(search={"smoke": GRID}))
     for path in (tmp_path / "data/fashion-mnist").glob("t10k-*"):
         path.unlink()
-    source = tmp_path / "sepablate/scales.py"
-    limits = "_InMemory(28, 50_000, 10_000, 10_000)"
+    source = tmp_path / "sepablate/store/datasets.py"
+    limits = "Limits(28, 50_000, 10_000, 10_000)"
     assert limits in source.read_text()
-    source.write_text(source.read_text().replace(limits, f"_InMemory(28, 50_000, {HELD_OUT}, 30)"))
+    source.write_text(source.read_text().replace(limits, f"Limits(28, 50_000, {HELD_OUT}, 30)"))
     return tmp_path
 
 
