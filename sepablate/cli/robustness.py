@@ -26,11 +26,26 @@ def robustness(
     from sepablate.report import robustness as report
 
     if effects:
+        for setting in untrained(name, chosen):
+            print(f"setting {setting}: no runs, left out; `sepablate train {name}` trains it")
         report.effects_outputs(name, chosen)
     report.report_outputs(name, chosen)
     if mlflow:
         publish_studies(chosen, [name])
     print(f"report: {layout.RESULTS / chosen / name.upper()}.md")
+
+
+def untrained(name: str, scale: str) -> list[str]:
+    """Return the settings of a study that have no runs at a scale."""
+    from sepablate.runs import settings
+    from sepablate.store import collected_runs
+
+    derived = settings.names(study.load_robustness(name), scale)
+    return [
+        setting
+        for setting, derived_scale in derived.items()
+        if not collected_runs.trained_variants(derived_scale)
+    ]
 
 
 def across(

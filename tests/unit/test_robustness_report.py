@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from sepablate import study
 from sepablate.analysis import robustness, setting_effects
 from sepablate.analysis.load_runs import load_runs
+from sepablate.cli.robustness import untrained
 from sepablate.errors import UserError
 from sepablate.plots import budget_figure, specification_curve
 from sepablate.provenance import verify
@@ -201,3 +202,14 @@ def test_effects_are_of_the_settings_that_have_runs(project: Path) -> None:
     assert next(iter(names)) == "base"
     assert "batch_double" not in names
     assert len(names) == SETTINGS
+
+
+def test_every_declared_setting_has_committed_runs_and_others_are_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert untrained(NAME, "laptop") == []
+    missing = untrained(NAME, "workstation")  # which has CIFAR-10 already
+    assert "budget_double" in missing
+    assert "garments" in missing
+    assert not {"base", "cifar10"} & {*missing}
