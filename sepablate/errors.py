@@ -44,6 +44,11 @@ def choices(value: object, valid: Iterable[str]) -> str:
     return f"choose {', '.join(names)}" + "".join(f"; did you mean {name}?" for name in like)
 
 
+def command(words: str, scale: str) -> str:
+    """Return a command as a remedy names it: always with its scale, which may not be selected."""
+    return f"`sepablate {words} --scale {scale}`"
+
+
 def explain(error: OSError) -> str | None:
     """Return path, reason and remedy where the environment refuses a file; None for a bug."""
     name = error.filename2 or error.filename

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sepablate.errors import UserError
+from sepablate.errors import UserError, command
 from sepablate.paper import xception as paper
 from sepablate.store import layout
 from sepablate.store.files import read_json
@@ -109,7 +109,8 @@ def read(scales: Sequence[str]) -> Across:
     for scale in scales:
         files = layout.verdict_files(scale)
         if not files:
-            raise UserError(f"{layout.scale_folder(scale)}/: no verdicts; run `sepablate report`")
+            remedy = command("report STUDIES", scale)
+            raise UserError(f"{layout.scale_folder(scale)}/: no verdicts; run {remedy}")
         for path in sorted(files, key=lambda path: path.name != layout.verdicts_name("REPORT")):
             report = path.name.removesuffix(layout.verdicts_name("REPORT")).strip("_").upper()
             for entry in read_json(path, list):

@@ -8,7 +8,7 @@ import pandas as pd
 from pandas.api.types import is_integer_dtype
 
 from sepablate.analysis.formatting import markdown_table
-from sepablate.errors import UserError
+from sepablate.errors import UserError, command
 from sepablate.paper import mobilenets
 
 VGG = "vgg_16"
@@ -73,7 +73,8 @@ def read(path: Path) -> pd.DataFrame:
     rows = [*zip(frame.detector, frame.part, strict=True)]
     expected = [(name, part) for name in BASES for part in PARTS]
     if rows != expected or not set(frame["heads"]) <= set(HEADS):
-        raise UserError(f"{path}: not the costs of detectors: run `sepablate layers`")
+        remedy = command("layers STUDIES", path.parent.name)
+        raise UserError(f"{path}: not the costs of detectors: run {remedy}")
     return frame
 
 

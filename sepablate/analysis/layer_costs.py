@@ -9,7 +9,7 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from sepablate.analysis.formatting import markdown_table
-from sepablate.errors import UserError
+from sepablate.errors import UserError, command
 from sepablate.paper import mobilenets
 from sepablate.store import layout
 from sepablate.study import LayerStudy
@@ -116,7 +116,7 @@ def read(scale: str, name: str) -> pd.DataFrame:
     """
     path = layout.study_folder(scale, name) / layout.LAYER_MEASUREMENTS
     if not path.is_file():
-        raise UserError(f"{path}: missing; run `sepablate layers {name}`")
+        raise UserError(f"{path}: missing; run {command(f'layers {name}', scale)}")
     try:
         frame = pd.read_csv(path)
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:

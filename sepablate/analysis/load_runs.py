@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sepablate.analysis.metrics import TASK_METRICS, Metric
-from sepablate.errors import UserError
+from sepablate.errors import UserError, command
 from sepablate.store import collected_runs, run_files
 from sepablate.store.files import corrupt_files, read_json
 from sepablate.study import SPEED, Variant
@@ -72,10 +72,11 @@ class Runs:
         """Return the bits that tell right from wrong, or the float32 precisions."""
         images = self.configs[variant]["test_images"]
         path = collected_runs.seed_scores(self.scale, variant, seed, self.metric.task)
-        _check_file(path, variant)
+        _check_file(path, variant, self.scale)
         content, bits = path.read_bytes(), self.metric.task == "single_label"
         if len(content) != (-(-images // 8) if bits else 4 * images):
-            raise UserError(f"{path}: {len(content)} bytes for {images} images; {_remedy(variant)}")
+            remedy = _remedy(variant, self.scale)
+            raise UserError(f"{path}: {len(content)} bytes for {images} images; {remedy}")
         if bits:
             return np.unpackbits(np.frombuffer(content, np.uint8), count=images).astype(float)
         return np.frombuffer(content, "<f4").astype(float)
@@ -95,10 +96,10 @@ def load_runs(variants: Sequence[Variant], scale: str) -> Runs:
         for seed in seeds[variant.name]:
             key = configs[variant.name]["run_keys"][str(seed)]
             path = collected_runs.seed_rows(scale, variant.name, seed)
-            rows = _load_run(path, variant.name, key, metric)
+            rows = _load_run(path, variant.name, scale, key, metric)
             frames.append(rows.assign(label=variant.label))
     frame = pd.concat(frames, ignore_index=True)
-    _check_pairing(frame, seeds, metric)
+    _check_pairing(frame, seeds, metric, scale)
     return Runs(frame, configs, seeds[variants[0].name], scale, metric)
 
 
@@ -106,13 +107,13 @@ def load_config(scale: str, variant: str) -> Config:
     """Return the resolved config of a variant's runs; UserError if there is none."""
     path = collected_runs.variant_config(scale, variant)
     if corrupt := corrupt_files(path.parent):
-        raise UserError(f"{path.parent / corrupt[0]}: damaged; {_remedy(variant)}")
-    _check_file(path, variant)
+        raise UserError(f"{path.parent / corrupt[0]}: damaged; {_remedy(variant, scale)}")
+    _check_file(path, variant, scale)
     config = {RENAMED.get(key, key): value for key, value in read_json(path, dict).items()}
     if not isinstance(config.get("run_keys"), dict) or not config["run_keys"]:
-        raise UserError(f"{path}: no run_keys; {_remedy(variant)}")
+        raise UserError(f"{path}: no run_keys; {_remedy(variant, scale)}")
     if config.get("task") not in TASK_METRICS:
-        raise UserError(f"{path}: task {config.get('task')!r}; {_remedy(variant)}")
+        raise UserError(f"{path}: task {config.get('task')!r}; {_remedy(variant, scale)}")
     return config
 
 
@@ -126,23 +127,26 @@ def _shared_metric(tasks: dict[str, str]) -> Metric:
     return TASK_METRICS[tasks[first]]
 
 
-def _load_run(path: Path, variant: str, key: str, metric: Metric) -> pd.DataFrame:
-    _check_file(path, variant)
+def _load_run(path: Path, variant: str, scale: str, key: str, metric: Metric) -> pd.DataFrame:
+    _check_file(path, variant, scale)
     try:
         rows = pd.DataFrame(run_files.read_run(path), columns=list(run_files.COLUMNS))
     except UserError as error:
-        raise UserError(f"{error}; {_remedy(variant)}") from None
+        raise UserError(f"{error}; {_remedy(variant, scale)}") from None
     keys = sorted(set(rows.run_key))
     if keys != [key]:
         raise UserError(
-            f"{path}: run_key {', '.join(keys)}, but config.json says {key}; {_remedy(variant)}"
+            f"{path}: run_key {', '.join(keys)}, but config.json says {key}; "
+            f"{_remedy(variant, scale)}"
         )
     if rows.metric.isin([metric.final, run_files.DIVERGED]).sum() != 1:
-        raise UserError(f"{path}: has no final result; {_remedy(variant)}")
+        raise UserError(f"{path}: has no final result; {_remedy(variant, scale)}")
     return rows
 
 
-def _check_pairing(frame: pd.DataFrame, seeds: dict[str, list[int]], metric: Metric) -> None:
+def _check_pairing(
+    frame: pd.DataFrame, seeds: dict[str, list[int]], metric: Metric, scale: str
+) -> None:
     """Raise UserError unless all variants have the same seeds and evaluation steps."""
     first, *others = seeds
     curves = frame[frame.metric == metric.curve]
@@ -150,22 +154,17 @@ def _check_pairing(frame: pd.DataFrame, seeds: dict[str, list[int]], metric: Met
     curves = curves[curves.set_index(["variant", "seed"]).index.isin(whole)]
     steps = {name: set(rows.step) for name, rows in curves.groupby("variant")}
     for name in others:
+        both = f"{_remedy(first, scale)} and {command(f'train {name}', scale)}"
         if seeds[name] != seeds[first]:
-            raise UserError(
-                f"seeds of {name}: {seeds[name]}, of {first}: {seeds[first]}; "
-                f"{_remedy(first)} and `sepablate train {name}`"
-            )
+            raise UserError(f"seeds of {name}: {seeds[name]}, of {first}: {seeds[first]}; {both}")
         if steps.get(name, set()) != steps.get(first, set()) and name in steps and first in steps:
-            raise UserError(
-                f"evaluation steps of {name} are not those of {first}; "
-                f"{_remedy(first)} and `sepablate train {name}`"
-            )
+            raise UserError(f"evaluation steps of {name} are not those of {first}; {both}")
 
 
-def _check_file(path: Path, variant: str) -> None:
+def _check_file(path: Path, variant: str, scale: str) -> None:
     if not path.is_file():
-        raise UserError(f"{path}: missing; {_remedy(variant)}")
+        raise UserError(f"{path}: missing; {_remedy(variant, scale)}")
 
 
-def _remedy(variant: str) -> str:
-    return f"run `sepablate train {variant}`"
+def _remedy(variant: str, scale: str) -> str:
+    return f"run {command(f'train {variant}', scale)}"

@@ -5,7 +5,7 @@ import pandas as pd
 from sepablate import study
 from sepablate.analysis.load_runs import RAW, Config, Runs, load_runs
 from sepablate.analysis.metrics import TASK_METRICS
-from sepablate.errors import UserError, choices
+from sepablate.errors import UserError, choices, command
 from sepablate.store import collected_runs, layout
 from sepablate.store.params_file import read_params
 from sepablate.store.run_files import images_seen
@@ -81,7 +81,7 @@ def check_runs(scale: str) -> None:
     if not known:
         raise UserError(
             f"scale {scale!r}: there are no runs in {layout.RESULTS}/: go to the project's root "
-            "folder (os.chdir), or run `sepablate train`"
+            f"folder (os.chdir), or run {command('train VARIANT', scale)}"
         )
     raise UserError(f"scale {scale!r}: no runs in {layout.RESULTS}/: {choices(scale, known)}")
 

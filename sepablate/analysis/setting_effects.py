@@ -10,7 +10,7 @@ import numpy as np
 
 from sepablate import study
 from sepablate.analysis.load_runs import Runs, load_runs
-from sepablate.errors import UserError
+from sepablate.errors import UserError, command
 from sepablate.store import collected_runs, layout
 from sepablate.store.files import read_json
 from sepablate.store.run_files import images_seen
@@ -94,7 +94,8 @@ def trained_settings(declared: RobustnessStudy, scale: str) -> dict[str, str]:
     }
     if len(trained) < 2:
         folder = layout.scale_folder(scale) / layout.SETTINGS
-        raise UserError(f"{folder}/: fewer than two settings; run `sepablate train robustness`")
+        remedy = command("train robustness", scale)
+        raise UserError(f"{folder}/: fewer than two settings; run {remedy}")
     return {BASE: scale} | trained
 
 
@@ -104,9 +105,10 @@ def _load(variants: list[Variant], derived: str, name: str) -> Runs:
     except UserError as error:
         if "." not in derived:
             raise
-        setting = derived.partition(".")[2]
+        scale, _, setting = derived.partition(".")
         message = str(error).partition("; run ")[0]
-        raise UserError(f"setting {setting}: {message}; run `sepablate train {name}`") from None
+        remedy = command(f"train {name}", scale)
+        raise UserError(f"setting {setting}: {message}; run {remedy}") from None
 
 
 def _effect(setting: str, levels: dict[str, str], claim: Claim, runs: Runs) -> SettingEffect:

@@ -11,7 +11,7 @@ from typing import ParamSpec
 
 from sepablate.analysis import partial
 from sepablate.analysis.load_runs import Config
-from sepablate.errors import UserError
+from sepablate.errors import UserError, command
 from sepablate.provenance import git_compare, self_check
 from sepablate.provenance.differences import byte_differences
 from sepablate.report import manifest, outputs, robustness
@@ -93,7 +93,7 @@ def _check_coverage(scale: str) -> Iterator[str]:
         expected = path.is_file() and path.relative_to(folder).parts[0] not in NOT_IN_REPORTS
         expected = expected and not layout.is_backup(path)
         if expected and path not in covered:
-            yield f"{path}: in no digests.json; `sepablate report` writes one"
+            yield f"{path}: in no digests.json; {command('report STUDIES', scale)} writes one"
 
 
 def _check_digests(path: Path) -> Iterator[str]:

@@ -15,7 +15,7 @@ from sepablate.analysis import (
     verdicts,
     wording,
 )
-from sepablate.errors import UserError
+from sepablate.errors import UserError, command
 from sepablate.plots import forest, layer_figure, study_figure, style
 from sepablate.report import dvc_metrics, html, layer_markdown, manifest, markdown
 from sepablate.store import layout, run_archive
@@ -120,7 +120,7 @@ def read_claims(name: str, scale: str) -> list[effects.Measured]:
     study.load(name)
     path = layout.study_folder(scale, name) / layout.CLAIMS
     if not path.is_file():
-        raise UserError(f"{path}: missing; run `sepablate study {name}`")
+        raise UserError(f"{path}: missing; run {command(f'study {name}', scale)}")
     return effects.read(path)
 
 

@@ -11,7 +11,7 @@ from sepablate import study
 from sepablate.analysis import carrying_words, effects, robustness, setting_effects, summary_table
 from sepablate.analysis.robustness import Carrying
 from sepablate.analysis.setting_effects import ClaimEffects
-from sepablate.errors import UserError
+from sepablate.errors import UserError, command
 from sepablate.plots import budget_figure, specification_curve
 from sepablate.plots.style import variant_styles
 from sepablate.report import html, manifest
@@ -101,7 +101,7 @@ def read(name: str, scale: str) -> list[ClaimEffects]:
     """Return the effects of a robustness study; UserError if its stage has not run."""
     path = layout.study_folder(scale, name) / layout.EFFECTS
     if not path.is_file():
-        raise UserError(f"{path}: missing; run `sepablate robustness {name}`")
+        raise UserError(f"{path}: missing; run {command(f'robustness {name}', scale)}")
     return setting_effects.read(path)
 
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from sepablate.errors import UserError
+from sepablate.errors import UserError, command
 from sepablate.store import collected_runs, layout
 from sepablate.store.archive_files import pack, read, run_folders, unpacked
 from sepablate.store.files import MANIFEST, manifest_text, verify_manifest, write_atomically
@@ -32,7 +32,7 @@ def export_runs(scale: str, target: Path) -> dict[str, list[str]]:
         for name in names:
             folder = collected_runs.variant_runs(at, name)
             if not verify_manifest(folder):
-                raise UserError(f"{folder}: damaged; `sepablate train` renews it")
+                raise UserError(f"{folder}: damaged; {command(f'train {name}', at)} renews it")
     write_atomically(target, pack(_collect(variants)))
     return variants
 

@@ -123,7 +123,9 @@ def test_a_study_of_two_tasks_is_refused(project):
     with pytest.raises(ValueError, match="no_residual is of task multi_label, xception of single"):
         outputs.study_outputs("residual_connections", "tiny")
     path.write_text(json.dumps({**config, "task": "two_labels"}))
-    with pytest.raises(ValueError, match="task 'two_labels'; run `sepablate train no_residual`"):
+    with pytest.raises(
+        ValueError, match="task 'two_labels'; run `sepablate train no_residual --scale tiny`"
+    ):
         outputs.study_outputs("residual_connections", "tiny")
 
 
@@ -186,7 +188,7 @@ def test_broken_runs_are_refused_with_the_command_that_helps(project, damage, me
     damage(project / "results/tiny/runs")
     with pytest.raises(ValueError, match=message) as caught:
         outputs.study_outputs("pointwise_activation", "tiny")
-    assert "`sepablate train elu_between`" in str(caught.value)
+    assert "`sepablate train elu_between --scale tiny`" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -203,7 +205,7 @@ def swap(runs, old, new):
 
 
 def test_a_report_without_its_studies_says_what_to_run(project):
-    with pytest.raises(ValueError, match="run `sepablate study residual_connections`"):
+    with pytest.raises(ValueError, match="run `sepablate study residual_connections --scale tiny`"):
         outputs.report_outputs(["residual_connections"], "tiny")
 
 

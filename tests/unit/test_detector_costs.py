@@ -92,8 +92,14 @@ def test_sentences_follow_from_the_counts(frame: pd.DataFrame) -> None:
         (lambda text: "", "not a CSV table"),
         (lambda text: text.replace("first_boxes", "boxes"), "lacks first_boxes"),
         (lambda text: text.replace(",80,", ",many,", 1), "invalid values in column classes"),
-        (lambda text: text.replace("xception", "exception"), "run `sepablate layers`"),
-        (lambda text: text.replace("separable", "seperable"), "run `sepablate layers`"),
+        (
+            lambda text: text.replace("xception", "exception"),
+            "run `sepablate layers STUDIES --scale ",
+        ),
+        (
+            lambda text: text.replace("separable", "seperable"),
+            "run `sepablate layers STUDIES --scale ",
+        ),
         (lambda text: text.partition("\n")[0], "detectors.csv"),
     ],
 )

@@ -135,7 +135,9 @@ def test_the_figure_of_a_study_that_no_file_declares(project: Path) -> None:
 def test_figures_of_nothing_are_refused(project: Path) -> None:
     with pytest.raises(ValueError, match=r"study 'residuals' .*did you mean residual_connections"):
         sepablate.figure("residuals", "tiny")
-    with pytest.raises(ValueError, match=r"inception_v3.*run `sepablate train inception_v3`"):
+    with pytest.raises(
+        ValueError, match=r"inception_v3.*run `sepablate train inception_v3 --scale tiny`"
+    ):
         sepablate.figure("xception_vs_inception", "tiny")
     with pytest.raises(ValueError, match="run `sepablate robustness"):
         sepablate.figure("robustness", "tiny")

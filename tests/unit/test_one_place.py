@@ -31,11 +31,18 @@ def _names_a_pipeline(node: ast.AST) -> bool:
     return isinstance(node, ast.Constant) and node.value == "experiments/dvc.yaml"
 
 
+def _names_a_remedy(node: ast.AST) -> bool:
+    """Whether it names a command of a scale as a remedy: `errors.command` adds the scale."""
+    words = "run `sepablate (train|study|layers|robustness|report)"
+    return isinstance(node, ast.Constant) and bool(re.search(words, str(node.value)))
+
+
 @pytest.mark.parametrize(
     ("is_one", "places"),
     [
         (_computes_images_seen, ["store/run_files.py"]),
         (_collects_sides, ["study/study.py"]),
+        (_names_a_remedy, ["study/registry.py"]),  # for a study of another kind, at any scale
         (_names_a_pipeline, ["project_files.py", "store/layout.py"]),  # the first imports nothing
     ],
     ids=lambda each: getattr(each, "__name__", ""),

@@ -139,11 +139,13 @@ def test_what_is_missing_is_one_line(project: Path) -> None:
     with pytest.raises(UserError, match=r"effects\.json: missing; run `sepablate robustness"):
         report.report_outputs(NAME, SCALE)
     shutil.rmtree("results/tiny/settings/cifar10/runs/elu_between")
-    with pytest.raises(UserError, match=r"setting cifar10: .*elu_between.*train robustness"):
+    with pytest.raises(
+        UserError, match=r"setting cifar10: .*elu_between.*train robustness --scale tiny`"
+    ):
         report.effects_outputs(NAME, SCALE)
     for path in Path("results/tiny/settings").iterdir():
         shutil.rmtree(path)
-    with pytest.raises(UserError, match=r"fewer than two settings.*train robustness"):
+    with pytest.raises(UserError, match=r"fewer than two settings.*train robustness --scale tiny`"):
         report.effects_outputs(NAME, SCALE)
 
 
