@@ -142,22 +142,26 @@ def _shared(name: str, declared: study.Study) -> list[str]:
 
 def _next_commands(name: str, declared: study.Study, scale: str, pipeline: bool) -> list[str]:
     """Return the commands that answer the question, with what each does."""
-    report = f"results/{scale}/OWN.md and own.html"
-    if pipeline:
-        return [f"dvc repro experiments/dvc.yaml:own  # {report}"]
+    from sepablate import scales
     from sepablate.store.collected_runs import trained_variants
 
+    selected = scales.current()
+    report = f"results/{selected if pipeline else scale}/OWN.md and own.html"
+    if pipeline:  # which knows no other scale
+        words = "" if selected == scale else f": the scale that {layout.PARAMS} selects"
+        return [f"dvc repro experiments/dvc.yaml:own  # {report}{words}"]
+    option = "" if selected == scale else f" --scale {scale}"
     (changed,), trained = declared.variants, trained_variants(scale)
     named = [declared.baseline] * (declared.baseline.name not in trained) + [changed]
     commands = {
         **{
-            f"train {variant.name}": "trained already"
+            f"train {variant.name}{option}": "trained already"
             if variant.name in trained
             else "all its seeds"
             for variant in named
         },
-        f"study {name}": "its table, its figure, the numbers of its claim",
-        f"report {name} --name OWN": report,
+        f"study {name}{option}": "its table, its figure, the numbers of its claim",
+        f"report {name} --name OWN{option}": report,
     }
     width = max(map(len, commands))
     return [f"sepablate {command:{width}}  # {what}" for command, what in commands.items()]

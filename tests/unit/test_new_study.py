@@ -162,6 +162,20 @@ def test_a_second_question_with_the_same_changes_says_whose_variant_it_takes(sma
     assert asked.claims[0].statement == "Two hidden ends more accurate than Xception"
 
 
+def test_the_next_commands_name_a_scale_that_is_not_selected(small: Path) -> None:
+    base = ("new", "study", "--baseline", "xception", "--change", "hidden=2", "--scale", "smoke")
+    lines = sepablate(small, *base, "first").stdout.splitlines()[1:]
+    commands = [line.partition("  #")[0].rstrip() for line in lines]
+    assert [each.split()[1] for each in commands] == ["train", "train", "study", "report"]
+    assert all(each.endswith(" --scale smoke") for each in commands)
+    by_dvc = sepablate(small, *base[:-4], "--change", "hidden=1", *base[-2:], "deep", "--pipeline")
+    says = "# results/laptop/OWN.md and own.html: the scale that params.yaml selects"
+    assert by_dvc.stdout.splitlines()[-1].endswith(says), by_dvc.stderr
+    selected = sepablate(small, *base[:-4], "--change", "hidden=3", "--scale", "laptop", "third")
+    assert selected.returncode == 0, selected.stderr
+    assert "--scale" not in selected.stdout
+
+
 def test_stages_are_added_and_every_other_line_stays(small: Path) -> None:
     before = {path: (small / path).read_text() for path in PIPELINES}
     for name in ("wide", "deep"):
