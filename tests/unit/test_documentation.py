@@ -127,6 +127,13 @@ def test_the_readme_is_read_in_minutes() -> None:
     assert 1 <= len(rows) <= 10
 
 
+def test_the_readme_says_what_a_first_look_and_a_question_need() -> None:
+    """The command of a first look, and where the baseline's runs come from."""
+    assert "set `scale: smoke` in `params.yaml` and run `make repro`" in README
+    assert "are trained already" not in README
+    assert "there after `make repro`" in README.partition("<!-- own question -->")[2]
+
+
 def commands_of(text: str) -> list[list[str]]:
     """The words of each `sepablate ...` in the blocks of code, without comments."""
     blocks = "".join(re.findall(r"^```\n(.*?)^```", text, re.M | re.S)).replace("\\\n", "")
