@@ -1,7 +1,7 @@
 """The commands that begin with `new`. Nothing heavy is imported before it runs."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,6 +9,9 @@ from sepablate import study
 from sepablate.cli.options import ScaleOption, require_project, resolve_scale
 from sepablate.store import layout
 from sepablate.store.files import write_atomically
+
+if TYPE_CHECKING:
+    from sepablate.planning.new_study import Question
 
 DATASET_COMMANDS = {
     "sepablate train xception --scale {scale}": "one network, all its seeds",
@@ -67,6 +70,7 @@ def study_(
     if pipeline:
         contents |= new_stages.add(name, declared)
     _write(contents)
+    print("\n".join(_facts(question, declared)))
     print("\n".join([*_shared(name, declared), *_next_commands(name, declared, chosen, pipeline)]))
 
 
@@ -128,6 +132,18 @@ def _write(contents: dict[str, str]) -> None:
     for path, text in contents.items():
         write_atomically(Path(path), text)
         print(f"written: {path}")
+
+
+def _facts(question: "Question", declared: study.Study) -> list[str]:
+    """Return the claim's margin in points, and a line if both networks have runs already."""
+    from sepablate.analysis.metrics import TASK_METRICS
+    from sepablate.planning import earlier_runs
+
+    (claim,), score = declared.claims, TASK_METRICS[declared.baseline.task].label
+    lines = [f"margin: {100 * claim.margin:g} points of {score}"]
+    if question.known_at:
+        lines.append(f"the claim is {earlier_runs.words(question.known_at)}: the report says so")
+    return lines
 
 
 def _shared(name: str, declared: study.Study) -> list[str]:

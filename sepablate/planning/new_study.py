@@ -11,7 +11,7 @@ from typing import Any
 from sepablate import study
 from sepablate.errors import UserError, choices
 from sepablate.execution import variant_options
-from sepablate.planning import pipeline
+from sepablate.planning import earlier_runs, pipeline
 from sepablate.runs import confounds, settings
 from sepablate.runs.run import resolve
 from sepablate.store import layout
@@ -22,6 +22,7 @@ OWN = "a question of one's own"
 # Claims with their margins: a fraction, half a point or two points.
 MARGINS = {"better": 0.005, "worse": 0.005, "equal": 0.02}
 CLAIMS = tuple(MARGINS)
+MOST_MARGIN = 0.2  # 20 points: a larger one was meant in points
 LONGEST_LABEL = 40  # characters, of which a legend has the room
 # Fields of a variant that a change may name, with their types.
 FIELDS = {
@@ -52,6 +53,7 @@ class Question:
         source: the paper and its section.
         margin: the smallest difference of interest, as a fraction; 0 for that of MARGINS.
         label: of the changed network, in tables and figures; "" for the changes in words.
+        known_at: the scales at which both networks had runs before the claim was declared.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Question:
     source: str = OWN
     margin: float = 0.0
     label: str = ""
+    known_at: tuple[str, ...] = ()
 
     @property
     def changed(self) -> str:
@@ -120,7 +123,29 @@ def ask(
     changed = _changed(question)
     if changed.name != name:
         question = replace(question, label="" if label is None else changed.label)
-    return question, _declare(question, changed, _differences(before, changed, scale))
+    try:
+        differing = _differences(before, changed, scale)
+    except UserError as error:
+        raise _naming_change(error, changes) from None
+    scales = read_params(layout.PARAMS)["scales"]
+    known_at = earlier_runs.scales_with_runs((before.name, changed.name), list(scales))
+    question = replace(question, known_at=tuple(known_at))
+    return question, _declare(question, changed, differing)
+
+
+def _naming_change(error: UserError, changes: Sequence[str]) -> UserError:
+    """Return a network's refusal of an option's value with the change, and the choice it is like.
+
+    The network alone knows its choices; it lists them as Python does.
+    """
+    option, _, rest = str(error).partition(" ")
+    listed = re.fullmatch(r"must be one of \[(.*)\], not .*", rest)
+    for change in changes:
+        name, _, value = change.partition("=")
+        if name == option:
+            valid = [part.strip("'\"") for part in listed[1].split(", ")] if listed else []
+            return UserError(f"--change {change!r}: {choices(value, valid) if valid else error}")
+    return error
 
 
 def _check_name(name: str) -> None:
@@ -147,8 +172,8 @@ def _margin(text: str | None) -> float:
         number = float(text)
     except ValueError:
         number = math.nan
-    if not 0 < number < 1:
-        valid = "choose a fraction between 0 and 1, such as 0.005 for half a point"
+    if not 0 < number <= MOST_MARGIN:
+        valid = f"margins are fractions, 0.005 is half a point: choose at most {MOST_MARGIN}"
         raise UserError(f"--margin {text!r}: {valid}")
     return number
 

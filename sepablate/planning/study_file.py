@@ -8,6 +8,7 @@ from typing import Any
 
 from sepablate import study
 from sepablate.errors import UserError
+from sepablate.planning import earlier_runs
 from sepablate.planning.new_study import OWN, Question, literal
 from sepablate.study import Claim, Study, Variant
 
@@ -63,8 +64,11 @@ def _docstring(question: Question, declared: Study) -> str:
     if not fitting:
         raise UserError(f"--source {question.source!r}: choose at most {WIDTH - 40} characters")
     left, how, right = question.sides
-    own = "None: the claim is a guess of one's own, declared before training."
-    paper = own if question.source == OWN else f"The claim is that of {question.source}."
+    declared_when = earlier_runs.words(question.known_at)
+    paper = f"None: the claim is a guess of one's own, {declared_when}."
+    if question.source != OWN:
+        paper = f"The claim is that of {question.source}."
+        paper += f" It is {declared_when}." if question.known_at else ""
     fields = " and ".join(declared.factors)
     points = {
         "Question": f"Does {left} end {how} {right}?",

@@ -141,12 +141,18 @@ def test_a_question_takes_the_readmes_commands_or_the_pipeline(project: Path) ->
     for path, text in pipelines.items():
         (project / path).write_text(text)
     done = sepablate(project, *new[1:])
-    said = [line.partition("#")[0].split() for line in done.stdout.splitlines()]
+    lines = done.stdout.splitlines()
+    facts = [line for line in lines if line.startswith(("margin: ", "the claim is "))]
+    assert len(facts) == 2  # the runs of the file that was deleted are there
+    said = [line.partition("#")[0].split() for line in lines if line not in facts]
     assert said == [["written:", f"experiments/{name}.py"], *others]
     for words in others:
         assert sepablate(project, *words[1:]).returncode == 0
     assert contents(folder) == before
-    assert (project / "results/smoke/OWN.md").read_text() == report
+    after = "declared after runs of both networks were there, at scale smoke."
+    expected = report.replace("declared before training.", after)
+    assert expected != report
+    assert (project / "results/smoke/OWN.md").read_text() == expected
 
 
 def readme_commands() -> list[list[str]]:

@@ -1,5 +1,6 @@
 """`sepablate new study`: the file that it writes, what it refuses, its stages in the pipeline."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -102,7 +103,12 @@ def test_an_equal_variant_is_taken_for_the_new_one(small: Path) -> None:
         ("deep", "xception", "weight_decay=nan", "choose a number"),
         ("deep", "xception", "residual=no", "--change 'residual=no': choose true or false"),
         ("deep", "xception", "residual=true", "residual=true': xception has that already"),
-        ("deep", "xception", "activation_between=x", "activation_between must be one of"),
+        (
+            "deep",
+            "xception",
+            "activation_between=rellu",
+            "between=rellu': choose none, relu, elu; did you mean relu[?]",
+        ),
         ("deep", "xception", "dropout=0.5", "model.dropout is then the same as xception's"),
     ],
 )
@@ -119,8 +125,14 @@ def test_a_claim_and_a_source_are_checked(small: Path) -> None:
         ("claim", "best", "--claim 'best': choose better, worse, equal"),
         ("source", 'A "B" 2017', "choose one line without quotes"),
         ("source", "A 2017\nB", "choose one line without quotes"),
-        *(("margin", text, f"--margin '{text}': choose a fraction") for text in ("5", "0", "x")),
-        *(("margin", text, f"--margin '{text}': choose a fraction") for text in ("", "nan", "1")),
+        *(
+            ("margin", text, f"--margin '{text}': margins are fractions, 0.005 is half")
+            for text in ("5", "0.21", "x")
+        ),
+        *(
+            ("margin", text, f"--margin '{text}': margins are fractions")
+            for text in ("", "nan", "1", "0")
+        ),
         *(("label", text, few) for text in ("", " ", "a" * 41, 'a "b"', "a\nb")),
         ("label", "ELU between", "--label 'ELU between': variant elu_between has it: choose"),
     ):
@@ -164,7 +176,9 @@ def test_a_second_question_with_the_same_changes_says_whose_variant_it_takes(sma
 
 def test_the_next_commands_name_a_scale_that_is_not_selected(small: Path) -> None:
     base = ("new", "study", "--baseline", "xception", "--change", "hidden=2", "--scale", "smoke")
-    lines = sepablate(small, *base, "first").stdout.splitlines()[1:]
+    written, margin, *lines = sepablate(small, *base, "first").stdout.splitlines()
+    assert written == "written: experiments/first.py"
+    assert margin == "margin: 0.5 points of accuracy"
     commands = [line.partition("  #")[0].rstrip() for line in lines]
     assert [each.split()[1] for each in commands] == ["train", "train", "study", "report"]
     assert all(each.endswith(" --scale smoke") for each in commands)
@@ -174,6 +188,60 @@ def test_the_next_commands_name_a_scale_that_is_not_selected(small: Path) -> Non
     selected = sepablate(small, *base[:-4], "--change", "hidden=3", "--scale", "laptop", "third")
     assert selected.returncode == 0, selected.stderr
     assert "--scale" not in selected.stdout
+
+
+@pytest.mark.parametrize("source", [new_study.OWN, "Clevert 2016, section 4"])
+def test_a_claim_on_runs_that_are_there_is_not_declared_before_training(
+    small: Path, source: str
+) -> None:
+    """Runs of both sides at one scale count, collected or only finished; of one side, none does."""
+    after = "declared after runs of both networks were there, at scale"
+
+    def paper() -> str:
+        changes = ["activation_between=elu"]
+        question, asked = new_study.ask("moved", "xception", changes, "smoke", source=source)
+        path = small / "moved.py"
+        path.write_text(study_file.write(question, asked))
+        return markdown.docstring_points(path)
+
+    own = source == new_study.OWN
+    assert (", declared before training." in paper()) == own
+    collect(small, "smoke", "xception")
+    collect(small, "laptop", "elu_between")
+    assert after not in paper()
+    finish(small, "smoke", "elu_between")
+    assert f"{after} smoke." in paper()
+    assert "before training" not in paper()
+    collect(small, "laptop", "xception")
+    assert f"{after}s smoke and laptop." in paper()
+
+
+def test_the_command_says_that_a_claim_is_declared_after_its_runs(small: Path) -> None:
+    for name in ("xception", "elu_between"):
+        collect(small, "smoke", name)
+    base = ("new", "study", "elu", "--baseline", "xception", "--change", "activation_between=elu")
+    done = sepablate(small, *base, "--scale", "smoke", "--claim", "equal", "--margin", "0.2")
+    words = "declared after runs of both networks were there, at scale smoke"
+    assert done.stdout.splitlines()[1:3] == [
+        "margin: 20 points of accuracy",
+        f"the claim is {words}: the report says so",
+    ]
+    assert words in " ".join((small / "experiments/elu.py").read_text().split())
+
+
+def collect(project: Path, scale: str, variant: str) -> None:
+    """Leave what a variant's collected runs have, as far as it says that they are there."""
+    folder = project / "results" / scale / "runs" / variant
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+
+
+def finish(project: Path, scale: str, variant: str) -> None:
+    """Leave what a finished run has, as far as it says that it is there."""
+    folder = project / ".sepablate/runs/0123456789abcdef"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps({"scale": scale, "variant": variant}))
+    (folder / "done.json").write_text("{}")
 
 
 def test_stages_are_added_and_every_other_line_stays(small: Path) -> None:
