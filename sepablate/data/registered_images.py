@@ -39,14 +39,17 @@ class ListedFiles(ImageFiles):
 
     Args:
         digests: (N,), of the images' bytes, as in the list.
+        dataset: the name of the data set.
     """
 
     digests: Bytes = field(kw_only=True)
+    dataset: str = field(kw_only=True)
 
     def __getitem__(self, part: slice | torch.Tensor) -> "ListedFiles":
         """Return the images of a slice, or those at the indices, in their order."""
         rows = part if isinstance(part, slice) else part.numpy()
-        return ListedFiles(**vars(super().__getitem__(part)), digests=self.digests[rows])
+        fields = {**vars(super().__getitem__(part)), "digests": self.digests[rows]}
+        return ListedFiles(**fields, dataset=self.dataset)
 
     def read(self, index: int) -> Image.Image:
         """Decode an image and convert it to RGB; UserError names a bad or changed one."""
@@ -55,7 +58,11 @@ class ListedFiles(ImageFiles):
     def _bytes(self, index: int, limit: int | None = None) -> bytes:
         content = super()._bytes(index)
         if datasets.digest(content).encode() != self.digests[index]:
-            raise UserError("changed after it was registered")
+            files = f"{datasets.list_path(self.dataset)} and {datasets.path(self.dataset)}"
+            raise UserError(
+                f"changed after it was registered: restore it; or delete {files} and run "
+                f"`sepablate new dataset {self.dataset}` again, which registers it as it is now"
+            )
         return content[:limit]
 
 
@@ -150,7 +157,7 @@ class RegisteredImages:
             raise UserError(f"{error.filename}: {error.strerror}; {listed}") from None
         digests = np.array([row.digest for row in chosen], dtype=np.bytes_)
         fields = {each.name: getattr(files, each.name) for each in dataclasses.fields(files)}
-        return ListedFiles(**fields, digests=digests)
+        return ListedFiles(**fields, digests=digests, dataset=self.name)
 
     def _in_memory(self, files: ListedFiles, size: int) -> TensorSplit:
         """Return the images as bytes, (N, H, W) in grey or (N, H, W, 3) in colour."""
