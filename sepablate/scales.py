@@ -59,7 +59,8 @@ def _known_dataset(value: object) -> object:
     """Return the name of a data set of the package, or of one that is registered."""
     names = [*datasets.SINGLE_LABEL, *datasets.registered_names()]
     if value not in names:
-        raise UserError(choices(value, names))
+        own = "or register it with `sepablate new dataset`, or remove the scale"
+        raise UserError(f"{choices(value, names)}; {own}")
     return value
 
 

@@ -114,13 +114,16 @@ def dataset(
     if add_scale:
         new_scale.check_name(name)
     made = new_dataset.examine(name, source)
+    there = new_scale.exists(name)
     values = new_scale.propose(chosen, name, made.registered)
     params = {str(layout.PARAMS): new_scale.add(name, values)} if add_scale else {}
     for path in datasets.write(name, made.registered, made.rows):
         print(f"written: {path}")
     _write(params)
     print("\n".join([*new_dataset.summary(name, made), ""]))
-    if not add_scale:
+    if there:
+        print(f"Its scale is in {layout.PARAMS} already.\n")
+    elif not add_scale:
         print("Add this to the scales in params.yaml (or register with --add-scale):\n")
         print(new_scale.as_yaml(name, values))
     width = max(len(command.format(scale=name)) for command in DATASET_COMMANDS)

@@ -68,10 +68,16 @@ def as_yaml(name: str, values: Mapping[str, Any], indent: int = 2) -> str:
     return "".join(" " * indent + line for line in text.splitlines(keepends=True))
 
 
+def exists(name: str) -> bool:
+    """Return whether a scale has that name."""
+    return name in read_params(layout.PARAMS)["scales"]
+
+
 def check_name(name: str) -> None:
     """Raise UserError if a scale has that name."""
-    if name in read_params(layout.PARAMS)["scales"]:
-        raise UserError(f"{layout.PARAMS}: scales.{name}: exists already: choose another name")
+    if exists(name):
+        valid = "leave out --add-scale to keep it, remove it there, or choose another name"
+        raise UserError(f"{layout.PARAMS}: scales.{name}: exists already: {valid}")
 
 
 def add(name: str, values: Mapping[str, Any], path: Path = layout.PARAMS) -> str:

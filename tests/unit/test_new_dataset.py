@@ -363,7 +363,10 @@ def test_bad_lists_are_refused(small: Path, text: str, words: list[str]) -> None
         (["../pets", "pets"], ["choose lower-case letters"]),
         (["cifar10", "pets"], ["'cifar10': sepablate has one of that name"]),
         (["taken", "pets"], ["data set 'taken': datasets/taken.json exists already"]),
-        (["smoke", "pets", "--add-scale"], ["params.yaml: scales.smoke: exists already"]),
+        (
+            ["smoke", "pets", "--add-scale"],
+            ["params.yaml: scales.smoke: exists already: leave out --add-scale"],
+        ),
         (["pets", "pets", "--scale", "huge"], ["--scale 'huge'", "smoke, laptop"]),
         (["pets", "params.yaml"], ["params.yaml: neither a folder nor a .csv file"]),
         (["pets", "pets/cat"], ["pets/cat: images lie in it directly"]),
@@ -454,6 +457,24 @@ def test_a_scale_follows_its_data_set(small: Path) -> None:
         with pytest.raises(UserError, match=r"scales\.pets") as error:
             scales.load("pets")
         assert hint in str(error.value)
+
+
+def test_a_data_set_is_registered_anew_or_removed_as_the_messages_say(small: Path) -> None:
+    """Its scale stays while it is registered anew, and goes when it is removed."""
+    command = ("new", "dataset", "pets", str(class_folders(Path("pets"))))
+    first = sepablate(small, *command, "--add-scale")
+    assert first.returncode == 0, first.stderr
+    for path in (datasets.path("pets"), datasets.list_path("pets")):
+        path.unlink()
+    hint = "or register it with `sepablate new dataset`, or remove the scale"
+    with pytest.raises(UserError, match=rf"params\.yaml: scales\.pets\.dataset: 'pets': .*{hint}"):
+        scales.load("pets")
+    assert refused(sepablate(small, *command, "--add-scale"), "leave out --add-scale to keep it")
+    again = sepablate(small, *command)
+    assert again.returncode == 0, again.stderr
+    assert "Its scale is in params.yaml already" in again.stdout
+    assert "Add this to the scales" not in again.stdout
+    assert scales.load("pets")[0].dataset == "pets"
 
 
 def test_params_that_are_written_otherwise_are_refused_with_the_block(small: Path) -> None:
