@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from sepablate.analysis.formatting import (
     capitalize,
+    count_of_claims,
     markdown_table,
     percent,
     probability,
@@ -55,7 +56,7 @@ def summary(claims: Sequence[Carrying]) -> str:
     """Return which claims carry, which depend and on what, and which are open: a line each."""
     counts = Counter(each.outcome for each in claims)
     counted = ", ".join(f"{counts[name]} *{name}*" for name in OUTCOMES if counts[name])
-    lines = [f"Of {len(claims)} claims: {counted}.\n"]
+    lines = [f"Of {count_of_claims(len(claims))}: {counted}.\n"]
     lines += [
         f"- {capitalize(each.effects.claim.statement)}: {_told(each)}; "
         f"the claimed sign in {signs(each)}; {_stability(each)}."

@@ -52,6 +52,18 @@ def scientific(number: float) -> str:
     return f"{number:g}".replace("e-0", "e-")
 
 
+def count_of_claims(count: int, every: str = "") -> str:
+    """Return "7 claims", "all 7 claims" or "the 7 claims"; of one "1 claim" or "the one claim".
+
+    Args:
+        count: of the claims.
+        every: the word before the number, "all" or "the"; "" for none.
+    """
+    if count == 1:
+        return "the one claim" if every else "1 claim"
+    return f"{every} {count} claims".strip()
+
+
 def capitalize(text: str) -> str:
     """Return the text with a capital at its start, the rest unchanged."""
     return text[0].upper() + text[1:]

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sepablate.analysis import statistics
+from sepablate.analysis.formatting import count_of_claims
 from sepablate.analysis.statistics import LEVEL
 from sepablate.errors import UserError
 from sepablate.store import layout
@@ -46,5 +47,6 @@ def _line(path: Path, seeds: int) -> Iterator[str]:
     powers = [statistics.power(effect, seeds, LEVEL / family) for effect in effects]
     yield (
         f"power   {min(powers):.2f} to {max(powers):.2f} with {seeds} seeds, for the "
-        f"{len(effects)} differences that {path} found among {family} claims, if as large here"
+        f"{len(effects)} differences that {path} found among "
+        f"{count_of_claims(family)}, if as large here"
     )

@@ -9,6 +9,7 @@ import numpy as np
 from sepablate.analysis import effects, statistics
 from sepablate.analysis.formatting import (
     capitalize,
+    count_of_claims,
     markdown_table,
     percent,
     probability,
@@ -30,7 +31,7 @@ OUTCOMES = {
     "inconclusive": "The difference is not distinguishable from zero.",
 }
 NOT_AFTER = (
-    "The 95 % interval excludes zero, but after correction for the {family} claims of this report "
+    "The 95 % interval excludes zero, but after correction for {claims} of this report "
     "the difference is not distinguishable from zero."
 )
 EQUALITY_OPEN = "The difference is shown neither to be within the margin nor to be beyond it."
@@ -48,7 +49,7 @@ SCORECARD = (
     "Section",
     "Measured",
     "Difference (points)",
-    "For all {family} claims",
+    "For {claims}",
     "n",
     "Adjusted p",
     "Verdict",
@@ -70,7 +71,7 @@ def scorecard(verdicts: Sequence[Verdict]) -> str:
         )
         for verdict in verdicts
     ]
-    header = [head.format(family=len(verdicts)) for head in SCORECARD]
+    header = [head.format(claims=count_of_claims(len(verdicts), "all")) for head in SCORECARD]
     used = {mark for verdict in verdicts for mark in marks(verdict)}
     legend = [f"\n{_escaped(mark)} {text}\n" for mark, text in MARKS.items() if mark in used]
     return markdown_table(header, rows) + "".join(legend)
@@ -124,7 +125,7 @@ def _statistics(verdict: Verdict) -> str:
     measured = verdict.measured
     low, high = percent(verdict.corrected_low, "+"), percent(verdict.corrected_high, "+")
     parts = [
-        f"for all {verdict.family} claims at once [{low}, {high}]",
+        f"for {count_of_claims(verdict.family, 'all')} at once [{low}, {high}]",
         f"adjusted p {probability(verdict.p_adjusted)}",
         f"exact sign-flip p {probability(measured.p_sign_flip)}",
         f"adjusted equivalence p {probability(verdict.p_equivalence_adjusted)} "
@@ -158,7 +159,7 @@ def _outcome(verdict: Verdict) -> str:
         return "No verdict, because of the divergence."
     equality = verdict.measured.claim.comparison == "="
     zero = (
-        NOT_AFTER.format(family=verdict.family)
+        NOT_AFTER.format(claims=count_of_claims(verdict.family, "the"))
         if _only_alone(verdict)
         else OUTCOMES["inconclusive"]
     )

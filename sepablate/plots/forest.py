@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sepablate.analysis import wording
-from sepablate.analysis.formatting import capitalize
+from sepablate.analysis.formatting import capitalize, count_of_claims
 from sepablate.analysis.verdicts import Verdict
 from sepablate.plots import study_figure
 from sepablate.plots.style import COLOURS, MUTED, RC_PARAMS, Style
@@ -86,7 +86,7 @@ def footer(verdicts: Sequence[Verdict], scale: str) -> str:
     return (
         f"{', '.join(datasets)}; scale {scale}; n = {' or '.join(map(str, counts))} paired seeds."
         f"{explained}\nThick: 95 % Student's t interval over seeds; thin: corrected for "
-        f"{len(verdicts)} claims."
+        f"{count_of_claims(len(verdicts))}."
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sepablate import study
 from sepablate.analysis import partial, summary_table, wording
+from sepablate.analysis.formatting import count_of_claims
 from sepablate.analysis.load_runs import Config, load_config
 from sepablate.analysis.metrics import TASK_METRICS
 from sepablate.analysis.verdicts import Verdict
@@ -20,13 +21,18 @@ HOW_TO_READ = """\
 Seed k gives every variant the same data order, augmentation and, where they share them, initial
 weights; differences are paired by seed, and n counts the pairs. Intervals are 95 % Student's t.
 Those over seeds estimate other trainings on these test images, those over test images these
-networks on other images. p-values are Holm-adjusted over the {family} claims of this report. A
+networks on other images. p-values are Holm-adjusted over {claims} of this report. A
 claim *holds* or is *contradicted* if its adjusted p is below 0.05, is *equivalent* if the
 difference is within the margin declared before the runs (two one-sided tests, adjusted p below
-0.05), and otherwise is *inconclusive*. Intervals for all {family} claims are corrected for their
-number, and hold together. The full rule, and how often it errs, is in
+0.05), and otherwise is *inconclusive*. {together} The full rule, and how often it errs, is in
 `sepablate/analysis/verdicts.py`.
 """
+TOGETHER = """\
+Intervals for all {family} claims are corrected for their
+number, and hold together."""
+NOTHING_TOGETHER = """\
+With one claim there is nothing to
+correct for."""
 OTHER_REPORTS = """\
 Not in this report: {titles}. `make repro` writes the paper's own comparisons to `REPORT.md` and the
 cost of layers to `COSTS.md`; `make repro-all` also writes the controls that the paper lacks to
@@ -67,7 +73,7 @@ def write(studies: Sequence[str], scale: str, decided: Sequence[Verdict], report
         f"![The difference of each claim with its 95 % interval; the table below has the numbers]"
         f"({layout.scorecard_name(report, 'png')})\n",
         wording.scorecard(decided),
-        HOW_TO_READ.format(family=len(decided)),
+        _how_to_read(len(decided)),
         _other_studies(studies),
         published.section(summaries, decided),
         *(
@@ -82,6 +88,11 @@ def write(studies: Sequence[str], scale: str, decided: Sequence[Verdict], report
         setup.shared(parts, configs),
     ]
     return "\n".join(filter(None, sections))
+
+
+def _how_to_read(family: int) -> str:
+    together = NOTHING_TOGETHER if family == 1 else TOGETHER.format(family=family)
+    return HOW_TO_READ.format(claims=count_of_claims(family, "the"), together=together)
 
 
 def study_head(name: str, title: str, source: str, here: str = "") -> str:

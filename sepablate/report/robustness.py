@@ -9,6 +9,7 @@ import pandas as pd
 
 from sepablate import study
 from sepablate.analysis import carrying_words, effects, robustness, setting_effects, summary_table
+from sepablate.analysis.formatting import count_of_claims
 from sepablate.analysis.robustness import Carrying
 from sepablate.analysis.setting_effects import ClaimEffects
 from sepablate.errors import UserError, command
@@ -111,8 +112,9 @@ def markdown(name: str, declared: RobustnessStudy, judged: list[Carrying], scale
     seeds = sorted({len(each.seeds) for each in settings})
     parts = [
         f"# {declared.title}, scale `{scale}`\n",
-        f"{declared.source}; declared in `{study.FOLDER / name}.py`. {len(judged)} claims over "
-        f"{len(settings)} settings: the scale itself and {len(settings) - 1} departures from it, "
+        f"{declared.source}; declared in `{study.FOLDER / name}.py`. "
+        f"{count_of_claims(len(judged))} over {len(settings)} settings: "
+        f"the scale itself and {len(settings) - 1} departures from it, "
         f"n = {' or '.join(map(str, seeds))} paired seeds each.\n",
         carrying_words.summary(judged),
         carrying_words.scorecard(judged),

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -197,6 +198,21 @@ def test_a_precision_file_of_another_length_is_refused(project):
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(ValueError, match=r"precision.bin: 808 bytes for 203 images; run `sepab"):
         outputs.study_outputs(MANY, "tiny")
+
+
+@pytest.mark.parametrize(("name", "claims"), [("borders", 1), ("residual_connections", 2)])
+def test_a_report_counts_its_claims_in_words_that_fit_the_number(project, name, claims):
+    assert len(study.load(name).claims) == claims
+    outputs.study_outputs(name, "tiny")
+    outputs.report_outputs([name], "tiny")
+    text = " ".join(Path("results/tiny/REPORT.md").read_text().split())
+    page = Path("results/tiny/report.html").read_text()
+    assert not re.search(r"\b1 claims\b", text + page)
+    assert ("With one claim there is nothing to correct for." in text) == (claims == 1)
+    for words in ("| For all 2 claims |", "over the 2 claims of", "Intervals for all 2 claims are"):
+        assert (words in text) == (claims == 2)
+    for words in ("| For the one claim |", "over the one claim of", "for the one claim at once ["):
+        assert (words in text) == (claims == 1)
 
 
 def swap(runs, old, new):

@@ -112,7 +112,8 @@ def test_the_interval_for_all_claims_is_students_at_the_corrected_level(family):
     assert (first.corrected_low, first.corrected_high) == pytest.approx(ends)
     row = wording.scorecard([first] * family).splitlines()[2]
     assert f"| [+{100 * ends[0]:.2f}, +{100 * ends[1]:.2f}] |" in row
-    assert f"| For all {family} claims |" in wording.scorecard([first] * family)
+    words = f"all {family} claims" if family > 1 else "the one claim"
+    assert f"| For {words} |" in wording.scorecard([first] * family)
 
 
 def test_what_is_open_only_after_correction_is_said():
