@@ -136,7 +136,7 @@ def ask(
 def _naming_change(error: UserError, changes: Sequence[str]) -> UserError:
     """Return a network's refusal of an option's value with the change, and the choice it is like.
 
-    The network alone knows its choices; it lists them as Python does.
+    Only the network knows its choices; it lists them as Python does.
     """
     option, _, rest = str(error).partition(" ")
     listed = re.fullmatch(r"must be one of \[(.*)\], not .*", rest)
