@@ -49,7 +49,7 @@ TABLE_3 = {
 }
 WITHIN = 0.035  # section 4.5.2: how near the two sizes are to each other
 
-# What the paper prints of the differences that studies claim: by left, right and metric.
+# The differences that studies claim, as far as the paper prints them: by left, right and metric.
 DIFFERENCES = {
     ("xception", "inception_v3", "accuracy"): round(
         TABLE_1["Xception"].top_1 - TABLE_1["Inception V3"].top_1, 3
