@@ -88,3 +88,12 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     (database,) = made_once(tmp_path_factory, "mlflow", make).iterdir()
     return database
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project of params.yaml and an empty folder of studies, as the current folder."""
+    (tmp_path / "experiments").mkdir()
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -7,6 +7,7 @@ import typer
 from sepablate import study
 from sepablate.cli.options import MlflowOption, ScaleOption, require_project, resolve_scale
 from sepablate.cli.publishing import publish_studies
+from sepablate.errors import command
 from sepablate.store import layout
 
 
@@ -27,7 +28,8 @@ def robustness(
 
     if effects:
         for setting in untrained(name, chosen):
-            print(f"setting {setting}: no runs, left out; `sepablate train {name}` trains it")
+            remedy = command(f"train {name}", chosen)
+            print(f"setting {setting}: no runs, left out; {remedy} trains it")
         report.effects_outputs(name, chosen)
     report.report_outputs(name, chosen)
     if mlflow:

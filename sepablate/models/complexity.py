@@ -86,7 +86,13 @@ def breakdown_of(
     return Breakdown({kind: Cost(*cost) for kind, cost in costs.items()}, sum(outputs))
 
 
-def counting_device(image_size: int) -> str:
+def count_network(name: str, image_size: int, **options: Any) -> Breakdown:
+    """Return `breakdown` of the network `name`, which is built for it, with these options."""
+    with torch.device(_counting_device(image_size)):
+        return breakdown_of(build(name, **options), image_size)
+
+
+def _counting_device(image_size: int) -> str:
     """Return the device on which a network is counted the fastest.
 
     On the meta device nothing is computed, but its additions and activations import PyTorch's
@@ -98,7 +104,7 @@ def counting_device(image_size: int) -> str:
 @torch.no_grad()
 def _run(model: nn.Module, image_size: int) -> None:
     first = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
-    device = counting_device(image_size)
+    device = _counting_device(image_size)
     if first.weight.is_meta:
         device = "meta"
     image = torch.zeros(1, first.in_channels, image_size, image_size, device=device)

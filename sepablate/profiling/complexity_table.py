@@ -4,13 +4,12 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from sepablate import models, scales, study
-from sepablate.models.complexity import KINDS, Breakdown, breakdown
+from sepablate import scales, study
+from sepablate.models.complexity import KINDS, Breakdown, count_network
 from sepablate.runs.run import Run, resolve
 
 Count = Callable[[Run], Breakdown]
@@ -33,8 +32,7 @@ def resolve_variant(variant: str, scale_name: str, image_size: int | None = None
 
 def network_breakdown(run: Run) -> Breakdown:
     """Return the cost of a run's network for one of its images."""
-    with torch.device("meta"):
-        return breakdown(models.build(run.model, **run.options), run.image_size)
+    return count_network(run.model, run.image_size, **run.options)
 
 
 def counts(runs: list[Run], count: Count = network_breakdown) -> list[dict[str, Any]]:

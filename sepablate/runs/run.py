@@ -10,7 +10,7 @@ import torch
 
 from sepablate import data, models
 from sepablate.errors import UserError
-from sepablate.models.complexity import Cost, breakdown_of, counting_device, match_width
+from sepablate.models.complexity import Cost, count_network, match_width
 from sepablate.runs.source_hash import source_digest
 from sepablate.scales import Recipe, Scale
 from sepablate.store import layout
@@ -232,5 +232,4 @@ def _build_options(
 
 @functools.cache
 def _cost(model: str, image_size: int, **options: Any) -> Cost:
-    with torch.device(counting_device(image_size)):
-        return breakdown_of(models.build(model, **options), image_size).total
+    return count_network(model, image_size, **options).total

@@ -1,7 +1,10 @@
-"""The texts that a figure shows, and where they stand."""
+"""Figures that are drawn, the texts that they show, and where these stand."""
 
 from collections.abc import Iterator
+from types import ModuleType
 
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
@@ -39,3 +42,22 @@ def assert_no_overlaps(figure: Figure) -> None:
         assert box.x1 <= page.x1 + 1, text
         for other, against in boxes[:index]:
             assert not box.shrunk(0.96, 0.9).overlaps(against.shrunk(0.96, 0.9)), (text, other)
+
+
+def kept_figures(monkeypatch: pytest.MonkeyPatch, words: str, *modules: ModuleType) -> list[Figure]:
+    """A list of the figures that the modules draw from now on, which keep what they render.
+
+    No texts of a figure overlap, and its description has the words.
+    """
+    figures: list[Figure] = []
+
+    def keep(figure: Figure, kind: str, description: str) -> bytes:
+        FigureCanvasAgg(figure)
+        figures.append(figure)
+        assert words in description
+        assert_no_overlaps(figure)
+        return b""
+
+    for module in modules:
+        monkeypatch.setattr(module.study_figure, "render", keep)
+    return figures

@@ -5,6 +5,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from sepablate.planning import new_dataset
+from sepablate.planning.new_dataset import NewDataset
+from sepablate.store import datasets
+
 CLASSES = ("cat", "dog", "owl")
 
 
@@ -36,3 +40,9 @@ def class_folders(
             image = picture(3 * (index + 1000 * number) + number, size, mode)
             save(root / name / f"{index:02}.png", image)
     return root
+
+
+def register(source: Path, name: str = "pets") -> NewDataset:
+    made = new_dataset.examine(name, source)
+    datasets.write(name, made.registered, made.rows)
+    return made

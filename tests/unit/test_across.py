@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.figure_texts import assert_no_overlaps, text_boxes
+from helpers.figure_texts import kept_figures, text_boxes
 from helpers.made_up_settings import SETTINGS, claim_effects, made_up
 from helpers.project import ROOT
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
@@ -26,17 +25,7 @@ OUTCOMES = [*forest.OUTCOME_STYLES, *specification_curve.CARRYING_STYLES]
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """The figures that are drawn, kept instead of rendered."""
-    figures: list[Figure] = []
-
-    def keep(figure: Figure, kind: str, description: str) -> bytes:
-        FigureCanvasAgg(figure)
-        figures.append(figure)
-        assert "verdicts of" in description
-        assert_no_overlaps(figure)
-        return b""
-
-    monkeypatch.setattr(across_matrix.study_figure, "render", keep)
-    return figures
+    return kept_figures(monkeypatch, "verdicts of", across_matrix)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from helpers.figure_texts import assert_no_overlaps
+from helpers.figure_texts import kept_figures
 from helpers.made_up_settings import (
     SCALE,
     SETTINGS,
@@ -152,20 +152,7 @@ def test_what_is_missing_is_one_line(project: Path) -> None:
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """The figures that are drawn, kept instead of rendered."""
-    figures: list[Figure] = []
-
-    def keep(figure: Figure, kind: str, description: str) -> bytes:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-        FigureCanvasAgg(figure)
-        figures.append(figure)
-        assert "xception" in description
-        assert_no_overlaps(figure)
-        return b""
-
-    for module in (specification_curve, budget_figure):
-        monkeypatch.setattr(module.study_figure, "render", keep)
-    return figures
+    return kept_figures(monkeypatch, "xception", specification_curve, budget_figure)
 
 
 def judged_claims(noise: float) -> list[robustness.Carrying]:

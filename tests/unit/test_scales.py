@@ -19,7 +19,7 @@ from sepablate.errors import UserError
 from sepablate.validation import parse
 
 PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
-RECIPES = PARAMS["recipes"]
+RECIPES, SHORTCUTS = PARAMS["recipes"], ("residual_connections", "--scale", "smoke")
 SMALL = {  # which YAML reads sooner
     "scale": "smoke",
     "scales": {"smoke": PARAMS["scales"]["smoke"]},
@@ -325,12 +325,9 @@ def test_missing_field(tmp_path: Path, key: str) -> None:
         (["train", "xception", "--processes", "two"], ["--processes", "two"]),
         (["train", "xception", "--speed", "9"], ["--speed"]),
         (["study", "nothing"], ["'nothing'", "residual_connections"]),
-        (
-            ["study", "residual_connections", "--scale", "smoke"],
-            ["runs", "sepablate train xception --scale smoke`"],
-        ),
+        (["study", *SHORTCUTS], ["runs", "sepablate train xception --scale smoke`"]),
         (["report", "nothing"], ["'nothing'", "pointwise_activation"]),
-        (["report", "residual_connections", "--scale", "smoke"], ["connections --scale smoke`"]),
+        (["report", *SHORTCUTS], ["connections --scale smoke`"]),
         (["publish", "--scale", "huge"], ["'huge'", "smoke, laptop"]),
         (["fetch", "--scale", "huge"], ["'huge'", "smoke, laptop"]),
         (["ui", "--port", "70000"], ["70000"]),
