@@ -8,51 +8,26 @@ import json
 import re
 import reprlib
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    NonNegativeInt,
-    PositiveFloat,
-    TypeAdapter,
-)
+from pydantic import BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveFloat, TypeAdapter
 from pydantic.dataclasses import dataclass
 from pydantic.json_schema import GenerateJsonSchema
 
 from sepablate.errors import UserError, choices
+from sepablate.recipes import LIST, STRICT, Count, CountOrZero, Epochs, Recipe, RecipeChange
 from sepablate.store import datasets, layout
 from sepablate.store.params_file import read_params
 from sepablate.validation import parse
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")  # safe in a path and on a command line
 
-Number = TypeVar("Number", int, float)
 MultiLabelDataset = Literal["garment_scenes", "labelled_images"]
+DetectionDataset = Literal["coco", "garment_boxes"]
 Precision = Literal["auto", "fp32", "bf16"]
 Kernels = Literal["auto", "fused", "torch"]
-Count = Annotated[int, Field(gt=0, le=1_000_000_000)]
-CountOrZero = Annotated[int, Field(ge=0, le=1_000_000_000)]
-Fraction = Annotated[float, Field(gt=0, le=1)]
-FractionOrZero = Annotated[float, Field(ge=0, le=1)]
-Epochs = Annotated[float, Field(gt=0, le=100_000)]
 ImageSize = Annotated[int, Field(ge=1, le=4096)]
 Width = Annotated[float, Field(gt=0, le=16)]
-Shift = Annotated[int, Field(ge=0, le=28)]
-
-
-def _tuple(value: object) -> object:
-    """Return a list, which is what YAML has, as a tuple."""
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _distinct(values: tuple[Number, ...]) -> tuple[Number, ...]:
-    for value in values:
-        if values.count(value) > 1:
-            raise UserError(f"{value} is a duplicate: choose different values")
-    return values
 
 
 def _known_dataset(value: object) -> object:
@@ -72,63 +47,27 @@ NAMES: dict[str, Any] = {
 }
 Dataset = Annotated[str, BeforeValidator(_known_dataset), Field(json_schema_extra=NAMES)]
 
-# A list of one or more, each once.
-LIST = (
-    BeforeValidator(_tuple),
-    AfterValidator(_distinct),
-    Field(min_length=1, max_length=1000, json_schema_extra={"uniqueItems": True}),
-)
 Seeds = Annotated[tuple[NonNegativeInt, ...], *LIST]
 
-STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-
 
 @dataclass(frozen=True, config=STRICT)
-class Recipe:
-    """How a network is trained, as far as the paper says it; a scale may change some of it."""
+class Detection:
+    """What a scale has for the detection of objects in place of its own data set and counts."""
 
-    optimizer: Literal["sgd", "rmsprop"]
-    """sgd: with momentum; rmsprop: epsilon under the root, as in TensorFlow and Keras."""
-    learning_rate: PositiveFloat
-    """At the start of a run."""
-    momentum: FractionOrZero
-    """Of SGD, and of RMSprop's steps."""
-    decay: Fraction
-    """Factor on the learning rate, applied `decays` times over a run."""
-    decays: Count
-    """How often the learning rate is decayed over a whole run."""
-    dropout: Annotated[float, Field(ge=0, lt=1)]
-    """Fraction of the features that are dropped before the classifier."""
-    averaging_horizon: FractionOrZero
-    """Time constant of the weights' moving average, as a fraction of the run."""
-    norm_epsilon: PositiveFloat
-    """Added to the variance in batch norm."""
-    norm_momentum: Fraction
-    """Weight of a new batch in the running statistics of batch norm."""
-    shift: Shift
-    """Largest random shift of an image, in pixels."""
-    flip: bool
-    """Mirror half of the images."""
-    rho: Fraction = 0.9
-    """Decay of RMSprop's mean of squared gradients."""
-    epsilon: PositiveFloat = 1e-10
-    """Added to RMSprop's mean of squared gradients, under the root."""
-    initial_square: FractionOrZero = 1.0
-    """RMSprop's mean of squared gradients before the first step: 1 in TensorFlow 1, 0 in Keras."""
-
-
-@dataclass(frozen=True, config=STRICT)
-class RecipeChange:
-    """What a scale changes in a recipe; null for what it leaves."""
-
-    learning_rate: PositiveFloat | None = None
-    """At the start of a run."""
-    decays: Count | None = None
-    """How often the learning rate is decayed over a whole run."""
-    shift: Shift | None = None
-    """Largest random shift of an image, in pixels."""
-    epochs: Epochs | None = None
-    """Passes over the training images, if not as many as the scale's."""
+    dataset: DetectionDataset
+    """Data set of the task."""
+    images: Count
+    """Training images."""
+    validation_images: Count
+    """Images that the points of a training curve are measured on."""
+    test_images: Count
+    """Images that the final numbers are measured on."""
+    batch_size: Count
+    """Images of a gradient step."""
+    evaluations: Count
+    """Points of a training curve."""
+    maps: Annotated[int, Field(ge=2, le=6)]
+    """How many maps of a detector's base and of its further layers its heads see."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -177,11 +116,39 @@ class Scale:
     """Layers in training: PyTorch's or fused ones; auto: fused where a check finds them fast."""
     recipes: dict[str, RecipeChange] = Field(default_factory=dict)
     """What this scale changes in recipes, by their names."""
+    detection: Detection | None = None
+    """What differs for networks that detect objects; none are trained where it is missing."""
 
     @property
     def steps(self) -> int:
         """Gradient steps of one run; the last, incomplete batch of an epoch is dropped."""
         return max(1, round(self.epochs * (self.images // self.batch_size)))
+
+    def dataset_of(self, task: str) -> str:
+        """Return the name of the data set of a task."""
+        if task == "detection":
+            assert self.detection is not None, "`for_task` refuses a scale without it"
+            return self.detection.dataset
+        return self.dataset if task == "single_label" else self.multi_label_dataset
+
+    def for_task(self, task: str, place: str) -> "Scale":
+        """Return this scale with the counts of a task.
+
+        Args:
+            task: One of a variant.
+            place: Where the scale stands, for an error.
+
+        Raises:
+            UserError: The scale has none for it.
+        """
+        if task != "detection":
+            return self
+        if self.detection is None:
+            names = ", ".join(field.name for field in dataclasses.fields(Detection))
+            raise UserError(f"{place}.detection: missing: choose a mapping of {names}")
+        counts = dataclasses.asdict(self.detection)
+        del counts["dataset"], counts["maps"]
+        return dataclasses.replace(self, **counts)
 
     def changed(self, name: str, recipe: Recipe) -> Recipe:
         """Return the recipe of that name as it is at this scale."""
@@ -311,11 +278,17 @@ def _parse_scale(values: object, place: str, recipes: list[object]) -> Scale:
             name: parse(RecipeChange, change, f"{key}.{name}") for name, change in changes.items()
         }
         values = {**values, "recipes": changes}
+    if isinstance(values, dict) and values.get("detection") is not None:
+        detection = parse(Detection, values["detection"], f"{place}.detection")
+        values = {**values, "detection": detection}
     return parse(Scale, values, place)
 
 
 def check_together(scale: Scale, place: str) -> None:
     """Raise UserError for fields that do not go with each other."""
+    if scale.detection is not None:
+        detection = scale.for_task("detection", place)
+        check_together(dataclasses.replace(detection, detection=None), f"{place}.detection")
     steps = min(scale.with_recipe(name).steps for name in ("", *scale.recipes))
     limits = {"batch_size": ("images", scale.images), "evaluations": ("steps", steps)}
     for key, (name, limit) in limits.items():

@@ -16,7 +16,7 @@ from sepablate.analysis.statistics import Array, Interval
 from sepablate.errors import UserError
 from sepablate.paper.accuracies import FAR, lowest_of_the_same_kind
 from sepablate.store.files import read_json
-from sepablate.study import SPEED, Claim
+from sepablate.study import PER_COST, SPEED, Claim
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -125,18 +125,21 @@ def paired_effect(claim: Claim, differences: Array) -> dict[str, float]:
 
 
 def _interval_over_images(claim: Claim, runs: Runs, seeds: list[int]) -> Interval:
-    if claim.metric == SPEED or not seeds:
+    if claim.metric in (SPEED, PER_COST) or not seeds:
         return Interval(*np.full(3, math.nan))
-    return statistics.interval_over_images(
-        runs.image_scores(claim.left, seeds), runs.image_scores(claim.right, seeds)
-    )
+    left, right = (runs.image_scores(side, seeds) for side in (claim.left, claim.right))
+    if runs.metric.resampled:
+        observed = runs.scores(claim.metric)[[claim.left, claim.right]].loc[seeds].mean()
+        difference = float(observed[claim.left] - observed[claim.right])
+        return statistics.bootstrap_interval(difference, left, right)
+    return statistics.interval_over_images(left, right)
 
 
 def _below_published(claim: Claim, runs: Runs) -> float:
     """Return the lowest accuracy of its kind minus the baseline's, which is the first variant."""
     baseline = next(iter(runs.configs))
     lowest = lowest_of_the_same_kind(runs.configs[baseline]["dataset"])
-    if claim.metric == SPEED or lowest is None:
+    if claim.metric in (SPEED, PER_COST) or lowest is None:
         return math.nan
     return lowest.accuracy - float(runs.scores(claim.metric)[baseline].mean())
 

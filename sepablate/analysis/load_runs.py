@@ -13,7 +13,7 @@ from sepablate.analysis.metrics import TASK_METRICS, Metric
 from sepablate.errors import UserError, command
 from sepablate.store import collected_runs, run_files
 from sepablate.store.files import corrupt_files, read_json
-from sepablate.study import SPEED, Variant
+from sepablate.study import PER_COST, SPEED, Variant
 
 RAW = "raw"  # in place of a metric's name: the same score, of the raw weights
 Config = dict[str, Any]  # resolved, flat, as in config.json
@@ -49,32 +49,46 @@ class Runs:
 
         Args:
             name: the metric's (final, test images, averaged weights), "raw" (the same of the raw
-                weights) or "speed" (mean of the validation curve, raw weights).
+                weights), "speed" (mean of the validation curve, raw weights) or "per_cost" (the
+                first, times the first variant's multiply-adds over the variant's).
 
         Raises UserError for another name.
         """
         metric = self.metric
+        if name == PER_COST:
+            return self.scores(metric.name) * self._relative_cost()
         rows_of = {metric.name: metric.final, RAW: metric.raw_final, SPEED: metric.curve}
         if name not in rows_of:
             variants = f"runs of {', '.join(self.configs)}"
-            raise UserError(f"metric {name!r} of {variants}: choose {metric.name}, {SPEED}")
+            valid = f"{metric.name}, {SPEED}, {PER_COST}"
+            raise UserError(f"metric {name!r} of {variants}: choose {valid}")
         rows = self.frame[self.frame.metric == rows_of[name]]
         means = rows.groupby(["seed", "variant"]).value.mean()
         for variant, seed in self.diverged:
             means = means.drop((seed, variant), errors="ignore")
         return means.unstack().reindex(index=self.seeds, columns=list(self.configs))
 
+    def _relative_cost(self) -> pd.Series:
+        """Return the first variant's multiply-adds over each variant's."""
+        costs = {name: float(config["mult_adds"]) for name, config in self.configs.items()}
+        first = next(iter(costs.values()))
+        return pd.Series({name: first / cost for name, cost in costs.items()})
+
     def image_scores(self, variant: str, seeds: Sequence[int]) -> NDArray[np.float64]:
-        """Return (seeds, test images): the averaged weights' score on each image, from 0 to 1."""
+        """Return (seeds, test images): the averaged weights' score on each image, from 0 to 1.
+
+        Of detectors (seeds, resamples): the mAP of as many images, drawn with replacement.
+        """
         return np.array([self._image_scores(variant, seed) for seed in seeds])
 
     def _image_scores(self, variant: str, seed: int) -> NDArray[np.float64]:
-        """Return the bits that tell right from wrong, or the float32 precisions."""
+        """Return the bits that tell right from wrong, or the float32 precisions or mAPs."""
         images = self.configs[variant]["test_images"]
         path = collected_runs.seed_scores(self.scale, variant, seed, self.metric.task)
         _check_file(path, variant, self.scale)
         content, bits = path.read_bytes(), self.metric.task == "single_label"
-        if len(content) != (-(-images // 8) if bits else 4 * images):
+        count = len(content) // 4 if self.metric.resampled else images
+        if len(content) != (-(-images // 8) if bits else 4 * count) or not content:
             remedy = _remedy(variant, self.scale)
             raise UserError(f"{path}: {len(content)} bytes for {images} images; {remedy}")
         if bits:

@@ -12,7 +12,7 @@ class Metric:
     """The score of a task, a fraction.
 
     Args:
-        task: "single_label" or "multi_label".
+        task: "single_label", "multi_label" or "detection".
         name: in the rows of a run, the columns of a table and a study's claims.
         label: in a heading.
     """
@@ -20,6 +20,11 @@ class Metric:
     task: str
     name: str
     label: str
+
+    @property
+    def resampled(self) -> bool:
+        """Whether it is no mean over images, so that its spread is known from resampled ones."""
+        return self.task == "detection"
 
     @property
     def final(self) -> str:
@@ -42,7 +47,7 @@ class Metric:
         return f"validation_{self.name}"
 
 
-LABELS = {"single_label": "accuracy", "multi_label": "MAP@100"}
+LABELS = {"single_label": "accuracy", "multi_label": "MAP@100", "detection": "mAP"}
 TASK_METRICS = {task: Metric(task, name, LABELS[task]) for task, name in TASK_SCORES.items()}
 
 

@@ -196,6 +196,22 @@ def interval_over_images(left: Array, right: Array) -> Interval:
     return interval((left - right).mean(axis=0))
 
 
+def bootstrap_interval(difference: float, left: Array, right: Array) -> Interval:
+    """Return the 95 % interval of the difference of two variants, over test images.
+
+    For a score that is no mean over images: normal, with the standard deviation of the resampled
+    differences, each averaged over the seeds. It holds as `interval_over_images` does.
+
+    Args:
+        difference: of all test images.
+        left: (seeds, resamples), the score of as many images, drawn with replacement.
+        right: the same of the other variant, of the same draws.
+    """
+    deviation = float((left - right).mean(axis=0).std(ddof=1))
+    half = float(stats.norm.isf((1 - 0.95) / 2)) * deviation
+    return Interval(np.array(difference), np.array(difference - half), np.array(difference + half))
+
+
 def _mean(differences: Array) -> Array:
     if differences.shape[-1] == 0:
         return np.full(differences.shape[:-1], math.nan)

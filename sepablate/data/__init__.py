@@ -11,7 +11,9 @@ from typing import Protocol
 
 from sepablate.data import (
     cifar10,
+    coco,
     fashion_mnist,
+    garment_boxes,
     garment_scenes,
     image_files,
     imagenet,
@@ -64,9 +66,24 @@ class DataSet(Protocol):
         """Return a hash of what `load` returns: 16 hexadecimal digits."""
 
 
+class DetectionDataSet(DataSet, Protocol):
+    """A data set whose labels are boxes.
+
+    They are (N, most boxes, 6) float32: the class, or -1 for none; the left, upper, right and lower
+    edge in pixels; and 1 for a crowd, which is not learned and not counted, else 0.
+    """
+
+    @property
+    def AREAS(self) -> tuple[float, float]:
+        """The largest area of a small box and the smallest of a large one, in pixels."""
+
+
+DETECTION: dict[str, DetectionDataSet] = {"coco": coco, "garment_boxes": garment_boxes}
 DATASETS: dict[str, DataSet] = {
     "cifar10": cifar10,
+    "coco": coco,
     "fashion_mnist": fashion_mnist,
+    "garment_boxes": garment_boxes,
     "garment_scenes": garment_scenes,
     "imagenet": imagenet,
     "labelled_images": labelled_images,
@@ -81,6 +98,13 @@ def dataset(name: str) -> DataSet:
     if name not in names:
         raise UserError(f"data set {name!r}: {choices(name, [*DATASETS, *names])}")
     return RegisteredImages(name, datasets.read(name))
+
+
+def detection_dataset(name: str) -> DetectionDataSet:
+    """Return the module of a data set for detection; UserError for another name."""
+    if name not in DETECTION:
+        raise UserError(f"data set {name!r}: {choices(name, DETECTION)}")
+    return DETECTION[name]
 
 
 def digest(name: str) -> str:

@@ -37,6 +37,7 @@ def _collect(jobs: list[Job], trial_scores: TrialScores) -> None:
         targets = {
             layout.RESULT: layout.seed_rows(*place, seed),
             layout.SCORES[run.task]: layout.seed_scores(*place, seed, run.task),
+            layout.EXAMPLES: layout.seed_examples(*place, seed),
             layout.WEIGHTS: layout.seed_weights(*place, seed),
             layout.MEASURED: layout.seed_measurements(*place, seed),
         }

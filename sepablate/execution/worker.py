@@ -39,6 +39,7 @@ from sepablate.store.files import (
 )
 from sepablate.store.run_files import Row, format_rows, images_seen
 from sepablate.training import engine
+from sepablate.training.detection import by_task
 from sepablate.training.process_group import SINGLE, World
 from sepablate.training.step import TrainState, eval_steps
 
@@ -92,9 +93,9 @@ def run_job(job: Job, monitor: "RunMonitor", world: World = SINGLE) -> int | str
             monitor.on_start()
             module = data.dataset(job.run.dataset)
             splits = module.load(layout.DATA, test=not job.run.trial_images)
-            result = engine.fit(job.run, splits, job.folder, monitor, job.device, world)
+            result = by_task.fit(job.run, splits, job.folder, monitor, job.device, world)
             if world.is_main:
-                monitor.write_result(result)
+                monitor.write_result(*result)
         except Exception as error:
             return _outcome(job, error, world)
     return DONE
@@ -107,7 +108,7 @@ def _train_stacked(
 
     Returns False, with nothing trained, if they cannot be stacked.
     """
-    if any(job.run.kernels != "triton" for job in jobs.values()):
+    if any(job.run.kernels != "triton" or by_task.is_detection(job.run) for job in jobs.values()):
         return False
     from sepablate.training.population import fit as population  # imports Triton
     from sepablate.training.population.stacked import NotStackable
@@ -233,11 +234,13 @@ class RunMonitor(engine.Monitor):
         """Return whether the user asked to stop, or the parent process is gone."""
         return bool(self.stops) or process_lifetime.orphaned()
 
-    def write_result(self, result: engine.TrainResult) -> None:
+    def write_result(self, result: engine.TrainResult, examples: str = "") -> None:
         """Write the files of a finished run, the manifest last, and delete its checkpoints."""
         job = self.job
         if result.scores is not None:
             self._write(layout.SCORES[job.run.task], _encode_scores(job.run.task, result.scores))
+        if examples:
+            self._write(layout.EXAMPLES, examples)
         if result.weights is not None:
             self._write(
                 layout.WEIGHTS,
@@ -288,7 +291,10 @@ class RunMonitor(engine.Monitor):
 
 
 def _encode_scores(task: str, scores: Tensor) -> bytes:
-    """Return the test images' scores as a bit for right or wrong, or as float32 precisions."""
+    """Return the test images' scores as a bit for right or wrong, or as float32 precisions.
+
+    Of a detector, the float32 mAP of resampled test images.
+    """
     if task == "single_label":
         return np.packbits(scores.numpy().astype(bool)).tobytes()
     return scores.numpy().astype("<f4").tobytes()

@@ -19,8 +19,11 @@ from torchvision.models.detection.ssdlite import SSDLiteHead
 from torchvision.ops import Conv2dNormActivation
 
 from sepablate.errors import UserError
-from sepablate.models import build, defaults
+from sepablate.models.constructor import construct, default_options
+from sepablate.models.inception_v3 import InceptionV3
 from sepablate.models.layers import Norm, batch_norm, check_choice, scaled
+from sepablate.models.mobilenet_v1 import MobileNetV1
+from sepablate.models.xception import Xception
 
 HEADS = ("pointwise", "standard", "separable")
 CLASSES, IMAGE_SIZE = 80, 300  # COCO's, and the pixels of SSD 300
@@ -48,6 +51,11 @@ def _xception(network: Any) -> tuple[nn.Module, nn.Module]:
     return nn.Sequential(network.stem, network.entry, network.middle), network.exit
 
 
+NETWORKS: dict[str, type[nn.Module]] = {
+    "inception_v3": InceptionV3,
+    "mobilenet_v1": MobileNetV1,
+    "xception": Xception,
+}
 # The layers up to the last halving of the map, and the others but for the classifier.
 STAGES: dict[str, Callable[[Any], tuple[nn.Module, nn.Module]]] = {
     "inception_v3": _inception_v3,
@@ -57,7 +65,7 @@ STAGES: dict[str, Callable[[Any], tuple[nn.Module, nn.Module]]] = {
 
 
 class Pyramid(nn.Module):
-    """The maps that the heads see: (N, in_channels, H, W) -> six, "0" to "5".
+    """The maps that the heads see: (N, in_channels, H, W) -> six, "0" to "5", or fewer.
 
     The first two are those of the network before and after the last halving of its map; each of
     four further layers halves it once more. Of 300 pixels MobileNet's maps have sides of 19, 10, 5,
@@ -150,13 +158,15 @@ def detector_layers(
     classes: int = CLASSES,
     image_size: int = IMAGE_SIZE,
     boxes: Sequence[int] = BOXES,
+    device: str = "meta",
     **options: Any,
 ) -> Layers:
     """Return the layers of `detector`, which are all that its cost depends on.
 
     Args:
         base, heads, classes, image_size, options: as of `detector`, with the same errors.
-        boxes: default boxes of a place, of each map.
+        boxes: default boxes of a place, of each map; at least the first two.
+        device: that computes the shapes of the maps: the meta device takes seconds to be set up.
     """
     check_choice("base", base, STAGES)
     check_choice("heads", heads, HEADS)
@@ -164,10 +174,11 @@ def detector_layers(
         raise UserError(f"classes must be at least 1, not {classes!r}")
     values = defaults_with(base, options)
     norm = batch_norm(values["norm_epsilon"], values["norm_momentum"])
-    stages = STAGES[base](build(base, **options))
-    inputs, outputs = (shape[1] for shape in map_shapes(stages, values["in_channels"], image_size))
-    channels = [inputs, outputs]
-    channels += (max(FEWEST, scaled(count, values["width"])) for count in CHANNELS)
+    stages = STAGES[base](construct(NETWORKS[base], base, options))
+    shapes = map_shapes(stages, values["in_channels"], image_size, device)
+    channels = [shape[1] for shape in shapes]
+    further = CHANNELS[: len(boxes) - len(channels)]
+    channels += (max(FEWEST, scaled(count, values["width"])) for count in further)
     extra = _further_layers(channels[1:], norm, heads == "separable")
     make = {
         "pointwise": _PointwiseHead,
@@ -189,22 +200,23 @@ def vgg_layers(classes: int = CLASSES) -> Layers:
 
 def defaults_with(base: str, options: dict[str, Any]) -> dict[str, Any]:
     """Return all options of a network: those given, and the others' defaults."""
-    return {**defaults(base), **options}
+    return {**default_options(NETWORKS[base]), **options}
 
 
 def map_shapes(
-    stages: Iterable[nn.Module], in_channels: int, image_size: int
+    stages: Iterable[nn.Module], in_channels: int, image_size: int, device: str = "meta"
 ) -> list[tuple[int, ...]]:
     """Return the shape (1, C, H, W) of the map after each stage, for one image.
 
-    Nothing is computed: copies run on the meta device. UserError for an image that is too small.
+    Copies run on the device; on the meta device nothing is computed. UserError for an image that is
+    too small.
     """
     shapes = []
     with torch.no_grad():
         try:
-            x = torch.empty(1, in_channels, image_size, image_size, device="meta")
+            x = torch.zeros(1, in_channels, image_size, image_size, device=device)
             for stage in stages:
-                x = copy.deepcopy(stage).to("meta").eval()(x)
+                x = copy.deepcopy(stage).to(device).eval()(x)
                 shapes.append(tuple(x.shape))
         except RuntimeError:
             raise UserError(

@@ -23,8 +23,8 @@ from sepablate.execution.job import Job
 from sepablate.runs.run import Run
 from sepablate.store import checkpoint, layout
 from sepablate.training import batches, engine
-from sepablate.training.objective import make_objective
-from sepablate.training.step import TrainContext, eval_steps, evaluate
+from sepablate.training.detection import by_task
+from sepablate.training.step import TrainContext, eval_steps
 
 STEP_SECONDS, EVALUATION_SECONDS = 2.5, 0.8  # of measuring
 NOISE_IMAGES = 50_000
@@ -110,15 +110,15 @@ def _measure(job: Job, submitted: float) -> Cost:
     run, splits = job.run, _load_or_draw(job.run)
     state = engine.start(run, job.device)
     training = splits["train"].first(run.scale.images)
-    context = TrainContext(run, make_objective(run.task, training.labels), job.device)
+    context = TrainContext(run, by_task.make_objective(run, training.labels), job.device)
     warm_up = hardware.warm_up_steps(job.device)
-    source = batches.make_batches(training, _longer(run, warm_up), device=job.device)
+    source = by_task.make_batches(training, _longer(run, warm_up), job.device)
     step = engine.make_train_step(state, source, context)
     batch_size = batches.eval_batch_size(job.device)
     batch = splits["validation"].first(min(batch_size, run.scale.test_images))
 
     def evaluate_batch() -> None:
-        evaluate(state.model, batch, context)
+        by_task.score(state.model, batch, context)
 
     for _ in range(warm_up):
         step()
@@ -169,6 +169,5 @@ def _load_or_draw(run: Run) -> Mapping[str, Split]:
         source = data.dataset(run.dataset)
         size, channels = source.IMAGE_SIZE or 28, () if source.CHANNELS == 1 else (source.CHANNELS,)
         images = torch.randint(256, (NOISE_IMAGES, size, size, *channels), dtype=torch.uint8)
-        several = (run.classes,) if run.task == "multi_label" else ()
-        labels = torch.randint(2 if several else run.classes, (NOISE_IMAGES, *several))
+        labels = by_task.random_labels(run, NOISE_IMAGES, torch.Generator().manual_seed(0))
         return dict.fromkeys(("train", "validation"), TensorSplit(images, labels))

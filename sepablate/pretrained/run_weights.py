@@ -16,8 +16,8 @@ from sepablate.store import layout, run_files, weights
 from sepablate.store.files import read_json
 from sepablate.store.weights import Weights
 from sepablate.training import engine
-from sepablate.training.objective import make_objective
-from sepablate.training.step import TrainContext, evaluate
+from sepablate.training.detection import by_task
+from sepablate.training.step import TrainContext
 from sepablate.validation import parse
 
 NEAR = 3  # of the run keys like an unknown one
@@ -198,8 +198,8 @@ def _score(run: Run, saved: Weights, chosen: str, device: str) -> tuple[float, i
         images = splits["validation"].first(run.trial_images or run.scale.validation_images)
     else:
         images = splits["test"].first(run.scale.test_images)
-    objective = make_objective(run.task, splits["train"].first(run.scale.images).labels)
+    objective = by_task.make_objective(run, splits["train"].first(run.scale.images).labels)
     model = engine.start(run, device).average.model
     model.load_state_dict(dict(saved.tensors))
-    scores = evaluate(model, images, TrainContext(run, objective, device))
-    return scores.mean().item(), len(images), objective.score
+    score = by_task.score(model, images, TrainContext(run, objective, device))
+    return score, len(images), objective.score

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from sepablate.runs.run import Run
+from sepablate.training.detection import by_task
 
 
 class FixedBatch:
@@ -22,9 +23,4 @@ def random_batch(run: Run, size: int) -> FixedBatch:
     draw = torch.Generator().manual_seed(run.seed)
     shape = (size, run.options["in_channels"], run.image_size, run.image_size)
     images = torch.rand(shape, generator=draw) * 2 - 1
-    classes = run.options["classes"]
-    if run.task == "single_label":
-        labels = torch.randint(classes, (size,), generator=draw)
-    else:
-        labels = torch.randint(2, (size, classes), generator=draw, dtype=torch.uint8)
-    return FixedBatch(images, labels)
+    return FixedBatch(images, by_task.random_labels(run, size, draw))

@@ -18,7 +18,7 @@ from sepablate.runs.run import Run
 from sepablate.store import layout
 from sepablate.store.files import write_atomically
 from sepablate.training import engine
-from sepablate.training.objective import make_objective
+from sepablate.training.detection import by_task
 from sepablate.training.step import TrainContext
 
 CONDITIONS = (
@@ -78,7 +78,7 @@ class StepTimer:
         self.device = device
         batches = random_batch(self.run, batch_size)
         self.state = engine.start(self.run, device)
-        setting = TrainContext(self.run, make_objective(run.task, batches.labels), device)
+        setting = TrainContext(self.run, by_task.make_objective(run, batches.labels), device)
         self.train_step = engine.make_train_step(self.state, batches, setting)
 
     def time_step(self) -> float:

@@ -86,6 +86,7 @@ class Run:
     def image_counts(self) -> dict[str, tuple[str, int]]:
         """Return, for each split that is read, where its number of images stands, and that."""
         place, scale = f"{layout.PARAMS}: scales.{self.scale_name}", self.scale
+        place += ".detection" * (self.task == "detection")
         counts = {
             "train": (f"{place}.images", scale.images),
             "validation": (f"{place}.validation_images", scale.validation_images),
@@ -112,7 +113,8 @@ class Run:
         for key in ("width", "widths", "stem_stride", "padding", "precision", "kernels", "classes"):
             del scale[key]
         # `dataset` and `image_size` are the run's own, and the recipe has the scale's changes.
-        del scale["multi_label_dataset"], scale["image_sizes"], scale["recipes"]
+        del scale["multi_label_dataset"], scale["detection"]
+        del scale["image_sizes"], scale["recipes"]
         if self.trial_images:
             del scale["test_images"]
             scale["trial_images"] = self.trial_images
@@ -167,9 +169,9 @@ def resolve(
     if variant.recipe not in recipes:
         choices = ", ".join(recipes)
         raise UserError(f"variant {variant.name!r}: recipe {variant.recipe!r}: choose {choices}")
+    scale = scale.for_task(variant.task, f"{layout.PARAMS}: scales.{scale_name}")
     recipe = scale.changed(variant.recipe, recipes[variant.recipe])
     scale = scale.with_recipe(variant.recipe)
-    dataset = _dataset(variant, scale)
     options, parameters, mult_adds = _build_options(variant, scale, recipe)
     return Run(
         variant=variant.name,
@@ -180,7 +182,7 @@ def resolve(
         weight_decay=variant.weight_decay,
         decay_depthwise=variant.decay_depthwise,
         task=variant.task,
-        dataset=dataset,
+        dataset=scale.dataset_of(variant.task),
         image_size=_image_size(variant, scale),
         scale=scale,
         recipe_name=variant.recipe,
@@ -194,12 +196,8 @@ def resolve(
     )
 
 
-def _dataset(variant: Variant, scale: Scale) -> str:
-    return scale.dataset if variant.task == "single_label" else scale.multi_label_dataset
-
-
 def _image_size(variant: Variant, scale: Scale) -> int:
-    fixed_size = data.dataset(_dataset(variant, scale)).IMAGE_SIZE
+    fixed_size = data.dataset(scale.dataset_of(variant.task)).IMAGE_SIZE
     own_size = scale.image_sizes.get(variant.model, scale.image_size)
     return variant.image_size or fixed_size or own_size
 
@@ -207,9 +205,9 @@ def _image_size(variant: Variant, scale: Scale) -> int:
 def _build_options(
     variant: Variant, scale: Scale, recipe: Recipe
 ) -> tuple[dict[str, Any], int, int]:
-    dataset, defaults = data.dataset(_dataset(variant, scale)), models.defaults(variant.model)
+    dataset, defaults = data.dataset(scale.dataset_of(variant.task)), models.defaults(variant.model)
     common = {
-        "classes": scale.classes or dataset.CLASSES,
+        "classes": (scale.classes if variant.task != "detection" else 0) or dataset.CLASSES,
         "in_channels": dataset.CHANNELS,
         "width": scale.widths.get(variant.model, scale.width) * variant.relative_width,
         "stem_stride": scale.stem_stride,
@@ -217,6 +215,7 @@ def _build_options(
         "dropout": recipe.dropout,
         "norm_epsilon": recipe.norm_epsilon,
         "norm_momentum": recipe.norm_momentum,
+        "maps": scale.detection.maps if scale.detection else 0,
     }
     chosen = {key: common[key] for key in defaults if key in common}
     options = {**defaults, **chosen, **variant.options}

@@ -2,18 +2,19 @@
 
 Every file of `sepablate/training` and the random streams, layers and initial weights are hashed
 into the key of every run; a network, a data set and a backend's kernels only where a run uses them.
-`training/population`, which only a GPU runs, counts to the Triton kernels.
+`training/population`, which only a GPU runs, counts to the Triton kernels, and `training/detection`
+to the detectors.
 """
 
 import functools
 import hashlib
-import inspect
 from pathlib import Path
 
 from sepablate import data, models
 
 PACKAGE = Path(__file__).parents[1]
 SHARED = ("rng.py", "models/layers.py", "models/weight_init.py", "training/*.py")
+DETECTION = ("training/detection/*.py", "models/detectors.py", "models/ssd.py")
 SUFFIXES = (".py", ".cpp", ".h")  # all else is a copy of an editor
 KERNELS = {
     "fused": ("kernels/fuse.py", "kernels/cpu/*.*"),
@@ -30,9 +31,13 @@ def source_digest(model: str, dataset: str, kernels: str) -> str:
         dataset: the data set's name in `sepablate.data.DATASETS`.
         kernels: the backend: "torch", "fused" or "triton".
     """
-    network = Path(inspect.getfile(models.MODELS[model]))
-    files = [network, *source_files(*SHARED, *data.dataset(dataset).SOURCES)]
-    return _digest([*files, *source_files(*KERNELS.get(kernels, ()))])
+    task = DETECTION if model in models.DETECTORS else ()
+    files = [
+        models.source(model),
+        *source_files(*SHARED, *data.dataset(dataset).SOURCES),
+        *source_files(*KERNELS.get(kernels, ()), *task),
+    ]
+    return _digest(files)
 
 
 @functools.cache

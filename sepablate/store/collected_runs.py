@@ -78,8 +78,13 @@ def seed_rows(scale: str, variant: str, seed: int | str) -> Path:
 
 
 def seed_scores(scale: str, variant: str, seed: int | str, task: str) -> Path:
-    """Return the file of a run's scores, one for each test image."""
+    """Return the file of a run's scores, from which its spread over test images follows."""
     return _located(layout.seed_scores(scale, variant, seed, task))
+
+
+def seed_examples(scale: str, variant: str, seed: int | str) -> Path:
+    """Return the file of some test images with the boxes that a run predicts."""
+    return _located(layout.seed_examples(scale, variant, seed))
 
 
 def seed_measurements(scale: str, variant: str, seed: int | str) -> Path:

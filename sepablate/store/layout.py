@@ -18,10 +18,15 @@ UNPACKED = STATE / "archives"  # the runs in archives, by their digest
 
 # A run's own folder, RUN_FOLDERS/<run key>.
 RUN_CONFIG, CURVE, RESULT, MEASURED = "run.json", "curve.csv", "result.csv", "measured.json"
-SCORES = {"single_label": "correct.bin", "multi_label": "precision.bin"}  # by task
+SCORES = {  # by task
+    "single_label": "correct.bin",
+    "multi_label": "precision.bin",
+    "detection": "resampled.bin",
+}
+EXAMPLES = "examples.json"  # of a detector: some test images with true and predicted boxes
 WEIGHTS_ENDING = ".safetensors"  # large: a finished folder may do without them
 WEIGHTS = f"weights{WEIGHTS_ENDING}"
-RUN_FILES = (RUN_CONFIG, CURVE, MEASURED, *SCORES.values(), WEIGHTS, RESULT)
+RUN_FILES = (RUN_CONFIG, CURVE, MEASURED, *SCORES.values(), EXAMPLES, WEIGHTS, RESULT)
 LOCK, ERROR = "lock", "error.txt"
 
 # A scale's folder, results/<scale>. Git ignores the first three, which `dvc repro` makes.
@@ -104,8 +109,13 @@ def seed_rows(scale: str, variant: str, seed: int | str) -> Path:
 
 
 def seed_scores(scale: str, variant: str, seed: int | str, task: str) -> Path:
-    """Return the file of a collected run's scores, one for each test image."""
+    """Return the file of a collected run's scores, from which its spread over images follows."""
     return variant_runs(scale, variant) / f"seed-{seed}.{SCORES[task]}"
+
+
+def seed_examples(scale: str, variant: str, seed: int | str) -> Path:
+    """Return the file of some test images with the boxes that a collected run predicts."""
+    return variant_runs(scale, variant) / f"seed-{seed}.{EXAMPLES}"
 
 
 def seed_weights(scale: str, variant: str, seed: int | str) -> Path:

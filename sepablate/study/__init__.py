@@ -21,7 +21,7 @@ from sepablate.study.registry import (
     variants,
 )
 from sepablate.study.robustness import BASE, Change, Factor, RobustnessStudy, Setting, Times
-from sepablate.study.study import SPEED, Claim, Study, compared_variants
+from sepablate.study.study import PER_COST, SPEED, Claim, Study, compared_variants
 from sepablate.study.variant import (
     INCEPTION_V3,
     INCEPTION_V3_2016,
@@ -37,6 +37,7 @@ __all__ = [
     "FOLDER",
     "INCEPTION_V3",
     "INCEPTION_V3_2016",
+    "PER_COST",
     "POINTWISE_FIRST",
     "SPEED",
     "TASK_SCORES",

@@ -8,7 +8,8 @@ from sepablate.study.variant import TASK_SCORES, Variant
 
 COMPARISONS = (">", "<", "=")
 SPEED = "speed"
-METRICS = (*TASK_SCORES.values(), SPEED)
+PER_COST = "per_cost"
+METRICS = (*TASK_SCORES.values(), SPEED, PER_COST)
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,9 @@ class Claim:
         left: the name of a variant.
         comparison: ">", "<" or "=".
         right: the name of another variant.
-        metric: "accuracy" or "map_100" (final, test images, averaged weights), or "speed" (mean of
-            that metric over the validation curve, raw weights: higher means faster learning).
+        metric: "accuracy", "map_100" or "map" (final, test images, averaged weights), "speed" (mean
+            of that metric over the validation curve, raw weights: higher means faster learning) or
+            "per_cost" (the final metric times the baseline's multiply-adds over the variant's).
         margin: the smallest difference of interest, declared before the runs, as a fraction.
         section: of the paper.
         statement: of the paper, in one line of ours.

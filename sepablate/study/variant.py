@@ -9,7 +9,7 @@ from types import MappingProxyType
 from sepablate.errors import UserError
 
 # The name of the score of each task, in the rows of a run, in tables and in claims.
-TASK_SCORES = {"single_label": "accuracy", "multi_label": "map_100"}
+TASK_SCORES = {"single_label": "accuracy", "multi_label": "map_100", "detection": "map"}
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")  # safe in a path and on a command line
 
 
@@ -28,7 +28,7 @@ class Variant:
             for, unless the two are different networks at width 1, which are compared as published.
         learning_rates: none for the recipe's; or a grid, of which validation accuracy chooses one.
         recipe: a recipe of params.yaml.
-        task: "single_label" or "multi_label"; the scale names a data set for each.
+        task: "single_label", "multi_label" or "detection"; the scale names a data set for each.
         image_size: pixels, 0 for the scale's.
         relative_width: factor on the scale's width.
         decay_depthwise: whether weight decay acts on depthwise kernels too.
