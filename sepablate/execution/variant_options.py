@@ -33,20 +33,27 @@ def options_of(model: str) -> Mapping[str, Any]:
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
+    classes, detectors = _table(index, "MODELS"), _table(index, "DETECTORS")
+    if model in detectors:
+        return _signature((MODELS / "detectors.py").read_text(), ast.literal_eval(detectors[model]))
+    if model not in classes:
+        raise UserError(f"network {model!r}: {choices(model, [*classes, *detectors])}")
+    return _signature((MODELS / files[classes[model]]).read_text(), classes[model])
+
+
+def _table(module: list[ast.stmt], name: str) -> dict[str, str]:
+    """Return the values of a dict of that name in a module, as they are written."""
     (table,) = (
         node.value
-        for node in index
-        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "MODELS"
+        for node in module
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == name
     )
     assert isinstance(table, ast.Dict)
-    classes = {
+    return {
         ast.literal_eval(key): ast.unparse(value)
         for key, value in zip(table.keys, table.values, strict=True)
         if key is not None
     }
-    if model not in classes:
-        raise UserError(f"network {model!r}: {choices(model, classes)}")
-    return _signature((MODELS / files[classes[model]]).read_text(), classes[model])
 
 
 def _signature(source: str, name: str) -> dict[str, Any]:

@@ -20,7 +20,9 @@ MODELS: dict[str, type[nn.Module]] = {
     "separable_example": SeparableExample,
     "xception": Xception,
 }
-DETECTORS = {  # classes of models/detectors.py, which imports torchvision: only where they are used
+DETECTORS: dict[
+    str, str
+] = {  # classes of models/detectors.py, which imports torchvision: only where they are used
     "ssd_inception_v3": "SSDInceptionV3",
     "ssd_mobilenet_v1": "SSDMobileNetV1",
     "ssd_xception": "SSDXception",

@@ -49,7 +49,7 @@ class SSDInceptionV3(Detector):
 
     def __init__(
         self,
-        classes: int = ssd.CLASSES,
+        classes: int = 80,
         in_channels: int = 3,
         maps: int = 6,
         width: float = 1.0,
@@ -76,7 +76,7 @@ class SSDMobileNetV1(Detector):
 
     def __init__(
         self,
-        classes: int = ssd.CLASSES,
+        classes: int = 80,
         in_channels: int = 3,
         maps: int = 6,
         width: float = 1.0,
@@ -103,7 +103,7 @@ class SSDXception(Detector):
 
     def __init__(
         self,
-        classes: int = ssd.CLASSES,
+        classes: int = 80,
         in_channels: int = 3,
         maps: int = 6,
         width: float = 1.0,

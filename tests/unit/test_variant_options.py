@@ -31,7 +31,7 @@ def edit(project: Path, old: str, new: str) -> None:
     path.write_text(path.read_text().replace(old, new))
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize("name", [*models.MODELS, *models.DETECTORS])
 def test_signatures_are_read_without_torch(name: str) -> None:
     assert variant_options.options_of(name) == models.defaults(name)
 
