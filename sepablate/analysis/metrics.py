@@ -1,6 +1,6 @@
 """The metrics by which the networks of a task are scored: in run files, in tables and in prose."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from sepablate.store.run_files import final_metric, validation_metric
@@ -42,11 +42,24 @@ class Metric:
         return validation_metric(self.name)
 
     @property
+    def details(self) -> Mapping[str, str]:
+        """Further numbers on the test images, of the averaged weights, with their heads."""
+        return DETAILS if self.resampled else {}
+
+    @property
     def validation_column(self) -> str:
         """The column of a training profile with the mean score."""
         return f"validation_{self.name}"
 
 
+# Further numbers of COCO's metric: the column of a table, the head that it is printed under.
+DETAILS = {
+    "map_50": "AP50 (%)",
+    "map_75": "AP75 (%)",
+    "map_small": "Small (%)",
+    "map_medium": "Medium (%)",
+    "map_large": "Large (%)",
+}
 LABELS = {"single_label": "accuracy", "multi_label": "MAP@100", "detection": "mAP"}
 TASK_METRICS = {task: Metric(task, name, LABELS[task]) for task, name in TASK_SCORES.items()}
 

@@ -14,6 +14,7 @@ from sepablate.analysis.load_runs import RAW, Runs
 from sepablate.analysis.metrics import Metric
 from sepablate.errors import UserError
 from sepablate.store.files import read_text
+from sepablate.store.run_files import final_metric
 from sepablate.study import Study
 
 Row = Mapping[Hashable, Any]  # of a table, by column
@@ -55,6 +56,7 @@ def summarise(study: Study, runs: Runs) -> pd.DataFrame:
                 "n": len(scores),
                 **_interval(score, scores),
                 **_interval(f"raw_{score}", raw[name].dropna().to_numpy()),
+                **{name: _mean_of(name, variant.name, runs) for name in runs.metric.details},
                 "pairs": len(differences),
                 **_interval("difference", differences),
                 "diverged": _diverged(name, runs),
@@ -122,6 +124,16 @@ def to_rows(summary: pd.DataFrame) -> list[list[str]]:
     return [header, *(_cells(row, metric) for row in summary.to_dict("records"))]
 
 
+def details(summary: pd.DataFrame) -> str:
+    """Return a table of the metric's further numbers, means over seeds; empty if it has none."""
+    heads = metrics.metric_of_columns(summary).details
+    rows = [
+        [row["label"], *(percent(row[name]) for name in heads)]
+        for row in summary.to_dict("records")
+    ]
+    return markdown_table(("Variant", *heads.values()), rows) if heads else ""
+
+
 def score_cell(row: Row, metric: Metric) -> str:
     """Return the final score of a row of a table, with its interval, in percent."""
     return with_interval(*(row[f"{metric.name}{end}"] for end in ("", "_low", "_high")))
@@ -144,6 +156,12 @@ def _cells(row: Row, metric: Metric) -> list[str]:
         percent(row[f"raw_{metric.name}"]),
         difference + (f", {row['pairs']} pairs" if row["pairs"] < row["n"] else ""),
     ]
+
+
+def _mean_of(name: str, variant: str, runs: Runs) -> float:
+    """Return the mean over seeds of a further number of a variant; nan if all diverged."""
+    frame, column = runs.frame, final_metric(name, averaged=True)
+    return float(frame[(frame.variant == variant) & (frame.metric == column)].value.mean())
 
 
 def _interval(name: str, values: statistics.Array) -> dict[str, float]:

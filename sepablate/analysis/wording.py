@@ -22,7 +22,9 @@ from sepablate.paper.accuracies import FAR
 METRICS = {
     "accuracy": "final test accuracy",
     "map_100": "final test MAP@100",
+    "map": "final test mAP",
     "speed": "mean validation score over the curve",
+    "per_cost": "final test score per mult-add, times the baseline's mult-adds",
 }
 OUTCOMES = {
     "holds": "The claim holds here.",

@@ -34,18 +34,6 @@ SCENES = {"train": 20_000, "validation": 1_000, "test": 4_000}
 # In pixels, the largest small box and the smallest large one; COCO's, of images of 640 pixels, have
 # sides of 32 and 96.
 AREAS = 16.0**2, 24.0**2
-NAMES = (
-    "t-shirt",
-    "trousers",
-    "pullover",
-    "dress",
-    "coat",
-    "sandal",
-    "shirt",
-    "sneaker",
-    "bag",
-    "boot",
-)
 
 fetch = fashion_mnist.fetch
 

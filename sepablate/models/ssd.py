@@ -208,10 +208,12 @@ def map_shapes(
 ) -> list[tuple[int, ...]]:
     """Return the shape (1, C, H, W) of the map after each stage, for one image.
 
-    Copies run on the device; on the meta device nothing is computed. UserError for an image that is
-    too small.
+    Copies run on the device, or on the meta device if they are there, where nothing is computed.
+    UserError for an image that is too small.
     """
-    shapes = []
+    stages, shapes = [*stages], []
+    if next(stages[0].parameters()).is_meta:
+        device = "meta"
     with torch.no_grad():
         try:
             x = torch.zeros(1, in_channels, image_size, image_size, device=device)

@@ -89,6 +89,10 @@ VARIANT_STYLES = {
         ("segments_all", "#000000"),
     ),
     "pointwise_first": STYLES[1],
+    "ssd_xception": STYLES[0],
+    "ssd_inception_v3": STYLES[1],
+    "ssd_mobilenet_standard": STYLES[2],
+    **_shades(3, ("ssd_mobilenet_v1", "#0A1F44"), ("ssd_mobilenet_050", "#7B93B8")),
 }
 
 

@@ -5,6 +5,8 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from sepablate import study
 from sepablate.analysis import partial, summary_table, wording
 from sepablate.analysis.formatting import count_of_claims
@@ -129,6 +131,7 @@ def _study(
         study_head(name, part.title, part.source, at_scale.point(part, configs)),
         partial.missing_sentence(name, part),
         read_text(folder / layout.TABLE_MARKDOWN),
+        _detection(name, summary_table.read(folder / layout.TABLE)),
         paper_tables.format_tables(summary_table.read(folder / layout.TABLE)),
         *(
             _like_paper(name, number, part)
@@ -142,6 +145,24 @@ def _study(
         _related_studies(name, part),
     ]
     return "\n".join(filter(None, parts))
+
+
+def _detection(name: str, table: pd.DataFrame) -> str:
+    """Return the further numbers and figures of a study of detectors; empty for another."""
+    if not (details := summary_table.details(table)):
+        return ""
+    scenes, against = (
+        layout.named_figure(Path(name), figure, "png").as_posix() for figure in layout.DETECTION
+    )
+    return (
+        "COCO's further numbers, with averaged weights, means over the seeds: at an IoU of 0.50 "
+        "and 0.75, and of small, medium and large boxes, whose limits are sides of 16 and 24 "
+        f"pixels:\n\n{details}\n"
+        f"![The first test images with true and predicted boxes, for each network]({scenes})\n\n"
+        "Like table 13 of the paper:\n\n"
+        f"![mAP against mult-adds: table 13 on the left, the networks here on the right]"
+        f"({against})\n"
+    )
 
 
 def _like_paper(name: str, number: int, part: Study) -> str:

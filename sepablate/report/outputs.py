@@ -4,6 +4,7 @@ The same input gives the same bytes each time.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from sepablate import study
 from sepablate.analysis import (
@@ -16,10 +17,10 @@ from sepablate.analysis import (
     wording,
 )
 from sepablate.errors import UserError, command
-from sepablate.plots import forest, layer_figure, study_figure, style
+from sepablate.plots import detections, forest, layer_figure, study_figure, style
 from sepablate.report import dvc_metrics, html, layer_markdown, manifest, markdown
-from sepablate.store import layout, run_archive
-from sepablate.store.files import write_atomically
+from sepablate.store import collected_runs, layout, run_archive
+from sepablate.store.files import read_json, write_atomically
 from sepablate.study import Study
 
 
@@ -49,9 +50,23 @@ def study_outputs(name: str, scale: str, part: Study | None = None) -> None:
     for kind in layout.FIGURE_KINDS:
         drawn = study_figure.draw(runs, kind, declared.against)
         write_atomically(layout.figure(folder, kind), drawn)
+        if runs.metric.resampled:
+            _draw_detectors(runs, folder, kind)
         for number in declared.figures:
             like = study_figure.draw_like_paper(runs, declared, number, kind)
             write_atomically(layout.like_paper(folder, number, kind), like)
+
+
+def _draw_detectors(runs: load_runs.Runs, folder: Path, kind: str) -> None:
+    """Write the figures of a study of detectors."""
+    seed = runs.seeds[0]
+    paths = {name: collected_runs.seed_examples(runs.scale, name, seed) for name in runs.configs}
+    examples = {name: read_json(path, list) for name, path in paths.items() if path.is_file()}
+    drawn = {layout.LIKE_TABLE_13: detections.draw_against_paper(runs, kind)}
+    if examples:  # of runs that did not diverge
+        drawn[layout.SCENES] = detections.draw_examples(runs, examples, kind)
+    for name, content in drawn.items():
+        write_atomically(layout.named_figure(folder, name, kind), content)
 
 
 def report_outputs(studies: Sequence[str], scale: str, report: str = layout.REPORT) -> None:

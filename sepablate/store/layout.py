@@ -51,6 +51,7 @@ TABLE, TABLE_MARKDOWN, CURVES, CLAIMS = "table.csv", "table.md", "curves.csv", "
 LAYER_MEASUREMENTS = "measured.csv"
 FIGURE_KINDS = ("png", "svg")
 LIKE_PAPER = "like_figure_"  # before the number of a figure of the paper
+SCENES, LIKE_TABLE_13 = DETECTION = "scenes", "like_table_13"  # figures of detectors
 
 BACKUP_ENDINGS = ("~", ".swp", ".bak", ".orig", ".rej", ".tmp")
 
@@ -154,10 +155,16 @@ def like_paper(folder: Path, number: int, kind: str) -> Path:
     return folder / f"{LIKE_PAPER}{number}.{kind}"
 
 
+def named_figure(folder: Path, name: str, kind: str) -> Path:
+    """Return a figure of a study's folder; kind: "png" or "svg"."""
+    return folder / f"{name}.{kind}"
+
+
 def figures(folder: Path) -> list[Path]:
     """Return the figures that a study's folder has."""
     paths = [figure(folder, kind) for kind in FIGURE_KINDS]
     paths += [path for kind in FIGURE_KINDS for path in folder.glob(f"{LIKE_PAPER}*.{kind}")]
+    paths += [named_figure(folder, name, kind) for name in DETECTION for kind in FIGURE_KINDS]
     return _originals(path for path in paths if path.exists())
 
 

@@ -21,7 +21,15 @@ FOLDER = ROOT / "experiments"
 # A paper's authors, year and place, or a page's; or the words of `sepablate new study`.
 SOURCE = r"[A-Z].* (19|20)\d\d, .+|Keras, .+ example|A question of one's own"
 LEAVES = {"errors", "rng", "paper", "study", "store", "validation"}
-NUMBERS = LEAVES | {"scales", "data", "models", "kernels", "runs", "training"}  # in this order
+NUMBERS = LEAVES | {
+    "recipes",
+    "scales",
+    "data",
+    "models",
+    "kernels",
+    "runs",
+    "training",
+}  # in this order
 REPORTS = {"errors", "paper", "store", "study", "analysis", "plots", "report"}
 MAY_IMPORT = {
     **{room: set() for room in ("errors", "project_files", "rng")},
@@ -29,7 +37,8 @@ MAY_IMPORT = {
     "study": {"errors"},
     "store": {"errors"},
     "validation": {"errors"},
-    "scales": LEAVES,
+    "recipes": {"errors"},
+    "scales": LEAVES | {"recipes"},
     "data": LEAVES | {"scales"},
     "models": LEAVES | {"scales"},
     "kernels": {"models"},
@@ -59,6 +68,7 @@ TRAIN_DEPENDENCIES = {
     "sepablate/data",
     "sepablate/kernels",
     "sepablate/models",
+    "sepablate/recipes.py",
     "sepablate/rng.py",
     "sepablate/runs",
     "sepablate/scales.py",
