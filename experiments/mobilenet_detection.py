@@ -22,6 +22,11 @@ MOBILENET = Variant(
 )
 
 
+INCEPTION_V3 = MOBILENET.but(
+    "ssd_inception_v3", "Inception V3", model="ssd_inception_v3", decay_depthwise=True
+)
+
+
 def most_for_its_cost(right: str, label: str) -> Claim:
     return Claim(
         "ssd_mobilenet_v1",
@@ -41,8 +46,8 @@ STUDY = Study(
     variants=(
         MOBILENET.but("ssd_mobilenet_standard", "Standard convolutions", separable=False),
         MOBILENET.but("ssd_mobilenet_050", "MobileNet 0.50", relative_width=0.5),
-        MOBILENET.but("ssd_xception", "Xception", model="ssd_xception", weight_decay=1e-5),
-        MOBILENET.but("ssd_inception_v3", "Inception V3", model="ssd_inception_v3"),
+        INCEPTION_V3.but("ssd_xception", "Xception", model="ssd_xception", weight_decay=1e-5),
+        INCEPTION_V3,
     ),
     claims=(
         Claim(

@@ -286,9 +286,6 @@ def _parse_scale(values: object, place: str, recipes: list[object]) -> Scale:
 
 def check_together(scale: Scale, place: str) -> None:
     """Raise UserError for fields that do not go with each other."""
-    if scale.detection is not None:
-        detection = scale.for_task("detection", place)
-        check_together(dataclasses.replace(detection, detection=None), f"{place}.detection")
     steps = min(scale.with_recipe(name).steps for name in ("", *scale.recipes))
     limits = {"batch_size": ("images", scale.images), "evaluations": ("steps", steps)}
     for key, (name, limit) in limits.items():
@@ -301,11 +298,21 @@ def check_together(scale: Scale, place: str) -> None:
             f"{place}.micro_batch: {scale.micro_batch}: choose a divisor of batch_size "
             f"({scale.batch_size})"
         )
-    known = datasets.limits(scale.dataset)
+    _check_limits(scale, scale.dataset, place)
+    if scale.detection is not None:
+        detection = scale.for_task("detection", place)
+        place = f"{place}.detection"
+        check_together(dataclasses.replace(detection, detection=None), place)
+        _check_limits(detection, scale.detection.dataset, place)
+
+
+def _check_limits(scale: Scale, dataset: str, place: str) -> None:
+    """Raise UserError for more images than a data set has, or others than it has."""
+    known = datasets.limits(dataset)
     for key, limit in known._asdict().items() if known else ():
         value = getattr(scale, key)
         if key == "image_size" and limit not in (None, value):
-            raise UserError(f"{place}.{key}: {value}: choose {limit} for {scale.dataset}")
+            raise UserError(f"{place}.{key}: {value}: choose {limit} for {dataset}")
         if key != "image_size" and value > limit:
             raise UserError(f"{place}.{key}: {value}: choose at most {limit}")
 

@@ -1,10 +1,13 @@
 """Folders of made-up runs, for the analysis."""
 
+import base64
+import io
 import json
 import shutil
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from sepablate import study
 from sepablate.analysis import metrics
@@ -13,6 +16,21 @@ from sepablate.store import layout, run_files
 FINAL = {"xception": 0.87, "no_residual": 0.80, "relu_between": 0.869}
 STEPS = (3, 6, 9)
 IMAGES = 203
+DATASETS = {"single_label": "toys", "multi_label": "heaps", "detection": "shelves"}
+PIXELS = 8, 8
+
+
+def write_examples(name, seed):
+    """Three images of which one is empty; a right box, and in the second image a wrong one."""
+    file = io.BytesIO()
+    Image.new("L", PIXELS, 90).save(file, "png")
+    png = base64.b64encode(file.getvalue()).decode()
+    true = {"class": 3, "box": [1, 1, 6, 6]}
+    right = {"class": 3, "score": 0.9, "box": [1, 1, 6, 5]}
+    wrong = {"class": 4, "score": 0.4, "box": [0, 0, 7, 7]}
+    images = [([true], [right]), ([true], [right, wrong]), ([], [])]
+    examples = [{"png": png, "true": boxes, "predicted": found} for boxes, found in images]
+    layout.seed_examples("tiny", name, seed).write_text(json.dumps(examples))
 
 
 def make_runs(name, seeds=range(6), diverged=()):
@@ -26,7 +44,7 @@ def make_runs(name, seeds=range(6), diverged=()):
     config |= {"mult_adds": int(2_500_000 * declared.relative_width**2)}
     config |= {"test_images": IMAGES, "seeds": list(seeds), "label": name, "run_keys": keys}
     config |= {
-        "dataset": "toys" if declared.task == "single_label" else "heaps",
+        "dataset": DATASETS[declared.task],
         "images": 12_000,
         "image_size": 28,
         "validation_images": 250,
@@ -55,6 +73,13 @@ def make_runs(name, seeds=range(6), diverged=()):
             if declared.task == "multi_label":
                 correct = draw.random(IMAGES).astype("<f4")
                 content = correct.tobytes()
+            if measure.resampled:
+                correct = draw.normal(0.4, 0.01, 50).astype("<f4")
+                content = correct.tobytes()
+                for number, column in enumerate(measure.details):
+                    value = correct.mean() + number / 100
+                    rows.append((9, run_files.final_metric(column, averaged=True), value))
+                write_examples(name, seed)
             rows.append((9, measure.raw_final, correct.mean() - 0.01))
             rows.append((9, measure.final, correct.mean()))
             layout.seed_scores("tiny", name, seed, declared.task).write_bytes(content)

@@ -31,6 +31,7 @@ FURTHER = [
     "mobilenet_v1",
     "separable_example",
     "xception_vs_inception_multilabel",
+    "mobilenet_detection",
 ]
 
 
@@ -148,8 +149,9 @@ def test_a_report_on_several_tasks_says_what_each_was_trained_on(folder):
     head = report.partition("![")[0]
     assert head.count("12,000 images") == head.count("9 gradient steps") == 1
     lines = [line for line in head.splitlines() if line.startswith("- ")]
-    assert len(lines) == 4  # segments and order are of one network on the same images
-    assert [line.count("`heaps`") for line in lines] == [0, 0, 0, 1]
+    assert len(lines) == 5  # segments and order are of one network on the same images
+    assert [line.count("`heaps`") for line in lines] == [0, 0, 0, 1, 0]
+    assert [line.count("`shelves`") for line in lines] == [0, 0, 0, 0, 1]
     for name in FURTHER:
         assert sum(f"*{study.load(name).title}*" in line for line in lines) == 1
     assert "final test MAP@100" in report
@@ -159,7 +161,7 @@ def test_a_report_on_several_tasks_says_what_each_was_trained_on(folder):
 def test_a_report_prints_what_the_paper_leaves_open_for_each_recipe(folder):
     settings = (folder / "FURTHER.md").read_text().partition("## Setup")[2]
     recipes = dict(re.findall(r"Recipe `(\w+)`:\n\n(.*?)(?=\nRecipe|\Z)", settings, re.DOTALL))
-    assert list(recipes) == ["segments", "imagenet", "mobilenet", "example", "jft"]
+    assert list(recipes) == ["segments", "imagenet", "mobilenet", "example", "jft", "detection"]
     assert "| `batch_size` | 64 | not given |" in recipes["imagenet"]
     assert "| `rho` | 0.9 | not given |" in recipes["jft"]
     assert "rho" not in recipes["imagenet"]  # SGD has none
@@ -178,6 +180,14 @@ def test_the_papers_tables_stand_beside_our_numbers(folder):
     many = section("FURTHER.md", FURTHER[4])
     assert "| Xception, with FC layers | 6.78 |" in many
     assert "ImageNet top-1" not in many
+    table = pd.read_csv(folder / FURTHER[5] / "table.csv").set_index("variant")
+    ours = f"{100 * table['map']['ssd_inception_v3']:.2f}"
+    detectors = section("FURTHER.md", FURTHER[5])
+    assert f"| SSD 300, Inception V2 | 22 | 3.8 | 13.7 | Inception V3 | {ours} [" in detectors
+    assert "Faster-RCNN 600, VGG: 25.7 %, 149.6 billion, 138.5 M" in detectors
+    small = f"{100 * table['map_small']['ssd_mobilenet_v1']:.2f}"
+    assert "| MobileNet | " in detectors
+    assert f" | {small} | " in detectors
     two = section("REPORT.md", PAPER[0])
     assert "| Inception V3 | 78.2 | 94.1 | 23,626,728 | 1,000 |" in two
     assert "equal within 3.5 % (they are 3.4 % apart)" in two
