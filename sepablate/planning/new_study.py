@@ -37,7 +37,7 @@ FIELDS = {
 # The fields of a config that a change is about, where they have another name.
 FACTORS = {"relative_width": "model.width", "same_parameters_as": "model.width"}
 FOLLOWS = "follows from the change"
-MOST = {"accuracy": "accurate", "map_100": "precise"}
+MOST = {"accuracy": "accurate", "map_100": "precise", "map": "precise"}
 TAKEN = {"own", layout.RUNS, layout.MEASUREMENTS, layout.SETTINGS, "study"}
 
 

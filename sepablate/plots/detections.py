@@ -63,8 +63,8 @@ def draw_against_paper(runs: Runs, kind: str) -> bytes:
         kind: "png" or "svg".
     """
     with matplotlib.style.context(["default", RC_PARAMS]):
-        figure = Figure(figsize=(7, 2.9), dpi=200, layout=ConstrainedLayoutEngine(wspace=0.06))
-        left, right = figure.subplots(1, 2)
+        figure = Figure(figsize=(7, 3.7), dpi=200, layout=ConstrainedLayoutEngine(wspace=0.06))
+        left, right = figure.subplots(1, 2, width_ratios=(3, 5))
         write_footer(figure, footer(runs, "Right, bars"))
         _published(left)
         positions = scores_against.positions(runs.configs, "mult_adds")
@@ -91,10 +91,10 @@ def _published(axis: Axes) -> None:
         axis.plot(point.x, point.y, "o", color=MUTED, markersize=4.5)
     axis.set(xlim=(0.8, 80), ylim=(18.5, 23))
     axis.xaxis.set_minor_locator(NullLocator())
-    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     axis.set(xlabel="Mult-adds for one image (billions)", ylabel="mAP (%) on COCO")
-    axis.set_title(f"The paper: table 13, {FRAMEWORK}, one run each")
+    axis.set_title(f"Table 13: {FRAMEWORK}, one run each")
     place_labels(points, axis)
 
 

@@ -22,7 +22,7 @@ OUTCOME_STYLES = {
     "inconclusive": Style(MUTED, "-", "o"),
 }
 WIDTH, HEAD, FOOT = 4.8, 0.05, 0.78  # inches
-MANY, MOST = 10, 20  # claims, beyond which the rows must be lower for the plot to fit on a page
+MANY = 10  # claims, beyond which the rows must be low for the plot to fit on a page
 CHARACTERS = 74  # in a line of a claim
 FRACTION_AND_ROW = ("figure fraction", "data")  # of x and y
 LINE: dict[str, Any] = {
@@ -54,7 +54,6 @@ class Row(NamedTuple):
 
 
 HIGH, LOW = Row(0.76, 0.1216, 0.038, 0, False), Row(0.63, 0.085, 0.03, 0.055, True)
-LOWEST = Row(0.52, 0.065, 0.02, 0.05, True)
 
 
 def draw(verdicts: Sequence[Verdict], kind: str, description: str, scale: str = "") -> bytes:
@@ -94,9 +93,7 @@ def footer(verdicts: Sequence[Verdict], scale: str) -> str:
 def row_sizes(verdicts: Sequence[Verdict]) -> Row:
     """Return the sizes of the rows: low ones for many claims, if none takes two lines."""
     short = all(len(verdict.measured.claim.statement) <= CHARACTERS for verdict in verdicts)
-    if len(verdicts) <= MANY or not short:
-        return HIGH
-    return LOW if len(verdicts) <= MOST else LOWEST
+    return LOW if len(verdicts) > MANY and short else HIGH
 
 
 def forest(verdicts: Sequence[Verdict], axis: Axes) -> Axes:

@@ -13,6 +13,7 @@ TITLES = {
     layout.REPORT: "The paper's own comparisons",
     "CONTROLS": "Controls that the paper lacks",
     "FURTHER": "Further studies",
+    "DETECTION": "Detection of objects",
 }
 TEXT = """\
 # Every claim at every scale

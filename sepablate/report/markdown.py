@@ -38,7 +38,7 @@ correct for."""
 OTHER_REPORTS = """\
 Not in this report: {titles}. `make repro` writes the paper's own comparisons to `REPORT.md` and the
 cost of layers to `COSTS.md`; `make repro-all` also writes the controls that the paper lacks to
-`CONTROLS.md` and further studies to `FURTHER.md`, in the same folder.
+`CONTROLS.md`, further studies to `FURTHER.md` and detectors to `DETECTION.md`, in the same folder.
 """
 SETUP = """\
 Settings that all runs share, and those that the Xception paper gives or leaves open. Weights are
