@@ -3,6 +3,7 @@
 import atexit
 import contextlib
 import ctypes
+import functools
 import gc
 import json
 import resource
@@ -17,6 +18,7 @@ import numpy as np
 from torch import Tensor
 
 from sepablate import data
+from sepablate.data.split import Batches
 from sepablate.errors import UserError, explain
 from sepablate.execution import hardware, process_lifetime
 from sepablate.execution.job import (
@@ -41,7 +43,7 @@ from sepablate.store.run_files import Row, format_rows, images_seen
 from sepablate.training import engine
 from sepablate.training.detection import by_task
 from sepablate.training.process_group import SINGLE, World
-from sepablate.training.step import TrainState, eval_steps
+from sepablate.training.step import TrainContext, TrainState, eval_steps, train_step
 
 
 def run_jobs(jobs: dict[int, Job], steps: SharedInts, outcomes: Outcomes) -> None:
@@ -145,6 +147,15 @@ def _train_stacked(
             assert status is not None
             outcomes[index] = status
     return True
+
+
+def make_train_step(
+    state: TrainState, batches: Batches, context: TrainContext
+) -> Callable[[], float | None]:
+    """Return a function that does one step as a run does it: a detector's cannot be recorded."""
+    if by_task.is_detection(context.run):
+        return functools.partial(train_step, state, batches, context)
+    return engine.make_train_step(state, batches, context)
 
 
 def _outcome(job: Job, error: Exception, world: World) -> int | str:

@@ -113,7 +113,7 @@ def _measure(job: Job, submitted: float) -> Cost:
     context = TrainContext(run, by_task.make_objective(run, training.labels), job.device)
     warm_up = hardware.warm_up_steps(job.device)
     source = by_task.make_batches(training, _longer(run, warm_up), job.device)
-    step = engine.make_train_step(state, source, context)
+    step = worker.make_train_step(state, source, context)
     batch_size = batches.eval_batch_size(job.device)
     batch = splits["validation"].first(min(batch_size, run.scale.test_images))
 

@@ -94,12 +94,13 @@ def restore_run(saved: Weights, path: Path) -> Run:
 def _restore_run(saved: Weights, place: str) -> Run:
     config, options = saved.config, network_options(saved)
     trial = config.get("trial_images", 0)
-    single = config["task"] == "single_label"
     names = {field.name for field in dataclasses.fields(Scale)} - {"kernels"}
     scale = {key: value for key, value in config.items() if key in names} | RESOLVED
     scale |= {
-        "dataset": config["dataset"] if single else "fashion_mnist",
-        "multi_label_dataset": "garment_scenes" if single else config["dataset"],
+        "dataset": config["dataset"] if config["task"] == "single_label" else "fashion_mnist",
+        "multi_label_dataset": (
+            config["dataset"] if config["task"] == "multi_label" else "garment_scenes"
+        ),
         "test_images": config.get("test_images", trial),
         "seeds": [saved.seed],
     }

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from rich.console import Console
 
-from sepablate.execution import backend, hardware
+from sepablate.execution import backend, hardware, worker
 from sepablate.paper import xception as paper
 from sepablate.profiling.complexity_table import empty_table
 from sepablate.profiling.fixed_batch import random_batch
@@ -79,7 +79,7 @@ class StepTimer:
         batches = random_batch(self.run, batch_size)
         self.state = engine.start(self.run, device)
         setting = TrainContext(self.run, by_task.make_objective(run, batches.labels), device)
-        self.train_step = engine.make_train_step(self.state, batches, setting)
+        self.train_step = worker.make_train_step(self.state, batches, setting)
 
     def time_step(self) -> float:
         """Return the seconds of a gradient step with the moving average of the weights."""

@@ -46,6 +46,7 @@ def network(run: Run) -> torch.nn.Module:
         tiny("xception", seed=5),
         tiny("no_residual_tuned"),
         tiny("inception_v3_multilabel"),
+        tiny("ssd_xception"),
         tiny("mobilenet_v1", image_size=28, workers=3, seeds=(0, 7)),
         tiny("xception").as_trial(20),
     ],
