@@ -24,7 +24,7 @@ METRICS = {
     "map_100": "final test MAP@100",
     "map": "final test mAP",
     "speed": "mean validation score over the curve",
-    "per_cost": "final test score per mult-add, times the baseline's mult-adds",
+    "per_cost": "final test score per mult-add, relative to the baseline's mult-adds",
 }
 OUTCOMES = {
     "holds": "The claim holds here.",
