@@ -12,6 +12,7 @@ PATTERNS = (
     "CITATION.cff",
     "docs/**/*.md",
     "docs/images/*.png",
+    "docs/site.*",
     "docs/examples/*.py",
     "results/*.md",
     "notebooks/*.ipynb",

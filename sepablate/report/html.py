@@ -16,7 +16,9 @@ from sepablate.store.layout import CURVES, LIKE_PAPER
 ARXIV = "https://arxiv.org/abs/"
 PLACES = r"(?:section|table|figure|equation)s? [\d.]*\d(?:(?:, (?:and )?| and )[\d.]*\d)*"
 PAPER = re.compile(rf"arXiv:(\d{{4}}\.\d{{5}}(?:v\d+)?)(?:,? {PLACES})*")
-UNBROKEN = re.compile(r"(?:[+−]?\d[\d.,]* )?\[[+−\d–][^\]]*\]|\d[\d.,]* %|< [\d.]*\d|± ?[\d.]*\d")
+UNBROKEN = re.compile(
+    r"(?:[+−]?\d[\d.,]* )?\[[+−\d–][^\]]*\]|\d[\d.,]* %|< [\d.]*\d|± ?[\d.]*\d|n = \d+"
+)
 SOURCE = re.compile(r"(experiments|sepablate)/[\w/]+\.py")
 DATA_FILES = (
     *("table.csv", "curves.csv", "measured.csv", "claims.json", "figure.svg"),
@@ -72,7 +74,7 @@ def _numbered(name: str) -> Iterator[str]:
 
 
 def _linked(children: Iterable[Token]) -> Iterator[Token]:
-    """Link papers and source files; keep intervals, percentages and p-values on one line."""
+    """Link papers and source files; keep intervals, percentages, p and n on one line, and marks."""
     for child in children:
         if child.type == "text":
             yield from _marked_text(child.content)
@@ -85,7 +87,7 @@ def _linked(children: Iterable[Token]) -> Iterator[Token]:
 
 
 def _marked_text(text: str) -> Iterator[Token]:
-    position = 0
+    text, position = re.sub(" (?=[†‡])", "\u00a0", text), 0
     for match in re.finditer(f"{PAPER.pattern}|{UNBROKEN.pattern}", text):
         yield Token("text", "", 0, content=text[position : match.start()])
         paper = match[1]

@@ -32,23 +32,27 @@ th[scope="row"] { font-weight: normal; min-width: 7rem; }
 thead th { border-bottom: 2px solid var(--strong); }
 p.figure { overflow-x: auto; margin-bottom: 0.3rem; }
 p.figure img { display: block; width: 100%; min-width: 34rem; max-width: 56rem;
-  background: #fff; }
+  background: #fff; border-radius: 0.2rem; }
 p.figure.first img { min-width: 0; max-width: 40rem; }
 p.data { margin-top: 0; color: var(--dim); font-size: 0.9em; }
 @page { size: A4; margin: 15mm; }
 @media print {
-  main { max-width: none; padding: 0; font-size: 10pt; }
-  table { font-size: 7.5pt; }
-  th, td { padding: 0.12rem 0.3rem; }
+  main { max-width: none; padding: 0; font: 9.5pt/1.35 system-ui, sans-serif; }
+  table { font-size: 7.5pt; line-height: 1.3; }
+  th, td { padding: 0.06rem 0.3rem; }
   th[scope="row"] { min-width: 0; }
   .table, p.figure { overflow: visible; margin: 0.5rem 0; }
   caption span { max-width: none; }
   h2 { margin-top: 1.5rem; padding-top: 0.5rem; }
   h2, h3, caption { break-after: avoid; }
   tr, p.figure, li { break-inside: avoid; }
+  .table:not(:has(tr:nth-child(20))) { break-inside: avoid; }
+  #setup ~ .table:not(:has(th:nth-child(4))) {
+    columns: 2; break-inside: avoid; }
+  .table + .table:not(#setup ~ .table), main > :last-child { break-before: avoid; }
   thead { display: table-header-group; }
   p.figure img { min-width: 0; max-width: 15cm; }
-  p.figure.first img { max-width: 11cm; }
+  p.figure.first img { width: auto; max-width: 11cm; max-height: 24cm; }
   a { color: inherit; text-decoration: none; }
 }
 """

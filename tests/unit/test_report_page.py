@@ -33,7 +33,7 @@ The layers of `one`:
 
 ## Same name
 
-At 95 % and p < 0.001, see arXiv:1704.04861, tables 4, 5 and 6.
+At 95 % and p < 0.001, n = 6, **holds** ‡, see arXiv:1704.04861, tables 4, 5 and 6.
 """
 
 
@@ -123,7 +123,8 @@ def test_figures_say_what_they_show(page: Elements) -> None:
 
 def test_intervals_stay_on_one_line(page: Elements) -> None:
     whole = page.texts("span", **{"class": "whole"})
-    assert whole == ["+1.00 [−0.50, +2.50]", "95 %", "< 0.001"]
+    assert whole == ["+1.00 [−0.50, +2.50]", "95 %", "< 0.001", "n = 6"]
+    assert "holds\u00a0‡, see" in page.texts("p")[-1]
 
 
 def test_the_page_reads_in_the_dark() -> None:
