@@ -1,4 +1,5 @@
 # Build in a clone, then train:  docker build -t sepablate .  &&  docker run -it sepablate
+# For a GPU:  docker build --build-arg CPU= -t sepablate .  &&  docker run -it --gpus all sepablate
 # `make ui` inside needs  -p 5000:5000; results stay in the container unless a folder is mounted.
 
 # What the project needs of the system; .devcontainer/ uses only this stage.
@@ -12,8 +13,10 @@ RUN apt-get update \
 USER 1000
 WORKDIR /home/user/sepablate
 
-# The clone with its .git, without which DVC does not work, and the locked environment: 6 GB.
+# The clone with its .git, without which DVC does not work, and the locked environment: 2.5 GB
+# for the CPU, 6 GB for a GPU.
 FROM system
+ARG CPU=1
 COPY --chown=user:user . .
-RUN make env
+RUN make env CPU=$CPU
 CMD ["make", "repro"]

@@ -5,6 +5,12 @@ BENCH := .venv-bench
 BENCH_STAMP := $(BENCH)/.installed
 DOCS := .venv-docs
 DOCS_STAMP := $(DOCS)/.installed
+# make CPU=1 ...: an environment without NVIDIA's libraries and Triton, for machines without a GPU
+LOCK := requirements$(if $(CPU),-cpu).lock
+SIZE := $(if $(CPU),2.5,6) GB
+GPU_ONLY := cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cccl nvidia-cuda-nvrtc \
+	nvidia-cudnn-cu13 nvidia-cufft nvidia-cusolver nvidia-cusparse nvidia-cusparselt-cu13 \
+	nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx triton
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
@@ -13,21 +19,23 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-env: $(STAMP) ## Make .venv from requirements.lock, if it is missing or stale
+env: $(STAMP) ## Make .venv from the lock, if it is missing or stale (CPU=1: 2.5 GB, no GPU)
 
-$(STAMP): requirements.lock pyproject.toml
+$(STAMP): $(LOCK) pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sepablate needs Python 3.11 or later, not %d.%d; try make PYTHON=python3.11" % sys.version_info[:2])'
-	@echo "Installing the locked environment into $(VENV): about 3 minutes and 6 GB, once"
+	@$(if $(CPU),type g++ nm objdump > /dev/null || { echo "make CPU=1 needs g++" >&2; exit 2; })
+	@echo "Installing the locked environment into $(VENV): about 3 minutes and $(SIZE), once"
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV)
-	@$(VENV)/bin/pip install -qq --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(VENV)/bin/pip install -qq --disable-pip-version-check --no-deps --require-hashes -r $(LOCK)
 	@$(VENV)/bin/pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(if $(CPU),$(VENV)/bin/python -m sepablate.execution.gpu_stubs)
 	@touch $@
 
-# Before 6 GB are installed: DVC needs a repository, which a downloaded archive is not. Says their size.
+# Before gigabytes are installed: DVC needs a repository, which a downloaded archive is not. Says their size.
 git:
 	@git rev-parse --git-dir > /dev/null 2>&1 || { echo "sepablate: not a git repository; get the project by git clone" >&2; exit 2; }
-	@test -e $(STAMP) || echo "Downloads, once: the environment (about 3 minutes and 6 GB, into $(VENV)), then 31 MB of images"
+	@test -e $(STAMP) || echo "Downloads, once: the environment (about 3 minutes and $(SIZE), into $(VENV)), then 31 MB of images"
 
 repro: git $(STAMP) ## Train and report the paper's three ablations (dvc repro)
 	dvc repro
@@ -89,5 +97,7 @@ COMPILE := uv pip compile --universal --python-version 3.11 --quiet --generate-h
 
 lock: $(STAMP) ## Regenerate the locks from pyproject.toml (needs uv)
 	$(COMPILE) pyproject.toml --extra test --extra cluster -o requirements.lock
+	$(COMPILE) pyproject.toml --extra test --extra cluster -c requirements.lock \
+		$(GPU_ONLY:%=--no-emit-package %) -o requirements-cpu.lock
 	$(COMPILE) pyproject.toml --extra bench -c requirements.lock -o requirements-bench.lock
 	$(COMPILE) --group docs -o requirements-docs.lock

@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import importlib.util
 import math
 import platform
 import sys
@@ -34,6 +35,8 @@ def _gpu_failure() -> str | None:
         torch.ones(1, device="cuda:0").item()
     except (RuntimeError, AssertionError) as error:
         return str(error).strip().partition("\n")[0] or type(error).__name__
+    if importlib.util.find_spec("triton") is None:  # nor are NVIDIA's libraries: see gpu_stubs.py
+        return "the environment is for the CPU only"
     return None
 
 
