@@ -1,6 +1,7 @@
 """The benchmark's cases: networks, batches, contenders and how often they are timed."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 import torch
@@ -33,8 +34,29 @@ TINY = ("sepablate", "bare loop", "Lightning", "Keras on torch", "Keras on JAX")
 
 # On a GPU. The JAX of requirements-bench.lock is for CPUs.
 SMALL_GPU = ("sepablate", "timm", TUNED, BEST, f"{BEST}, compiled", "Keras on torch")
-LARGE_GPU = ("sepablate", "timm", TUNED, f"{TUNED}, compiled", "Keras on torch")
+LARGE_GPU = (
+    "sepablate",
+    TUNED,
+    f"{TUNED}, compiled",
+    f"{TUNED}, max-autotune",
+    "timm",
+    "Keras on torch",
+)
 TINY_GPU = ("sepablate", "bare loop", "Lightning", "Keras on torch")
+
+# What is most worth measuring comes first, with about the seconds that it takes on two cores, and
+# those that it gets on a GPU: six minutes in all.
+WORTH = {
+    "small": (240, 60),
+    "xception": (120, 110),
+    "suite": (110, 40),
+    "inception_v3": (100, 60),
+    "mobilenet_v1": (90, 50),
+    "tiny": (90, 20),
+    "accuracy": (150, 20),
+}
+PATIENCE = 5  # times the seconds of two cores, which a slower machine may take
+GPU_MINUTES = 6.0
 
 
 @dataclass(frozen=True)
@@ -167,3 +189,24 @@ def local_cases() -> tuple[Case, ...]:
 def local_case(name: str) -> Case:
     """Return this machine's case of that name."""
     return next(case for case in local_cases() if case.name == name)
+
+
+def choose(minutes: float | None, device: str) -> list[str]:
+    """Return the cases that fit into the minutes, those most worth it first; None: all."""
+    left, chosen = math.inf if minutes is None else 60 * minutes, []
+    for name in WORTH:
+        seconds = usual_seconds(name, device)
+        if seconds <= left:
+            left -= seconds
+            chosen.append(name)
+    return chosen
+
+
+def usual_seconds(name: str, device: str) -> int:
+    """Return about how long a case takes, on two cores or on a GPU."""
+    return WORTH[name][device != "cpu"]
+
+
+def time_limit(name: str, device: str) -> float:
+    """Return the seconds after which a case is ended."""
+    return usual_seconds(name, device) * (PATIENCE if device == "cpu" else 1)

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import math
 import os
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from torch.optim.swa_utils import AveragedModel
 from sepablate import scales
 from sepablate.bench import cases, loops, timm_networks
 from sepablate.bench.contender import StopTraining
-from sepablate.bench.measure import ContenderError, reason
+from sepablate.bench.measure import LATE, ContenderError, reason, seconds_left
 from sepablate.data import fashion_mnist
 from sepablate.data.split import TensorSplit
 from sepablate.execution import backend, hardware
@@ -49,11 +50,13 @@ LENGTH: dict[str, dict[str, Any]] = {
 METRIC = "final/test_accuracy_averaged"
 
 
-def wall_clock(say: Callable[[str], None]) -> dict[str, list[float]]:
+def wall_clock(say: Callable[[str], None], end: float = math.inf) -> dict[str, list[float]]:
     """Return the seconds of the same runs by contender: a training stage, and sequential loops.
 
     On a CPU a first turn fills caches and is not counted. On a GPU, whose time is expensive, there
     is one turn, in which sepablate is first.
+
+    Raises ContenderError if it is not done when `time.monotonic` is at `end`.
     """
     small = cases.local_case("small")
     start_forkserver, rounds = (1, 2) if small.device == "cpu" else (0, 1)
@@ -65,15 +68,15 @@ def wall_clock(say: Callable[[str], None]) -> dict[str, list[float]]:
             say(f"suite: turn {number} of {rounds}, sepablate")
             for trained in (layout.RUN_FOLDERS, layout.RESULTS):
                 shutil.rmtree(folder / trained, ignore_errors=True)
-            seconds["sepablate"].append(_time_training(small, folder))
+            seconds["sepablate"].append(_time_training(small, folder, end))
             say(f"suite: turn {number} of {rounds}, {cases.BEST}")
-            seconds[cases.BEST].append(_time_module("sepablate.bench.end_to_end"))
+            seconds[cases.BEST].append(_time_module("sepablate.bench.end_to_end", end=end))
     return {name: turns[start_forkserver:] for name, turns in seconds.items()}
 
 
-def _time_training(case: cases.Case, folder: Path) -> float:
+def _time_training(case: cases.Case, folder: Path, end: float) -> float:
     command = ("sepablate", "train", case.variant, "--scale", case.scale, "--no-mlflow")
-    return _time_module(*command, folder=folder)
+    return _time_module(*command, folder=folder, end=end)
 
 
 @contextmanager
@@ -99,13 +102,19 @@ def project(case: cases.Case, changes: Mapping[str, Any]) -> Iterator[Path]:
         yield folder
 
 
-def _time_module(module: str, *arguments: str, folder: Path = Path()) -> float:
+def _time_module(
+    module: str, *arguments: str, folder: Path = Path(), end: float = math.inf
+) -> float:
     """Return the seconds of `python -m module arguments`; ContenderError if it fails."""
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}
     command = [sys.executable, "-m", module, *arguments]
     with tempfile.TemporaryFile("w+") as output:
         began = time.monotonic()
-        done = subprocess.run(command, cwd=folder, env=environment, stdout=output, stderr=output)
+        streams = {"stdout": output, "stderr": output, "timeout": seconds_left(end)}
+        try:
+            done = subprocess.run(command, cwd=folder, env=environment, **streams)  # type: ignore[call-overload]
+        except subprocess.TimeoutExpired:
+            raise ContenderError(f"{module}: {LATE}") from None
         seconds = time.monotonic() - began
         output.seek(0)
         if done.returncode:
@@ -143,15 +152,17 @@ def accuracy(split: TensorSplit, run: Run, forward: Callable[[Tensor], Tensor]) 
     return torch.cat(correct).mean().item()
 
 
-def accuracies(say: Callable[[str], None]) -> pd.DataFrame:
+def accuracies(say: Callable[[str], None], end: float = math.inf) -> pd.DataFrame:
     """Return the small case's test accuracy for each seed, by sepablate and by a plain fp32 loop.
 
     Both start from the same weights and see the same batches. Columns seed, sepablate, plain.
+
+    Raises ContenderError if it is not done when `time.monotonic` is at `end`.
     """
     small = cases.local_case("small")
     with project(small, LENGTH[small.scale]) as folder:
         say("accuracy: sepablate, all seeds")
-        _time_training(small, folder)
+        _time_training(small, folder, end)
         runs = folder / layout.variant_runs(small.scale, small.variant)
         ours = {}
         for path in sorted(runs.glob("seed-*.csv")):
@@ -160,7 +171,12 @@ def accuracies(say: Callable[[str], None]) -> pd.DataFrame:
     say("accuracy: plain fp32 loop, all seeds")
     context = get_context("spawn")
     with ProcessPoolExecutor(os.cpu_count(), context) as pool:
-        plain = list(pool.map(train_plain_fp32, ours))
+        try:
+            plain = list(pool.map(train_plain_fp32, ours, timeout=seconds_left(end)))
+        except TimeoutError:
+            for process in active_children():
+                process.kill()
+            raise ContenderError(f"plain fp32 loop: {LATE}") from None
     return pd.DataFrame({"seed": list(ours), "sepablate": list(ours.values()), "plain": plain})
 
 

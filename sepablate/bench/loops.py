@@ -22,8 +22,9 @@ from sepablate.training import engine
 class TimmLoop:
     """A loop that trains timm's model.
 
-    `name` selects: channels_last, bf16, compiled (for a GPU with CUDA graphs), and "from memory"
-    for the suite's batches instead of a DataLoader.
+    `name` selects: channels_last, bf16, compiled (a small network on a GPU with CUDA graphs),
+    max-autotune (compiled, and its kernels chosen by timing them), and "from memory" for the
+    suite's batches instead of a DataLoader.
     """
 
     def __init__(self, case: Case, name: str) -> None:
@@ -49,9 +50,8 @@ class TimmLoop:
             weight_decay=self.run.weight_decay,
         )
         compiled: Any = network
-        if "compiled" in self.name:
-            mode = "reduce-overhead" if self.device != "cpu" else None
-            compiled = torch.compile(network, mode=mode)
+        if is_compiled(self.name):
+            compiled = torch.compile(network, mode=compile_mode(self.name, self.case))
         total = torch.zeros((), device=self.device)
         for images, labels in self._batches():
             optimizer.zero_grad()
@@ -92,6 +92,18 @@ class TimmLoop:
         )
         while True:
             yield from loader
+
+
+def is_compiled(name: str) -> bool:
+    """Return whether torch compiles the contender of that name."""
+    return "compiled" in name or "max-autotune" in name
+
+
+def compile_mode(name: str, case: Case) -> str | None:
+    """Return the mode of torch.compile; on a GPU small networks are recorded as CUDA graphs."""
+    if "max-autotune" in name:
+        return "max-autotune"
+    return "reduce-overhead" if case.device != "cpu" and not case.noise else None
 
 
 class Augmented(Dataset[tuple[Tensor, int]]):

@@ -10,7 +10,6 @@ import typer
 
 from sepablate.errors import UserError
 
-END_TO_END = ("suite", "accuracy")
 COLUMNS = ("case", "contender", "metric", "turn", "value")
 Rows = list[tuple[str, str, str, int, float]]  # of COLUMNS
 
@@ -20,23 +19,28 @@ def bench(
         list[str] | None,
         typer.Argument(metavar="[CASE]...", help="Measure only these again."),
     ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(min=0, help="Measure what fits into so many minutes; 6 on a GPU."),
+    ] = None,
 ) -> None:
     """Time sepablate and its peers: `make bench` installs them.
 
-    The cases are small, tiny, xception, inception_v3, mobilenet_v1, suite and accuracy: about 15
-    minutes on two cores, on which nothing else should run. With a GPU, the first one trains.
+    The cases, most worth it first, are small, xception, suite, inception_v3, mobilenet_v1, tiny and
+    accuracy: about 15 minutes on two cores, on which nothing else should run. With a GPU, the first
+    one trains. A case that fails, or takes far too long, leaves the others.
     """
     import pandas as pd
     from rich.console import Console
 
     from sepablate.bench import report
-    from sepablate.bench.cases import CASES
+    from sepablate.bench.cases import GPU_MINUTES, time_limit
     from sepablate.execution import hardware
 
-    choices = [*(case.name for case in CASES), *END_TO_END]
-    for name in only or []:
-        if name not in choices:
-            raise UserError(f"case {name!r}: choose {', '.join(choices)}")
+    device, failed, path = hardware.devices()[0], [], None
+    if device != "cpu" and not only and minutes is None:
+        minutes = GPU_MINUTES
+    chosen = _chosen(only, minutes, device)
     console, began = Console(stderr=True, highlight=False), time.monotonic()
     with console.status("") as status:
 
@@ -45,15 +49,43 @@ def bench(
                 console.print(line.strip())
             status.update(f"{time.monotonic() - began:5.0f} s  {line.strip()}")
 
-        for name in only or choices:
-            frame = pd.DataFrame(_measure(name, say), columns=COLUMNS)
+        for name in chosen:
+            end = time.monotonic() + time_limit(name, device)
+            if minutes is not None and device != "cpu":
+                end = min(end, began + 60 * minutes)
+            try:
+                frame = pd.DataFrame(_measure(name, say, end), columns=COLUMNS)
+            except UserError as error:
+                failed.append(str(error) if str(error).startswith(name) else f"{name}: {error}")
+                console.print(f"without {failed[-1]}")
+                continue
             path = report.write(frame.assign(**_conditions()), file_name(hardware.describe()))
             console.print(f"{name}: done after {time.monotonic() - began:.0f} s")
-    print(report.table(pd.read_csv(path)))
-    print(f"written: {path}, with a figure, docs/benchmarks.md and README.md")
+    if path:
+        print(report.table(pd.read_csv(path)))
+        print(f"written: {path}, with a figure, docs/benchmarks.md and README.md")
+    if failed:
+        raise UserError(f"not measured: {'; '.join(failed)}")
 
 
-def _measure(name: str, say: Callable[[str], None]) -> Rows:
+def _chosen(only: list[str] | None, minutes: float | None, device: str) -> list[str]:
+    """Return the cases to measure: those named, or those that fit into the minutes."""
+    from sepablate.bench.cases import WORTH, choose, usual_seconds
+
+    for name in only or []:
+        if name not in WORTH:
+            raise UserError(f"case {name!r}: choose {', '.join(WORTH)}")
+    if only and minutes is not None:
+        raise UserError(f"--minutes {minutes:g} chooses cases: name none, or leave it out")
+    chosen = only or choose(minutes, device)
+    if not chosen:
+        shortest = min(WORTH, key=lambda name: usual_seconds(name, device))
+        least = usual_seconds(shortest, device) / 60
+        raise UserError(f"--minutes {minutes:g}: choose {least:.2g} or more, for case {shortest}")
+    return chosen
+
+
+def _measure(name: str, say: Callable[[str], None], end: float) -> Rows:
     """Measure one case or end-to-end comparison."""
     from sepablate.bench import end_to_end, measure
     from sepablate.bench.cases import local_case
@@ -61,18 +93,18 @@ def _measure(name: str, say: Callable[[str], None]) -> Rows:
     if name == "suite":
         return [
             (name, contender, "seconds", turn, seconds)
-            for contender, turns in end_to_end.wall_clock(say).items()
+            for contender, turns in end_to_end.wall_clock(say, end).items()
             for turn, seconds in enumerate(turns)
         ]
     if name == "accuracy":
-        frame = end_to_end.accuracies(say)
+        frame = end_to_end.accuracies(say, end)
         return [
             (name, contender, "accuracy", int(seed), float(value))
             for contender, column in (("sepablate", "sepablate"), ("plain fp32 loop", "plain"))
             for seed, value in zip(frame.seed, frame[column], strict=True)
         ]
     rows: Rows = []
-    for measurement in measure.measure(local_case(name), say):
+    for measurement in measure.measure(local_case(name), say, end):
         metrics = {"first_step": measurement.first_step, "seconds": measurement.seconds}
         metrics |= {"memory": [measurement.memory], "difference": [measurement.difference]}
         rows += [

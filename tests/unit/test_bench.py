@@ -1,7 +1,9 @@
 """The benchmark: peers compute what we compute, and are what their titles say."""
 
 import dataclasses
+import math
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ import yaml
 
 from sepablate import models, scales
 from sepablate.bench import end_to_end, loops, measure, suite, timm_networks
-from sepablate.bench.cases import CASES, Case, cases_for
+from sepablate.bench.cases import CASES, GPU_MINUTES, WORTH, Case, cases_for, choose, time_limit
 from sepablate.bench.contender import StopTraining
 from sepablate.models.timm_weights import from_timm
 from sepablate.models.weight_init import init_weights
@@ -90,6 +92,65 @@ def test_contenders_of_a_gpu_start_side_by_side(project: Path) -> None:
     assert [len(each.seconds) for each in found] == [2, 2]
     assert [len(each.first_step) for each in found] == [1, 1]
     assert any("without Lightning" in line for line in messages)
+
+
+def test_cases_are_chosen_in_order_of_worth() -> None:
+    everything = [*(case.name for case in CASES), "suite", "accuracy"]
+    assert sorted(WORTH) == sorted(everything)
+    assert choose(None, "cpu") == choose(GPU_MINUTES, "cuda:0") == [*WORTH]
+    assert sum(time_limit(name, "cuda:0") for name in WORTH) == 60 * GPU_MINUTES
+    assert choose(6, "cpu") == ["small", "xception"]
+    assert choose(2, "cpu") == ["xception"]  # "small" takes longer
+    assert choose(1, "cuda:0") == ["small"]
+    assert choose(0.1, "cpu") == []
+
+
+@pytest.mark.slow
+def test_a_contender_that_is_late_is_stopped(project: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project)
+        process = measure.ContenderProcess(NAMED["tiny"], "bare loop", time.monotonic())
+        with pytest.raises(measure.ContenderError, match=r"^bare loop: not done in its time$"):
+            process.wait_for_first_step()
+        assert process.process.poll() is not None
+        with pytest.raises(measure.ContenderError, match=r"^sepablate: not done in its time$"):
+            measure.measure(NAMED["tiny"], end=time.monotonic())
+
+
+@pytest.mark.slow
+def test_the_turns_end_with_the_time_of_the_case(project: Path) -> None:
+    """Each contender has had one."""
+    messages: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project)
+        work = measure.Work(dataclasses.replace(NAMED["tiny"], turn=2), messages.append, 0.0)
+        names = ("sepablate", "bare loop")
+        started = [
+            (each, measure._start(work, each, math.inf)) for each in map(measure.Measurement, names)
+        ]
+        found = measure._take_turns(work, started)
+    assert [(each.contender, len(each.seconds)) for each in found] == [(name, 1) for name in names]
+    assert messages[-1] == "tiny: turn 1 of 5 is the last: its time is up\n"
+
+
+@pytest.mark.parametrize(
+    ("size", "suffix", "mode"),
+    [
+        ("xception", "compiled", None),
+        ("inception_v3", "max-autotune", "max-autotune"),
+        ("mobilenet_v1", "max-autotune", "max-autotune"),
+        ("small", "from memory, compiled", "reduce-overhead"),
+    ],
+)
+def test_a_peer_on_a_gpu_is_compiled_as_its_name_says(
+    size: str, suffix: str, mode: str | None
+) -> None:
+    (case,) = [each for each in cases_for("cuda:0") if each.name == size]
+    name = f"timm, channels_last, bf16, {suffix}"
+    assert name in case.contenders
+    assert loops.is_compiled(name)
+    assert loops.compile_mode(name, case) == mode
+    assert not loops.is_compiled("timm, channels_last, bf16")
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda:0"])

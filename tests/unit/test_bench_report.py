@@ -9,7 +9,9 @@ from helpers.project import ROOT
 
 from sepablate.bench import report
 from sepablate.bench.cases import cases_for
+from sepablate.cli import bench as cli
 from sepablate.cli.bench import file_name
+from sepablate.errors import UserError
 
 
 def frame(accelerator: str = "none", unit: float = 0.05) -> pd.DataFrame:
@@ -72,6 +74,44 @@ def test_each_machine_has_a_section_of_its_own(
     assert "Four seeds of a variant" in after.partition(gpu)[2]
     assert (tmp_path / report.FOLDER / "nvidia.png").exists()
     assert (tmp_path / report.FOLDER / "zen.png").exists()
+
+
+def test_a_case_that_fails_leaves_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The measurement is made up; which cases are chosen and written is not."""
+
+    def measured(name: str, *_: object) -> cli.Rows:
+        if name == "xception":
+            raise UserError("timm: out of memory")
+        rows = frame()[lambda rows: rows.case == name]
+        return list(rows[list(cli.COLUMNS)].itertuples(index=False, name=None))
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs").mkdir()
+    for page, key in ((report.PAGE, "benchmarks"), (report.README, "benchmark")):
+        page.write_text(f"<!-- {key} -->\n<!-- /{key} -->\n")
+    monkeypatch.setattr(cli, "_measure", measured)
+    with pytest.raises(UserError, match=r"^not measured: xception: timm: out of memory$"):
+        cli.bench(["xception", "small"])
+    assert "| timm |" in capsys.readouterr().out
+    (path,) = report.FOLDER.glob("*.csv")
+    assert {*pd.read_csv(path).case} == {"small"}
+
+
+@pytest.mark.parametrize(
+    ("only", "minutes", "message"),
+    [
+        (["smal"], None, "case 'smal': choose small, xception, suite, "),
+        (["small"], 3.0, "--minutes 3 chooses cases: name none, or leave it out"),
+        (None, 0.1, "--minutes 0.1: choose 1.5 or more, for case (mobilenet_v1|tiny)"),
+    ],
+)
+def test_cases_and_minutes_that_do_not_fit_are_refused(
+    only: list[str] | None, minutes: float | None, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        cli._chosen(only, minutes, "cpu")
 
 
 def test_the_file_is_named_after_what_trains() -> None:

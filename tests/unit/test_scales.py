@@ -335,7 +335,7 @@ def test_missing_field(tmp_path: Path, key: str) -> None:
         (["cost", "xception", "--rounds", "few"], ["--rounds", "few", "at least 1"]),
         (["cost", "xception", "--batch", "-1"], ["--batch", "-1", "at least 1"]),
         (["evaluate", "xception", "--batch", "2.5"], ["--batch", "2.5", "at least 1"]),
-        (["bench", "smal"], ["'smal'", "small, tiny", "accuracy"]),
+        (["bench", "smal"], ["'smal'", "small, xception", "accuracy"]),
         (["dance"], ["dance", "train", "publish"]),
     ],
 )
