@@ -4,7 +4,7 @@
 
 PyTorch of the package index does not load without libraries of 2 GB (cuBLAS, cuDNN, NCCL and
 others), although it calls none of them where there is no GPU. This makes one for each that is
-missing, in torch/lib, where PyTorch looks last: all its functions return an error. PyTorch's own
+missing, in torch/lib, which PyTorch searches last: all its functions return an error. PyTorch's own
 files stay as they are, and with them its version and the numbers that it computes.
 """
 
