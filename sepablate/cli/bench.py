@@ -34,7 +34,7 @@ def bench(
     from rich.console import Console
 
     from sepablate.bench import report
-    from sepablate.bench.cases import GPU_MINUTES, time_limit
+    from sepablate.bench.cases import GPU_MINUTES
     from sepablate.execution import hardware
 
     device, failed, path = hardware.devices()[0], [], None
@@ -50,15 +50,13 @@ def bench(
             status.update(f"{time.monotonic() - began:5.0f} s  {line.strip()}")
 
         for name in chosen:
-            end = time.monotonic() + time_limit(name, device)
-            if minutes is not None and device != "cpu":
-                end = min(end, began + 60 * minutes)
             try:
-                frame = pd.DataFrame(_measure(name, say, end), columns=COLUMNS)
+                rows = _measure(name, say, _end(name, device, began, minutes))
             except UserError as error:
                 failed.append(str(error) if str(error).startswith(name) else f"{name}: {error}")
                 console.print(f"without {failed[-1]}")
                 continue
+            frame = pd.DataFrame(rows, columns=COLUMNS)
             path = report.write(frame.assign(**_conditions()), file_name(hardware.describe()))
             console.print(f"{name}: done after {time.monotonic() - began:.0f} s")
     if path:
@@ -83,6 +81,14 @@ def _chosen(only: list[str] | None, minutes: float | None, device: str) -> list[
         least = usual_seconds(shortest, device) / 60
         raise UserError(f"--minutes {minutes:g}: choose {least:.2g} or more, for case {shortest}")
     return chosen
+
+
+def _end(name: str, device: str, began: float, minutes: float | None) -> float:
+    """Return when a case is ended: on a GPU with the minutes, which all cases share."""
+    from sepablate.bench.cases import time_limit
+
+    end = time.monotonic() + time_limit(name, device)
+    return end if minutes is None or device == "cpu" else min(end, began + 60 * minutes)
 
 
 def _measure(name: str, say: Callable[[str], None], end: float) -> Rows:
