@@ -53,6 +53,12 @@ def train(
         str | None,
         typer.Option(metavar="KEY", help="Train only this run, and do not write results/."),
     ] = None,
+    raw_weights: Annotated[
+        bool,
+        typer.Option(
+            "--raw-weights", help="Also keep the last step's weights, which are not averaged."
+        ),
+    ] = False,
 ) -> None:
     """Train all seeds of a variant, or with --all of each variant, that are not trained yet.
 
@@ -66,6 +72,8 @@ def train(
     """
     scale_name = resolve_scale(scale)
     variants = _variants(variant, scale_name, everything, keys or only is not None)
+    if raw_weights and variant in study.robustness_names():
+        raise UserError(f"train {variant}: leave out --raw-weights, which is for variants")
     if keys:
         print(*launch.untrained(variants[0], scale_name), sep="\n")
         return
@@ -74,7 +82,7 @@ def train(
             print(line)
     whole = _pipeline(variants)
     requests = [
-        launch.TrainRequest(name, scale_name, processes, mlflow, only, cluster, whole)
+        launch.TrainRequest(name, scale_name, processes, mlflow, only, cluster, whole, raw_weights)
         for name in variants
     ]
     _until_done(lambda: [line for request in requests for line in _train(request)], minutes)

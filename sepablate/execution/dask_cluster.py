@@ -63,6 +63,7 @@ def _submit(client: Any, job: Job, token: Path) -> Any:
     """Return a run's future, under a new name each time: dask remembers how an old one ended."""
     run = job.run
     arguments = ["train", run.variant, "--scale", run.scale_name, "--only", job.key, "--no-mlflow"]
+    arguments += ["--raw-weights"] * job.raw_weights
     name = f"{run.variant}-seed-{run.seed}-{job.key}-{token.name}"
     lock = (job.folder / layout.LOCK).absolute()
     return client.submit(dask_task.run_trainer, token, lock, arguments, key=name, pure=False)

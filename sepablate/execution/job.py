@@ -28,6 +28,7 @@ class Job:
         commit: the code that is checked out.
         processes: how many train it together.
         co_located_runs: other runs that its process trains at the same time.
+        raw_weights: keep those of the last step as well as the averaged ones.
     """
 
     run: Run
@@ -37,6 +38,7 @@ class Job:
     commit: str
     processes: int = 1
     co_located_runs: int = 0
+    raw_weights: bool = False
 
     @property
     def name(self) -> str:

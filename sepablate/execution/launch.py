@@ -33,6 +33,7 @@ class TrainRequest:
         only: the key of the one run to train.
         cluster: the address of a dask scheduler.
         pipeline: the variants that are trained by and by, if this is one of several.
+        raw_weights: keep them as well as the averaged ones.
     """
 
     variant: str
@@ -42,6 +43,7 @@ class TrainRequest:
     only: str | None = None
     cluster: str | None = None
     pipeline: tuple[str, ...] = ()
+    raw_weights: bool = False
 
 
 def is_main_process() -> bool:

@@ -1,5 +1,8 @@
 """Train all seeds of one variant, or one of its runs."""
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 from sepablate import data, study
 from sepablate.errors import UserError
 from sepablate.execution.backend import select_backend
@@ -44,11 +47,26 @@ def train_variant(request: TrainRequest, trainer: Trainer) -> Progress:
 
 def train_shown(jobs: list[Job], trainer: Trainer, request: TrainRequest) -> Progress:
     """Train jobs, shown on the main process's terminal, and in MLflow if it is asked for."""
+    jobs = [replace(job, raw_weights=request.raw_weights) for job in jobs]
     if not trainer.is_main:
         return trainer.train(jobs, lambda progress: None)
     rest = [] if all(job.finished for job in jobs) else _rest_of_pipeline(request)
     with shown(jobs, request.mlflow, rest=rest) as observe:
-        return trainer.train(jobs, observe)
+        progress = trainer.train(jobs, observe)
+    for line in _raw_weights(jobs):
+        print(line)
+    return progress
+
+
+def _raw_weights(jobs: list[Job]) -> Iterator[str]:
+    """Yield where the raw weights are that were asked for, or why a finished run has none."""
+    for job in jobs:
+        path = job.folder / layout.RAW_WEIGHTS
+        if job.raw_weights and path.is_file():
+            yield f"{job.name}: raw weights in {path}"
+        elif job.raw_weights and (job.folder / layout.WEIGHTS).is_file():
+            again = f"delete {job.folder}/ to train it again, to the same numbers"
+            yield f"{job.name}: was trained without raw weights; {again}"
 
 
 def _rest_of_pipeline(request: TrainRequest) -> list[Job]:

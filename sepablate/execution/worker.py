@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -253,10 +253,7 @@ class RunMonitor(engine.Monitor):
         if examples:
             self._write(layout.EXAMPLES, examples)
         if result.weights is not None:
-            self._write(
-                layout.WEIGHTS,
-                weights.encode(job.key, job.run.seed, job.run.config, result.rows, result.weights),
-            )
+            self._write_weights(result.rows, result.weights)
         last_step = result.rows[-1][0]
         self._write_measured(result.seconds, last_step, result.times, self.energy())
         self._write(layout.RESULT, self._format(result.rows))
@@ -264,6 +261,14 @@ class RunMonitor(engine.Monitor):
         write_manifest(job.folder, names)
         checkpoint.clear(job.folder)
         self.steps[self.index] = job.run.scale.steps
+
+    def _write_weights(self, rows: list[Row], averaged: Mapping[str, Tensor]) -> None:
+        """Write the averaged weights; if asked for, also the raw ones, of the last checkpoint."""
+        job = self.job
+        run = job.key, job.run.seed, job.run.config, rows
+        self._write(layout.WEIGHTS, weights.encode(*run, averaged))
+        if job.raw_weights and (state := checkpoint.load(job.folder)):
+            self._write(layout.RAW_WEIGHTS, weights.encode(*run, state["model"], averaged=False))
 
     def _write(self, name: str, content: bytes | str) -> None:
         write_atomically(self.job.folder / name, content)

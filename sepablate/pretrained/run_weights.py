@@ -164,9 +164,10 @@ def measure(source: str, split: str | None, device: str = "cpu") -> list[str]:
     if run.trial_images and chosen == "test":
         raise UserError("--split test: this run helped to choose a recipe; choose validation")
     score, images, name = _score(run, saved, chosen, device)
-    metric = run_files.final_metric(name, averaged=True, trial=bool(run.trial_images))
+    metric = run_files.final_metric(name, saved.averaged, trial=bool(run.trial_images))
+    raw = "" if saved.averaged else ", raw weights"
     lines = [
-        f"{run.variant} seed {run.seed}, run {saved.run_key}: {path}",
+        f"{run.variant} seed {run.seed}, run {saved.run_key}{raw}: {path}",
         f"{chosen} {name} of {images} images: {score!r}",
     ]
     if chosen == final:

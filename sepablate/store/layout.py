@@ -26,7 +26,11 @@ SCORES = {  # by task
 EXAMPLES = "examples.json"  # of a detector: some test images with true and predicted boxes
 WEIGHTS_ENDING = ".safetensors"  # large: a finished folder may do without them
 WEIGHTS = f"weights{WEIGHTS_ENDING}"
-RUN_FILES = (RUN_CONFIG, CURVE, MEASURED, *SCORES.values(), EXAMPLES, WEIGHTS, RESULT)
+RAW_WEIGHTS = f"raw_weights{WEIGHTS_ENDING}"  # of the last step, not averaged; if asked for
+RUN_FILES = (
+    *(RUN_CONFIG, CURVE, MEASURED, *SCORES.values(), EXAMPLES),
+    *(WEIGHTS, RAW_WEIGHTS, RESULT),
+)
 LOCK, ERROR = "lock", "error.txt"
 
 # A scale's folder, results/<scale>. Git ignores the first three, which `dvc repro` makes.

@@ -32,8 +32,8 @@ class Weights:
         seed: of that run.
         config: the resolved config, as far as it decides the run's numbers.
         final: the run's final metrics by name, on the test images.
-        tensors: the network's state dict on the CPU, averaged over the training; batch norm's
-            statistics included.
+        tensors: the network's state dict on the CPU; batch norm's statistics included.
+        averaged: over the training; else they are those of the last step.
     """
 
     run_key: str
@@ -41,6 +41,7 @@ class Weights:
     config: Mapping[str, Any]
     final: Mapping[str, float]
     tensors: Mapping[str, Tensor]
+    averaged: bool = True
 
 
 def encode(
@@ -49,6 +50,7 @@ def encode(
     config: Mapping[str, Any],
     rows: list[Row],
     state: Mapping[str, Tensor],
+    averaged: bool = True,
 ) -> bytes:
     """Return the bytes of a weights file, the same for the same run.
 
@@ -58,6 +60,7 @@ def encode(
         config: its resolved config.
         rows: its metrics, of which the file keeps the final ones.
         state: the network's state dict, on any device and in any memory format.
+        averaged: whether it is averaged over the training; the header names only what is not.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     header = {
@@ -66,6 +69,7 @@ def encode(
         "run_key": run_key,
         "seed": seed,
     }
+    header |= {} if averaged else {"averaged": False}
     header["sha256"] = _digest(header, tensors)
     return save(tensors, {ENTRY: json.dumps(header, sort_keys=True)})
 

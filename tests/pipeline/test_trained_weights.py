@@ -1,10 +1,11 @@
 """A finished training's networks: measured again by their key, and damage to them."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
-from helpers.project import sepablate
+from helpers.project import TRAIN, sepablate
 
 from sepablate.store import run_files
 
@@ -24,6 +25,20 @@ def test_a_run_is_measured_again_and_damage_is_found(whole: Path) -> None:
     assert recorded == f"recorded by the run: {value!r}, the same"
     own = Path(".sepablate/runs", keys["1"], "weights.safetensors")
     assert (whole / own).read_bytes() == (whole / RUNS / "seed-1.safetensors").read_bytes()
+
+    raw = Path(".sepablate/runs", keys["1"], "raw_weights.safetensors")
+    lines = sepablate(whole, *TRAIN, "--raw-weights").stdout.splitlines()
+    again = f"delete {raw.parent}/ to train it again, to the same numbers"
+    assert f"xception seed 1: was trained without raw weights; {again}" in lines
+    shutil.rmtree(whole / raw.parent)
+    lines = sepablate(whole, *TRAIN, "--raw-weights").stdout.splitlines()
+    assert f"xception seed 1: raw weights in {raw}" in lines
+    assert (whole / own).read_bytes() == (whole / RUNS / "seed-1.safetensors").read_bytes()
+    assert raw.name in json.loads((whole / raw.with_name("done.json")).read_text())
+    value = run_files.last_value(rows, "final/test_accuracy")
+    place, _, recorded = sepablate(whole, "evaluate", str(raw)).stdout.splitlines()
+    assert place == f"xception seed 1, run {keys['1']}, raw weights: {raw}"
+    assert recorded == f"recorded by the run: {value!r}, the same"
 
     for path in (RUNS / "seed-1.safetensors", own):
         content = bytearray((whole / path).read_bytes())

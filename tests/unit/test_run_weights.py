@@ -20,7 +20,7 @@ from sepablate.models.weight_init import init_weights
 from sepablate.pretrained import run_weights, timm_export
 from sepablate.pretrained.evaluate import NETWORKS
 from sepablate.runs.run import Run
-from sepablate.store import layout, weights
+from sepablate.store import checkpoint, layout, weights
 from sepablate.store.run_key import run_key
 from sepablate.training import engine
 
@@ -109,6 +109,15 @@ def test_the_score_is_the_one_that_the_run_recorded(
     else:
         _, line = run_weights.measure(str(path), other)
         assert line.startswith("validation accuracy of 20 images: ")
+    raw = checkpoint.load(tmp_path)
+    assert raw is not None
+    path.write_bytes(
+        weights.encode(run.key, 0, run.config, outcome.rows, raw["model"], averaged=False)
+    )
+    place, first, second = run_weights.measure(str(path), None)
+    assert place == f"xception seed 0, run {run.key}, raw weights: {path}"
+    assert first.endswith(f": {outcome.rows[-2][2]!r}")
+    assert second == f"recorded by the run: {outcome.rows[-2][2]!r}, the same"
     again = engine.fit(run, splits, tmp_path / "again", engine.Monitor())
     assert again.weights is not None
     assert weights.encode(run.key, 0, run.config, again.rows, again.weights) == content
