@@ -23,7 +23,7 @@ from sepablate.cli.options import (
     require_project,
     resolve_scale,
 )
-from sepablate.cli.publishing import publish_studies
+from sepablate.cli.publishing import publish_model, publish_studies
 from sepablate.cli.robustness import across, robustness
 from sepablate.cli.train import train, tune
 from sepablate.errors import UserError
@@ -197,10 +197,25 @@ def report(
 
 
 @app.command()
-def publish(scale: ScaleOption = None) -> None:
+def publish(
+    scale: ScaleOption = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STUDY",
+            help="Also log its best network as an MLflow model.",
+            autocompletion=completion.studies,
+        ),
+    ] = None,
+) -> None:
     """Update MLflow to the results on disk; a run that it already has is not added again."""
-    if not publish_studies(resolve_scale(scale), _all_names(), retry=True):
+    chosen = resolve_scale(scale)
+    if model is not None:
+        study.load(model)
+    if not publish_studies(chosen, _all_names(), retry=True):
         raise typer.Exit(1)
+    if model is not None:
+        print(publish_model(chosen, model))
 
 
 def _all_names() -> list[str]:

@@ -31,6 +31,21 @@ def publish_studies(scale: str, names: list[str], retry: bool = False) -> bool:
     return True
 
 
+def publish_model(scale: str, name: str) -> str:
+    """Log the best network of a study, which is published, as an MLflow model; return a line.
+
+    Raises UserError if no run of it is finished, its weights are not here, or MLflow cannot be
+    written.
+    """
+    from sepablate import tracking
+    from sepablate.pretrained import run_weights
+
+    record = tracking.best_run(name, scale)
+    model = tracking.log_model(name, scale, record, run_weights.load(record.key))
+    chosen = "the best on validation images of the variant that is the best"
+    return f"{record.name}, {chosen}: mlflow.pytorch.load_model({model!r})"
+
+
 def _changes(count: int) -> str:
     """Return how many runs MLflow got or lost, and that it has one for a study as well."""
     if not count:

@@ -14,6 +14,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "4")  # seconds
 from sepablate.tracking.connection import given_up, ui
 from sepablate.tracking.live import Live
 from sepablate.tracking.lookup import run_ids
+from sepablate.tracking.models import best_run, log_model
 from sepablate.tracking.publishing import publish
 
-__all__ = ["Live", "given_up", "publish", "run_ids", "ui"]
+__all__ = ["Live", "best_run", "given_up", "log_model", "publish", "run_ids", "ui"]
