@@ -23,7 +23,7 @@ from sepablate.cli.options import (
     require_project,
     resolve_scale,
 )
-from sepablate.cli.publishing import publish_model, publish_studies
+from sepablate.cli.publishing import best_network, publish_studies
 from sepablate.cli.robustness import across, robustness
 from sepablate.cli.train import train, tune
 from sepablate.errors import UserError
@@ -210,12 +210,13 @@ def publish(
 ) -> None:
     """Update MLflow to the results on disk; a run that it already has is not added again."""
     chosen = resolve_scale(scale)
-    if model is not None:
-        study.load(model)
+    best = best_network(chosen, model) if model else None
     if not publish_studies(chosen, _all_names(), retry=True):
         raise typer.Exit(1)
-    if model is not None:
-        print(publish_model(chosen, model))
+    if model and best:
+        from sepablate import tracking
+
+        print(tracking.log_model(model, chosen, *best))
 
 
 def _all_names() -> list[str]:

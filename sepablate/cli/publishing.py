@@ -1,8 +1,15 @@
 """Show studies in MLflow. Nothing heavy is imported before it is needed."""
 
 import sys
+from typing import TYPE_CHECKING
 
+from sepablate import study
 from sepablate.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from sepablate.tracking import Record
 
 
 def publish_studies(scale: str, names: list[str], retry: bool = False) -> bool:
@@ -31,19 +38,16 @@ def publish_studies(scale: str, names: list[str], retry: bool = False) -> bool:
     return True
 
 
-def publish_model(scale: str, name: str) -> str:
-    """Log the best network of a study, which is published, as an MLflow model; return a line.
+def best_network(scale: str, name: str) -> tuple["Record", "nn.Module"]:
+    """Return the best run of a study, and its network.
 
-    Raises UserError if no run of it is finished, its weights are not here, or MLflow cannot be
-    written.
+    Raises UserError if the study has no runs of its own, or the run's weights are not here.
     """
     from sepablate import tracking
     from sepablate.pretrained import run_weights
 
-    record = tracking.best_run(name, scale)
-    model = tracking.log_model(name, scale, record, run_weights.load(record.key))
-    chosen = "the best on validation images of the variant that is the best"
-    return f"{record.name}, {chosen}: mlflow.pytorch.load_model({model!r})"
+    record = tracking.best_run(study.load(name), scale)
+    return record, run_weights.load(record.key)
 
 
 def _changes(count: int) -> str:

@@ -16,5 +16,6 @@ from sepablate.tracking.live import Live
 from sepablate.tracking.lookup import run_ids
 from sepablate.tracking.models import best_run, log_model
 from sepablate.tracking.publishing import publish
+from sepablate.tracking.records import Record
 
-__all__ = ["Live", "best_run", "given_up", "log_model", "publish", "run_ids", "ui"]
+__all__ = ["Live", "Record", "best_run", "given_up", "log_model", "publish", "run_ids", "ui"]

@@ -12,9 +12,9 @@ from mlflow.entities import LoggedModel, LoggedModelOutput
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from sepablate.errors import UserError
+from sepablate.errors import UserError, command
 from sepablate.store import run_files
-from sepablate.study import TASK_SCORES, load
+from sepablate.study import TASK_SCORES, Study
 from sepablate.tracking.connection import address, connect, one_line
 from sepablate.tracking.experiment import KEY, Experiment
 from sepablate.tracking.records import Record, finished
@@ -26,30 +26,31 @@ EXAMPLES = 2  # images that trace the network: of one, the graph would take one 
 NEEDED = ("mlflow", "torch")
 
 
-def best_run(study: str, scale: str) -> Record:
+def best_run(study: Study, scale: str) -> Record:
     """Return the best run of the study's best variant: chosen on validation images.
 
     Args:
-        study: its name.
+        study: of which a variant is compared with the baseline.
         scale: the name of the scale.
 
-    Raises UserError if the study has no finished run that trained to its end.
+    Raises UserError if no variant but the baseline has a run: MLflow does not show the study then.
     """
     scores: dict[str, list[tuple[float, Record]]] = {}
-    for variant in load(study).all_variants:
+    for variant in study.all_variants:
         metric = run_files.validation_metric(TASK_SCORES[variant.task], averaged=True)
         for record in finished(scale, variant.name):
             last = run_files.last_value(record.rows, metric)
             if record.status == "FINISHED" and last is not None:
                 scores.setdefault(variant.name, []).append((last, record))
-    if not scores:
-        raise UserError(f"study {study!r}: no finished run at scale {scale}: train it first")
+    if not scores.keys() - {study.baseline.name}:
+        remedy = command(f"train {study.variants[0].name}", scale)
+        raise UserError(f"study {study.title!r}: no finished run of a variant: {remedy}")
     best = max(scores.values(), key=lambda runs: statistics.mean(score for score, _ in runs))
     return max(best, key=lambda run: run[0])[1]
 
 
 def log_model(study: str, scale: str, record: Record, network: "nn.Module") -> str:
-    """Log the network of a run of a study, once; return the address of the MLflow model.
+    """Log the network of a run of a study, once; return a line on how MLflow loads it.
 
     Args:
         study: its name.
@@ -65,7 +66,8 @@ def log_model(study: str, scale: str, record: Record, network: "nn.Module") -> s
         model = _logged(client, experiment, record) or _log(client, experiment, record, network)
     except (MlflowException, SQLAlchemyError) as error:
         raise UserError(f"MLflow at {address()}: {one_line(error)}") from None
-    return f"models:/{model.model_id}"
+    chosen = "the best run, on validation images, of the best variant"
+    return f"{record.name}, {chosen}: mlflow.pytorch.load_model('models:/{model.model_id}')"
 
 
 def _logged(client: MlflowClient, experiment: Experiment, record: Record) -> LoggedModel | None:

@@ -1,12 +1,16 @@
 """A finished training's networks: measured again by their key, and damage to them."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
-from helpers.project import TRAIN, sepablate
+import torch
+from helpers.project import STUDY, TRAIN, contents, sepablate
+from mlflow import MlflowClient, pytorch, set_tracking_uri
 
+from sepablate.pretrained import run_weights
 from sepablate.store import run_files
 
 pytestmark = pytest.mark.slow
@@ -61,3 +65,46 @@ def test_a_run_is_measured_again_and_damage_is_found(whole: Path) -> None:
         assert refused.stderr.startswith(f"sepablate: {complaint}")
         assert refused.stderr.count("\n") == 1
         assert refused.stdout == ""
+
+
+def test_the_best_network_of_a_study_becomes_an_mlflow_model(
+    whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = sepablate(whole, "publish", "--model", STUDY)
+    assert refused.returncode == 2
+    assert refused.stderr.endswith(
+        "no finished run of a variant: `sepablate train inception_v3 --scale smoke`\n"
+    )
+    assert not (whole / "mlflow.db").exists()
+    for arguments in (("train", "inception_v3", "--no-mlflow"), ("study", STUDY, "--no-mlflow")):
+        assert sepablate(whole, *arguments).returncode == 0
+    found = [sepablate(whole, "publish", "--model", STUDY) for _ in range(2)]
+    first, second = (done.stdout.splitlines()[-1] for done in found)
+    assert first == second, "it is logged once"
+    name, address = re.fullmatch(r"(\w+ seed \d), the best .*load_model\('(.*)'\)", first).groups()
+
+    monkeypatch.chdir(whole)
+    variant, _, seed = name.split()
+    scores = {}
+    for path in (whole / "results/smoke/runs").glob("*/seed-*.csv"):
+        rows = run_files.read_rows(path)
+        score = run_files.last_value(rows, "validation/accuracy_averaged")
+        scores.setdefault(path.parent.name, {})[path.stem] = score
+    assert max(scores, key=lambda each: sum(scores[each].values())) == variant
+    assert max(scores[variant].values()) == scores[variant][f"seed-{seed}"]
+
+    set_tracking_uri(f"sqlite:///{whole}/mlflow.db")
+    model, images = pytorch.load_model(address), torch.randn(5, 1, 28, 28)
+    weights = f"results/smoke/runs/{variant}/seed-{seed}.safetensors"
+    with torch.no_grad():
+        torch.testing.assert_close(model(images), run_weights.load(weights)(images))
+    logged = MlflowClient().get_logged_model(address.removeprefix("models:/"))
+    assert MlflowClient().get_run(logged.source_run_id).info.run_name == name
+    assert logged.params["model"] == variant
+
+    (folder,) = (whole / "mlartifacts").rglob("model.pt2")
+    shutil.rmtree(folder.parents[1])
+    again = sepablate(whole, "publish", "--model", STUDY).stdout.splitlines()[-1]
+    assert again != first
+    assert len(MlflowClient().search_logged_models([logged.experiment_id])) == 1
+    assert any(path.endswith("model.pt2") for path in contents(whole / "mlartifacts"))
