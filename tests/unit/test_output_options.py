@@ -44,7 +44,8 @@ def run(*arguments: str) -> Result:
 
 
 def test_the_list_as_json_has_what_the_text_has(project: Path) -> None:
-    studies = json.loads(run("list", "--json").stdout)["studies"]
+    listed = json.loads(run("list", "--json").stdout)
+    studies = listed["studies"]
     kinds = {each["name"]: each["kind"] for each in studies}
     assert set(kinds) == {path.stem for path in study.FOLDER.glob("*.py")}
     assert kinds[STUDY] == "comparison"
@@ -56,6 +57,22 @@ def test_the_list_as_json_has_what_the_text_has(project: Path) -> None:
             same = part.get("same_as")
             end = f" (network and recipe of {same})" if same else ""
             assert f"    {part['name']:27} {part['label']}{end}\n" in text
+    assert "    smoke                       512 images of fashion_mnist\n" in text
+    assert {"name": "smoke", "dataset": "fashion_mnist", "images": 512} in listed["scales"]
+
+
+@pytest.mark.parametrize(
+    ("scale", "has", "lacks"),
+    [("laptop", "cifar10", "garments"), ("workstation", "garments", "cifar10")],
+)
+def test_the_list_has_the_settings_that_depart_from_the_scale(
+    project: Path, scale: str, has: str, lacks: str
+) -> None:
+    text = run("list", "--scale", scale).stdout
+    head = f"  settings, departures from scale {scale}; `sepablate train robustness` trains them:\n"
+    names = [line.split()[0] for line in text.partition(head)[2].splitlines()]
+    assert has in names
+    assert lacks not in names
 
 
 def test_costs_as_json(project: Path) -> None:
