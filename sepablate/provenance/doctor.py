@@ -15,15 +15,15 @@ import yaml
 from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from voluptuous import Invalid
 
-from sepablate import data
+from sepablate import data, study
 from sepablate.data import download
 from sepablate.data.registered_images import RegisteredImages
-from sepablate.errors import UserError, explain
+from sepablate.errors import UserError, command, explain
 from sepablate.provenance.finding import HINT, Finding
 from sepablate.provenance.tracking_damage import tracking_damage
 from sepablate.report import manifest
 from sepablate.store import archive_files, datasets, layout
-from sepablate.store.files import corrupt_files, verify_manifest
+from sepablate.store.files import corrupt_files, read_json, verify_manifest
 
 LOCKS = (Path("dvc.lock"), Path("experiments/dvc.lock"))
 CACHE = Path(".dvc/cache/files/md5")
@@ -115,7 +115,25 @@ def _runs() -> Iterator[Finding]:
     folders = [folder for name in below for folder in layout.RESULTS.glob(f"*/{name}/*/")]
     for folder in sorted([*layout.RUN_FOLDERS.glob("*/"), *folders]):
         for name in corrupt_files(folder):
-            yield Finding(f"{folder / name}: damaged; `dvc repro` or `sepablate train` renews it")
+            yield Finding(f"{folder / name}: damaged; {_renewal(folder)} renews it")
+
+
+def _renewal(folder: Path) -> str:
+    """Return the command that trains the damaged runs of a folder again.
+
+    Those of a setting are trained with all others of its study.
+    """
+    if folder.parent != layout.RUN_FOLDERS:
+        scale, _, variant = layout.run_place(folder.relative_to(layout.RESULTS))
+    else:
+        try:
+            config = read_json(folder / layout.RUN_CONFIG, dict)
+            scale, variant = str(config["scale"]), str(config["variant"])
+        except (UserError, OSError, KeyError):
+            return "`sepablate train VARIANT`"
+    base, _, setting = scale.partition(".")
+    pooling = study.robustness_names() if setting else []
+    return command(f"train {pooling[0] if pooling else variant}", base)
 
 
 def _results() -> Iterator[Finding]:
@@ -126,15 +144,17 @@ def _results() -> Iterator[Finding]:
             archive_files.unpacked(archive)
         except UserError as error:
             yield Finding(str(error))
-    for path in (path for scale in scales for path in layout.manifests(scale)):
+    for at, path in ((scale, path) for scale in scales for path in layout.manifests(scale)):
         try:
-            files = manifest.read(path).files
+            content = manifest.read(path)
         except UserError as error:
-            yield Finding(f"{error}; `sepablate report` writes it")
+            yield Finding(f"{error}; {command('report STUDIES', at)} writes it")
             continue
-        for name in files:
+        for name in content.files:
             if not (path.parent / name).is_file():
-                yield Finding(f"{path.parent / name}: missing, but {path} lists it; `dvc repro`")
+                folder = Path(name).parent.name
+                remedy = content.remedy(at, folder or None)
+                yield Finding(f"{path.parent / name}: missing, but {path} lists it; {remedy}")
 
 
 def _cache(repair: bool) -> Iterator[Finding]:

@@ -65,7 +65,7 @@ def verify(scale: str) -> Findings:
     """Check results/<scale>/; UserError if there is nothing to check."""
     folder, findings = layout.scale_folder(scale), Findings()
     if not any(folder.glob("*.md")):
-        raise UserError(f"{folder}/: no report; run `dvc repro`")
+        raise UserError(f"{folder}/: no report; begin with {command('train --all', scale)}")
     collected_runs.trained_variants(scale)  # a damaged archive ends it
     made_by = read_made_by(scale)
     if made_by:
@@ -162,7 +162,8 @@ def _check_report(path: Path, scale: str, checked: list[str], compared: list[str
     parts = {name: partial.tabulated_part(name, scale) for name in studies}
     variants = {variant.name for part in parts.values() for variant in part.all_variants}
     if not variants <= set(collected_runs.trained_variants(scale)):
-        checked.append(f"{report}: no runs on disk, so checked against itself (`dvc repro` trains)")
+        trains = command("train VARIANT", scale)
+        checked.append(f"{report}: no runs on disk, so checked against itself ({trains} trains)")
         for name in studies:
             yield from self_check.check_study(name, scale)
         yield from self_check.check_report(report, studies, scale)
@@ -174,7 +175,7 @@ def _check_report(path: Path, scale: str, checked: list[str], compared: list[str
             yield f"{folder}: leaves out variants that have runs; make it again"
     yield from _check_again(path, scale, (), lambda: _write_again(scale, report, parts))
     archive = path.with_name(layout.archive_name(report))
-    yield from _check_archive(archive, {scale: variants}, "report")
+    yield from _check_archive(archive, {scale: variants}, listing.remedy(scale))
 
 
 def _check_settings(
@@ -199,7 +200,7 @@ def _check_settings(
         source = settings if settings.is_dir() else archive
         checked.append(f"{listing.report}: made again from the runs in {source}")
         yield from _check_again(path, scale, [settings], from_runs)
-        yield from _check_archive(archive, runs, "robustness")
+        yield from _check_archive(archive, runs, listing.remedy(scale))
     else:
         checked.append(f"{listing.report}: no runs on disk, so made again from {effects}")
         write = functools.partial(robustness.report_outputs, study, scale)
@@ -207,11 +208,11 @@ def _check_settings(
 
 
 def _check_archive(
-    archive: Path, variants: Mapping[str, Iterable[str]], command: str
+    archive: Path, variants: Mapping[str, Iterable[str]], remedy: str
 ) -> Iterator[str]:
     """Yield a line if an archive has other runs of variants, which are given by scale."""
     if archive.is_file() and archive.read_bytes() != run_archive.renewed(variants, archive):
-        yield f"{archive}: has other runs; `sepablate {command}` writes it again"
+        yield f"{archive}: has other runs; {remedy} writes it again"
 
 
 def _sources(scale: str, variants: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sepablate.errors import UserError
+from sepablate.errors import UserError, command
 from sepablate.store import layout
 from sepablate.store.files import read_json, write_atomically
 
@@ -32,6 +32,22 @@ class Manifest:
     studies: list[str]
     files: dict[str, str]
     kind: str = ""
+
+    def remedy(self, scale: str, study: str | None = None) -> str:
+        """Return the command that writes the report again, or the files of one of its studies.
+
+        Args:
+            scale: the name of the scale.
+            study: the study; None for the report.
+        """
+        if self.pools_settings:
+            return command(f"robustness {self.studies[0]}", scale)
+        if self.times_layers:
+            return command(f"layers {' '.join(self.studies)}", scale)
+        if study:
+            return command(f"study {study}", scale)
+        name = "" if self.report == layout.REPORT else f" --name {self.report}"
+        return command(f"report {' '.join(self.studies)}{name}", scale)
 
     @property
     def times_layers(self) -> bool:

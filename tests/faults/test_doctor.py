@@ -94,9 +94,13 @@ def test_results_that_are_gone_are_found() -> None:
     assert lines() == []
     (TINY / "residual_connections/figure.svg").unlink()
     (TINY / "controls_digests.json").write_text("{}")
-    gone, unreadable = sorted(lines(), reverse=True)
+    (TINY / "scorecard.svg").unlink()
+    scorecard, gone, unreadable = sorted(lines(), reverse=True)
     assert gone.startswith(f"{TINY}/residual_connections/figure.svg: missing, but {TINY}/digests")
+    assert gone.endswith("; `sepablate study residual_connections --scale tiny`")
+    assert scorecard.endswith("; `sepablate report residual_connections --scale tiny`")
     assert unreadable.startswith(f"{TINY}/controls_digests.json: not the manifest of a report")
+    assert unreadable.endswith("; `sepablate report STUDIES --scale tiny` writes it")
 
 
 @pytest.mark.usefixtures("current")
@@ -110,7 +114,7 @@ def test_damaged_archives_and_runs_of_settings_are_found() -> None:
     archive = TINY / "runs.tar.gz"
     archive.write_bytes(archive.read_bytes()[:-20])
     damaged, cut = sorted(lines(), reverse=True)
-    assert damaged.startswith(f"{path}: damaged; ")
+    assert damaged == f"{path}: damaged; `sepablate train robustness --scale tiny` renews it"
     assert cut.startswith(f"{archive}: not an archive of runs: ")
 
 
