@@ -83,20 +83,31 @@ app.command()(tune)
 
 @app.command()
 def plan(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[STUDY]",
+            help="Instead of the pipeline, one study with the networks that it compares.",
+            autocompletion=completion.studies,
+        ),
+    ] = None,
     scale: ScaleOption = None,
     everything: Annotated[bool, typer.Option("--all", help="As `make repro-all`.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show the stages that `dvc repro` would run now, and their time, memory and disk here.
 
+    A study need not be in the pipeline: its stages are its own commands, train, study and report.
     The power is that of the scale's seeds for the differences that the laptop's results found.
     """
     from sepablate import planning, scales
 
     chosen = resolve_scale(scale)
+    if name and everything:
+        raise UserError(f"plan {name}: leave out --all, which is for the pipelines")
     if as_json:
-        print_json(planning.as_json(chosen, everything))
-    elif planning.show(chosen, everything):
+        print_json(planning.as_json(chosen, everything, name))
+    elif planning.show(chosen, everything, name):
         from sepablate.analysis import power
 
         for line in power.lines(len(scales.load(chosen)[0].seeds), everything):
@@ -175,7 +186,13 @@ def report(
             metavar="STUDY...", help="In this order.", autocompletion=completion.studies
         ),
     ],
-    name: Annotated[str, typer.Option(help="REPORT, or the name of another one.")] = "REPORT",
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the report. Default: REPORT; of one study that dvc.yaml does not have, the "
+            "study's in capitals."
+        ),
+    ] = None,
     scale: ScaleOption = None,
     mlflow: MlflowOption = True,
 ) -> None:
@@ -183,13 +200,15 @@ def report(
 
     `sepablate layers` writes the report on studies of layers.
     """
-    if not name.isidentifier():
+    if name is not None and not name.isidentifier():
         raise UserError(f"report name {name!r}: choose letters, digits and underscores")
     chosen = resolve_scale(scale)
     for study_name in names:
         study.load(study_name)
+    from sepablate.planning.pipeline import report_name
     from sepablate.report import outputs
 
+    name = name or report_name(names)
     outputs.report_outputs(names, chosen, name)
     if mlflow:
         publish_studies(chosen, names)

@@ -16,7 +16,8 @@ def evaluate(
         str,
         typer.Argument(
             metavar="NETWORK|RUN",
-            help="xception, inception_v3 or mobilenet_v1; or a run's key, or its weights file.",
+            help="xception, inception_v3 or mobilenet_v1; or a run's weights file, or its key, of "
+            "run_keys in results/SCALE/runs/VARIANT/config.json.",
         ),
     ],
     weights: Annotated[
@@ -35,8 +36,9 @@ def evaluate(
 ) -> None:
     """Measure a run's trained weights again, or published weights in our network.
 
-    RUN: the score of its averaged weights, which must be the one that it recorded. NETWORK: top-1
-    and top-5 accuracy.
+    RUN: the score of its averaged weights, which must be the one that it recorded, on the images
+    that it was trained for, also the user's own. `sepablate train --raw-weights` keeps others.
+    NETWORK: top-1 and top-5 accuracy.
     """
     environment.use_short_socket_folder()  # for the processes that read images
     from sepablate.execution import hardware

@@ -165,10 +165,9 @@ def _next_commands(name: str, declared: study.Study, scale: str, pipeline: bool)
     from sepablate.store.collected_runs import trained_variants
 
     selected = scales.current()
-    report = f"results/{selected if pipeline else scale}/OWN.md and own.html"
     if pipeline:  # which knows no other scale
         words = "" if selected == scale else f": the scale that {layout.PARAMS} selects"
-        return [f"dvc repro experiments/dvc.yaml:own  # {report}{words}"]
+        return [f"dvc repro experiments/dvc.yaml:own  # {_report_files(selected, 'OWN')}{words}"]
     option = "" if selected == scale else f" --scale {scale}"
     (changed,), trained = declared.variants, trained_variants(scale)
     named = [declared.baseline] * (declared.baseline.name not in trained) + [changed]
@@ -180,7 +179,11 @@ def _next_commands(name: str, declared: study.Study, scale: str, pipeline: bool)
             for variant in named
         },
         f"study {name}{option}": "its table, its figure, the numbers of its claim",
-        f"report {name} --name OWN{option}": report,
+        f"report {name}{option}": _report_files(scale, name.upper()),
     }
     width = max(map(len, commands))
     return [f"sepablate {command:{width}}  # {what}" for command, what in commands.items()]
+
+
+def _report_files(scale: str, report: str) -> str:
+    return f"results/{scale}/{layout.report_text(report)} and {layout.report_page(report)}"

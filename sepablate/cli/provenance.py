@@ -20,7 +20,9 @@ from sepablate.store import layout
 
 
 def trace(
-    path: Annotated[Path, typer.Argument(help="results/<scale>/<study>, a file in it, a report.")],
+    path: Annotated[
+        Path, typer.Argument(help="results/<scale>/<study>, a file in it, a report, ACROSS.md.")
+    ],
 ) -> None:
     """List the runs that a table, a figure or a report comes from, and how to make them again."""
     require_project()

@@ -6,13 +6,21 @@ from typing import Any
 from sepablate.planning import pipeline
 
 
-def show(scale: str, everything: bool) -> bool:
-    """Print the plan for a scale, of all pipelines if `everything`. Imports torch only if needed.
+def show(scale: str, everything: bool, study: str | None = None) -> bool:
+    """Print the plan for a scale. Imports torch only if needed.
 
-    Returns whether there is anything to do. Raises UserError if DVC cannot read the project, or if
-    a stage would refuse to run.
+    Args:
+        scale: the scale's name.
+        everything: of all pipelines, not only of the paper's.
+        study: of its commands instead, whether or not a pipeline has it.
+
+    Returns:
+        Whether there is anything to do.
+
+    Raises:
+        UserError: If DVC cannot read the project, or if a stage would refuse to run.
     """
-    stages = pipeline.query_dvc(scale, everything)
+    stages = pipeline.of_study(study) if study else pipeline.query_dvc(scale, everything)
     if not pipeline.anything_to_do(stages):
         print(f"{scale}: nothing to do, all {len(stages)} stages are up to date")
         return False
@@ -22,17 +30,18 @@ def show(scale: str, everything: bool) -> bool:
     return True
 
 
-def as_json(scale: str, everything: bool) -> dict[str, Any]:
+def as_json(scale: str, everything: bool, study: str | None = None) -> dict[str, Any]:
     """Return the plan for a scale as `show` prints it: seconds and bytes; None for unknown.
 
     Args:
         scale: the scale's name.
-        everything: of all pipelines, not only of the paper's.
+        everything: as for `show`.
+        study: as for `show`.
 
     Raises:
         UserError: As `show` does.
     """
-    stages = pipeline.query_dvc(scale, everything)
+    stages = pipeline.of_study(study) if study else pipeline.query_dvc(scale, everything)
     if pipeline.anything_to_do(stages):
         from sepablate.planning import forecast, table
 

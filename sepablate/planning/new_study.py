@@ -37,8 +37,11 @@ FIELDS = {
 # The fields of a config that a change is about, where they have another name.
 FACTORS = {"relative_width": "model.width", "same_parameters_as": "model.width"}
 FOLLOWS = "follows from the change"
+ACTIVATIONS = {"relu": "ReLU", "elu": "ELU"}  # as they are written
 MOST = {"accuracy": "accurate", "map_100": "precise", "map": "precise"}
-TAKEN = {"own", layout.RUNS, layout.MEASUREMENTS, layout.SETTINGS, "study"}
+# Folders of results, and reports of others: a study's own report has its name.
+FOLDERS = {layout.RUNS, layout.MEASUREMENTS, layout.SETTINGS}
+TAKEN = {"own", "costs", "controls", "detection", *FOLDERS, "study"}
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,9 @@ class Question:
 
     @property
     def title(self) -> str:
-        """The changed network in words."""
+        """The changed network by its label, or else in words."""
+        if self.label:
+            return f"{self.label}, against {self.baseline.label}"
         return f"{self.baseline.label} with {self.changed}"
 
     @property
@@ -313,7 +318,9 @@ def _words(option: str, value: Any) -> str:
     if isinstance(value, bool):
         return f"{name} {'on' if value else 'off'}"
     if isinstance(value, Variant):
-        return f"{name} {value.name}"
+        return f"{name} {value.label}"
+    if isinstance(value, str):
+        return f"{ACTIVATIONS.get(value, value)} as {name}"
     return f"{name} {', '.join(map(literal, value)) if isinstance(value, tuple) else text(value)}"
 
 

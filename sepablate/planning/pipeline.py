@@ -86,6 +86,17 @@ def paper_variants() -> list[str]:
     return [stage.variant for stage in stages if stage.variant]
 
 
+def report_name(studies: Sequence[str]) -> str:
+    """Return the name of a report on some studies, if none is given.
+
+    A single study that is no stage of the paper's pipeline has a report by its own name, which
+    replaces no other.
+    """
+    file = layout.PAPER_PIPELINE
+    of_paper = set(_stage_names(file)) if Path(file).exists() else set()
+    return layout.REPORT if len(studies) > 1 or studies[0] in of_paper else studies[0].upper()
+
+
 def stage_names() -> set[str]:
     """Return the names of the stages of both pipelines, without the paths of their files."""
     files = [file for file in layout.PIPELINES if Path(file).exists()]
@@ -106,6 +117,12 @@ def query_dvc(scale: str, everything: bool) -> list[Stage]:
     if scale != scales.current():
         changed = set(names)
     return [Stage(name, RUNS if name in changed else UNCHANGED) for name in names]
+
+
+def of_study(name: str) -> list[Stage]:
+    """Return what the commands of a study do, as stages: it need not be in a pipeline."""
+    variants = [f"train@{variant.name}" for variant in study.load(name).all_variants]
+    return [Stage(each, RUNS) for each in (*variants, name, "report")]
 
 
 def anything_to_do(stages: list[Stage]) -> bool:

@@ -17,7 +17,7 @@ def show(forecast: Forecast) -> None:
     console = Console(highlight=False)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("stage", no_wrap=True)
-    table.add_column("dvc repro")
+    table.add_column("state")
     for name in ("finished", "half", "to do", "time"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in forecast.rows:

@@ -16,15 +16,22 @@ from sepablate.store.files import read_json
 from sepablate.store.run_key import NOT_IN_KEY
 from sepablate.study import BASE
 
-CHOICES = "a folder results/<scale>/<study>, a file in it, or a report results/<scale>/REPORT.md"
+CHOICES = (
+    "a folder results/<scale>/<study>, a file in it, a report results/<scale>/REPORT.md, or "
+    f"{layout.ACROSS}"
+)
 NOT_ON_DISK = "not on disk"
 
 
 def trace(path: Path) -> str:
     """Return the origin of `path`: a block per variant of its studies, in it a line per seed.
 
+    ACROSS and its figure come from verdicts, whose reports are named.
+
     Raises UserError if it is no result, or names no runs.
     """
+    if layout.ACROSS.is_file() and path.exists() and path.resolve() in _across_files():
+        return _across()
     scale, studies = _resolve(path)
     blocks = []
     for study in studies:
@@ -46,6 +53,25 @@ def trace(path: Path) -> str:
         blocks.append(f"{figure or folder}{remark}\n")
         blocks += [_variant(scale, *each, run_ids, study) for each in keys.items()]
     return "\n".join(blocks)
+
+
+def _across_files() -> list[Path]:
+    """Return ACROSS and its figures."""
+    return [layout.ACROSS.resolve(), *map(Path.resolve, layout.RESULTS.glob("across.*"))]
+
+
+def _across() -> str:
+    """Return the command that writes ACROSS, and those that trace the reports it is made of."""
+    heads = re.findall(r"^\| Claim \| Metric \| (.*) \|$", layout.ACROSS.read_text("utf-8"), re.M)
+    columns = [head.split(" | ")[:-1] for head in heads]  # the last one is the paper's
+    scales = list(dict.fromkeys(cell.partition(",")[0] for row in columns for cell in row))
+    lines = [f"{layout.ACROSS}, from the verdicts of reports", ""]
+    lines.append(f"  command   sepablate across {' '.join(scales)}")
+    for scale in scales:
+        for content in map(manifest.read, layout.manifests(scale)):
+            report = layout.scale_folder(scale) / layout.report_text(content.report)
+            lines += [f"  runs      sepablate trace {report}"] * (not content.times_layers)
+    return "\n".join(lines) + "\n"
 
 
 def _resolve(path: Path) -> tuple[str, list[str]]:

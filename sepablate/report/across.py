@@ -42,7 +42,8 @@ def markdown(read: Across) -> str:
     """Return the text: the matrix, and a table for each report."""
     parts = [TEXT, "![The verdict on each claim at each scale, and the paper](across.png)\n"]
     for report in dict.fromkeys(read.reports):
-        parts += [f"## {TITLES.get(report, report)}\n", _table(read.of_report(report))]
+        title = TITLES.get(report, f"Questions of one's own: `{report}.md`")
+        parts += [f"## {title}\n", _table(read.of_report(report))]
         parts += _same_runs(read, report)
     return "\n".join(parts)
 

@@ -25,7 +25,7 @@ weights; differences are paired by seed, and n counts the pairs. Intervals are 9
 Those over seeds estimate other trainings on these test images, those over test images these
 networks on other images. p-values are Holm-adjusted over {claims} of this report. A
 claim *holds* or is *contradicted* if its adjusted p is below 0.05, is *equivalent* if the
-difference is within the margin declared before the runs (two one-sided tests, adjusted p below
+difference is within the margin declared {when} (two one-sided tests, adjusted p below
 0.05), and otherwise is *inconclusive*. {together} The full rule, and how often it errs, is in
 `sepablate/analysis/verdicts.py`.
 """
@@ -35,6 +35,8 @@ number, and hold together."""
 NOTHING_TOGETHER = """\
 With one claim there is nothing to
 correct for."""
+LATE = "declared after runs of both networks"  # as `sepablate new study` writes it into a study
+BEFORE, NOT_ALL_BEFORE = "before the runs", "before the runs, unless a study below says otherwise"
 OTHER_REPORTS = """\
 Not in this report: {titles}. `make repro` writes the paper's own comparisons to `REPORT.md` and the
 cost of layers to `COSTS.md`; `make repro-all` also writes the controls that the paper lacks to
@@ -75,7 +77,7 @@ def write(studies: Sequence[str], scale: str, decided: Sequence[Verdict], report
         f"![The difference of each claim with its 95 % interval; the table below has the numbers]"
         f"({layout.scorecard_name(report, 'png')})\n",
         wording.scorecard(decided),
-        _how_to_read(len(decided)),
+        _how_to_read(len(decided), studies),
         _other_studies(studies),
         published.section(summaries, decided),
         *(
@@ -92,9 +94,14 @@ def write(studies: Sequence[str], scale: str, decided: Sequence[Verdict], report
     return "\n".join(filter(None, sections))
 
 
-def _how_to_read(family: int) -> str:
+def _how_to_read(family: int, studies: Sequence[str]) -> str:
     together = NOTHING_TOGETHER if family == 1 else TOGETHER.format(family=family)
-    return HOW_TO_READ.format(claims=count_of_claims(family, "the"), together=together)
+    late = any(LATE in docstring_points(study.FOLDER / f"{name}.py") for name in studies)
+    return HOW_TO_READ.format(
+        claims=count_of_claims(family, "the"),
+        together=together,
+        when=NOT_ALL_BEFORE if late else BEFORE,
+    )
 
 
 def study_head(name: str, title: str, source: str, here: str = "") -> str:

@@ -74,7 +74,7 @@ def test_a_project_outside_the_repository(wheel: Path, data_folder: Path, tmp_pa
         run("-m", "sepablate", "train", variant, "--no-mlflow")
     run("-m", "sepablate", "study", "separable_example", "--no-mlflow", "--partial")
     run("-m", "sepablate", "report", "separable_example", "--no-mlflow")
-    assert "| Separable |" in (home / "results/smoke/REPORT.md").read_text()
+    assert "| Separable |" in (home / "results/smoke/SEPARABLE_EXAMPLE.md").read_text()
     code = "import sepablate; print(sepablate.__file__, *sepablate.results().variant)"
     file, *variants = run("-c", code).split()
     assert Path(file).is_relative_to(site)

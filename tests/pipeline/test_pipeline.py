@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -121,7 +122,7 @@ def test_a_question_takes_the_readmes_commands_or_the_pipeline(project: Path) ->
     done = sepablate(project, *new[1:], "--pipeline")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].partition("  #")[0] == f"dvc repro {OTHERS}:own"
-    assert f"\n{name}: Xception with activation between" in sepablate(project, "list").stdout
+    assert f"\n{name}: ReLU moved, against Xception\n" in sepablate(project, "list").stdout
     before = kept(project)
     assert plan(project)["fetch"][0] == "runs"
     assert kept(project) == before
@@ -135,7 +136,7 @@ def test_a_question_takes_the_readmes_commands_or_the_pipeline(project: Path) ->
     assert (folder / "figure.svg").exists()
     before = contents(folder)
     report = (project / "results/smoke/OWN.md").read_text()
-    assert "*Xception ends more accurate than Xception with activation between relu" in report
+    assert "*Xception ends more accurate than ReLU moved*" in report
 
     (project / f"experiments/{name}.py").unlink()
     for path, text in pipelines.items():
@@ -151,8 +152,13 @@ def test_a_question_takes_the_readmes_commands_or_the_pipeline(project: Path) ->
     assert contents(folder) == before
     after = "declared after runs of both networks were there, at scale smoke."
     expected = report.replace("declared before training.", after)
+    expected = expected.replace(
+        "the runs (two", "the runs, unless a study below says otherwise (two"
+    )
+    expected = expected.replace("own_scorecard", f"{name}_scorecard")
     assert expected != report
-    assert (project / "results/smoke/OWN.md").read_text() == expected
+    assert (project / "results/smoke" / f"{name.upper()}.md").read_text() == expected
+    assert (project / "results/smoke/OWN.md").read_text() == report
 
 
 def readme_commands() -> list[list[str]]:
@@ -160,7 +166,7 @@ def readme_commands() -> list[list[str]]:
     _, _, text = (ROOT / "README.md").read_text().partition("<!-- own question -->\n```\n")
     lines = text.partition("```")[0].replace("\\\n", "").splitlines()
     assert len(lines) == 4
-    return [line.partition("#")[0].split() for line in lines]
+    return [shlex.split(line.partition("#")[0]) for line in lines]
 
 
 def kept(project: Path) -> dict[str, bytes]:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.project import ROOT, edit_params
+from helpers.project import ROOT, edit_params, sepablate
 
 from sepablate import scales, study
 from sepablate.execution import train_variant
@@ -37,6 +37,23 @@ def test_changed_stages_are_read_from_dvc(project: Path, monkeypatch: pytest.Mon
     stages = pipeline.query_dvc(scales.current(), False)
     assert [stage.name for stage in stages if stage.state == RUNS] == ["fetch"]
     assert {stage.state for stage in stages[1:]} == {UNCHANGED}
+
+
+def test_a_study_is_planned_without_a_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    stages = pipeline.of_study("operation_order")
+    names = ["train@xception", "train@pointwise_first", "operation_order", "report"]
+    assert [stage.name for stage in stages] == names
+    assert [stage.variant for stage in stages[:2]] == ["xception", "pointwise_first"]
+    assert stages[2].compared_variants == {"xception", "pointwise_first"}
+    assert stages[3].reports
+    for words, line in {
+        ("order",): "study 'order' in experiments/: choose",
+        ("operation_order", "--all"): "plan operation_order: leave out --all",
+    }.items():
+        done = sepablate(ROOT, "plan", *words)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith(f"sepablate: {line}")
 
 
 def test_new_runs_let_what_reads_them_run(monkeypatch: pytest.MonkeyPatch) -> None:

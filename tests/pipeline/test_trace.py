@@ -13,6 +13,8 @@ from mlflow.entities import ViewType
 
 from sepablate.provenance import embedded_keys
 from sepablate.provenance.trace import trace
+from sepablate.report import across
+from sepablate.store import layout
 from sepablate.tracking import connection, publish, run_ids
 
 __all__ = ["current", "made"]
@@ -42,6 +44,17 @@ def test_trace_of_a_report_without_runs_names_them_and_how_to_make_them(file: st
         assert all(key in text for key in seeds.values())
         assert f"  command   sepablate train {name} --scale tiny\n" in text
     assert text.count("not on disk; the command below makes the runs") == len(keys)
+
+
+def test_trace_of_all_scales_leads_to_their_reports() -> None:
+    across.outputs(["tiny"])
+    text = trace(layout.ACROSS)
+    assert "  command   sepablate across tiny\n" in text
+    reports = [line.split()[-1] for line in text.splitlines() if line.startswith("  runs ")]
+    assert sorted(reports) == [f"{TINY}/CONTROLS.md", f"{TINY}/REPORT.md"]
+    for report in reports:
+        assert "  seed 0  run " in trace(Path(report))
+    assert trace(layout.RESULTS / "across.png") == text
 
 
 def test_figures_carry_their_keys_and_trace_says_if_the_runs_are_others() -> None:

@@ -13,7 +13,7 @@ from helpers.project import ROOT, contents, sepablate
 
 from sepablate import study
 from sepablate.errors import UserError
-from sepablate.planning import new_stages, new_study, study_file
+from sepablate.planning import new_stages, new_study, pipeline, study_file
 from sepablate.report import markdown
 from sepablate.study import Study
 
@@ -70,9 +70,12 @@ def test_a_file_is_short_and_reads_like_the_others(small: Path) -> None:
     question = new_study.Question("moved_relu", study.XCEPTION, changes, "worse")
     text = study_file.write(question, declared(question, []))
     assert text.startswith(
-        '"""Xception with activation between relu and activation after none. '
+        '"""Xception with ReLU as activation between and none as activation after. '
         "A question of one's own.\n\nQuestion   Does Xception end more accurate than Xception with "
     )
+    other = {"same_parameters_as": study.variant("mobilenet_v1")}
+    same = new_study.Question("sized", study.XCEPTION, other)
+    assert same.title == "Xception with same parameters as MobileNet"
     assert (
         "from sepablate.study import XCEPTION, Claim, Study\n\nMOVED_RELU = XCEPTION.but(" in text
     )
@@ -95,6 +98,7 @@ def test_an_equal_variant_is_taken_for_the_new_one(small: Path) -> None:
         ("borders", "xception", "hidden=2", "experiments/borders.py exists already"),
         ("report", "xception", "hidden=2", "study 'report': a stage or a folder of results"),
         ("runs", "xception", "hidden=2", "study 'runs': a stage or a folder of results"),
+        ("costs", "xception", "hidden=2", "study 'costs': a stage or a folder of results"),
         ("none_after", "xception", "hidden=2", r"activation\.py declares another variant"),
         ("deep", "xcepton", "hidden=2", "'xcepton' .*; did you mean xception[?]"),
         ("deep", "xception", "hiden=2", "--change 'hiden': choose .*; did you mean hidden[?]"),
@@ -151,6 +155,7 @@ def test_a_margin_and_a_label_stand_in_the_file(small: Path, claim: str) -> None
     assert loaded.claims[0].margin == 0.0125
     assert loaded.variants[0].label == "Two hidden"
     assert "Two hidden" in loaded.claims[0].statement
+    assert loaded.title == "Two hidden, against Xception"
     _, plain = new_study.ask("other", "xception", ["hidden=1"], "smoke", claim=claim)
     assert plain.claims[0].margin == (0.02 if claim == "equal" else 0.005)
     assert plain.variants[0].label == "Hidden 1"
@@ -182,6 +187,10 @@ def test_the_next_commands_name_a_scale_that_is_not_selected(small: Path) -> Non
     commands = [line.partition("  #")[0].rstrip() for line in lines]
     assert [each.split()[1] for each in commands] == ["train", "train", "study", "report"]
     assert all(each.endswith(" --scale smoke") for each in commands)
+    assert lines[-1].endswith("# results/smoke/FIRST.md and first.html")
+    own = {"first": "FIRST", "borders": "BORDERS", "residual_connections": "REPORT"}
+    assert {name: pipeline.report_name([name]) for name in own} == own
+    assert pipeline.report_name(["first", "borders"]) == "REPORT"
     by_dvc = sepablate(small, *base[:-4], "--change", "hidden=1", *base[-2:], "deep", "--pipeline")
     says = "# results/laptop/OWN.md and own.html: the scale that params.yaml selects"
     assert by_dvc.stdout.splitlines()[-1].endswith(says), by_dvc.stderr
@@ -214,6 +223,10 @@ def test_a_claim_on_runs_that_are_there_is_not_declared_before_training(
     assert "before training" not in paper()
     collect(small, "laptop", "xception")
     assert f"{after}s smoke and laptop." in paper()
+    (small / "moved.py").rename(small / "experiments/moved.py")
+    says = "the margin declared before the runs, unless a study below says otherwise ("
+    assert says in markdown._how_to_read(2, ["borders", "moved"])
+    assert "the margin declared before the runs (" in markdown._how_to_read(1, ["borders"])
 
 
 def test_the_command_says_that_a_claim_is_declared_after_its_runs(small: Path) -> None:
