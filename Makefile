@@ -11,6 +11,7 @@ SIZE := $(if $(CPU),2.5,6) GB
 GPU_ONLY := cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cccl nvidia-cuda-nvrtc \
 	nvidia-cudnn-cu13 nvidia-cufft nvidia-cusolver nvidia-cusparse nvidia-cusparselt-cu13 \
 	nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx triton
+STUDIES := xception_vs_inception residual_connections pointwise_activation
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
@@ -37,9 +38,16 @@ git:
 	@git rev-parse --git-dir > /dev/null 2>&1 || { echo "sepablate: not a git repository; get the project by git clone" >&2; exit 2; }
 	@test -e $(STAMP) || echo "Downloads, once: the environment (about 3 minutes and $(SIZE), into $(VENV)), then 31 MB of images"
 
-repro: git $(STAMP) ## Train and report the paper's three ablations (dvc repro)
+repro: git $(STAMP) ## Train and report the paper's ablations (dvc repro); SCALE=smoke: once, at that scale
+ifdef SCALE
+	sepablate fetch --scale $(SCALE)
+	sepablate train --all --scale $(SCALE)
+	@set -e; for study in $(STUDIES); do sepablate study $$study --scale $(SCALE) --no-mlflow; done
+	sepablate report $(STUDIES) --scale $(SCALE)
+else
 	dvc repro
 	@sepablate publish || true
+endif
 
 repro-all: git $(STAMP) ## The same, and the controls (dvc repro --all-pipelines)
 	dvc repro --all-pipelines

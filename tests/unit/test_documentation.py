@@ -129,9 +129,23 @@ def test_the_readme_is_read_in_minutes() -> None:
 
 def test_the_readme_says_what_a_first_look_and_a_question_need() -> None:
     """The command of a first look, and where the baseline's runs come from."""
-    assert "set `scale: smoke` in `params.yaml` and run `make repro`" in README
+    assert "run `make repro SCALE=smoke`" in README
     assert "are trained already" not in README
     assert "there after `make repro`" in README.partition("<!-- own question -->")[2]
+
+
+def test_another_scale_for_one_time_reports_what_the_pipeline_does() -> None:
+    """No file of the pipeline changes: each command names the scale."""
+    make = ["make", "-n", "-o", ".venv/.installed", "repro", "SCALE=smoke"]
+    done = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True)
+    lines = [
+        line for line in done.stdout.splitlines() if "sepablate " in line and "echo" not in line
+    ]
+    assert [line.count("--scale smoke") for line in lines] == [1] * 4
+    stage = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["report"]["cmd"]
+    studies = stage.partition("${scale}")[2].split()
+    assert lines[-1].split() == ["sepablate", "report", *studies, "--scale", "smoke"]
+    assert f"for study in {' '.join(studies)}; do sepablate study $study " in lines[2]
 
 
 def commands_of(text: str) -> list[list[str]]:
