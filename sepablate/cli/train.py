@@ -31,6 +31,12 @@ ProcessesOption = Annotated[
 MinutesOption = Annotated[
     int | None, typer.Option(parser=positive, help="Stop after so long, with checkpoints.")
 ]
+RawOption = Annotated[
+    bool,
+    typer.Option(
+        "--raw-weights", help="Also keep the last step's weights, which are not averaged."
+    ),
+]
 
 
 def train(
@@ -53,12 +59,7 @@ def train(
         str | None,
         typer.Option(metavar="KEY", help="Train only this run, and do not write results/."),
     ] = None,
-    raw_weights: Annotated[
-        bool,
-        typer.Option(
-            "--raw-weights", help="Also keep the last step's weights, which are not averaged."
-        ),
-    ] = False,
+    raw_weights: RawOption = False,
 ) -> None:
     """Train all seeds of a variant, or with --all of each variant, that are not trained yet.
 
