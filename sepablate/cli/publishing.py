@@ -41,12 +41,17 @@ def publish_studies(scale: str, names: list[str], retry: bool = False) -> bool:
 def best_network(scale: str, name: str) -> tuple["Record", "nn.Module"]:
     """Return the best run of a study, and its network.
 
-    Raises UserError if the study has no runs of its own, or the run's weights are not here.
+    Raises UserError if the study has no runs of its own, or is on detectors, or if the run's
+    weights are not here.
     """
     from sepablate import tracking
     from sepablate.pretrained import run_weights
 
     record = tracking.best_run(study.load(name), scale)
+    if record.config.get("task") == "detection":
+        raise UserError(
+            f"--model {name!r}: choose a study of classifiers: MLflow takes no detector"
+        )
     return record, run_weights.load(record.key)
 
 

@@ -18,7 +18,7 @@ from sepablate.study import TASK_SCORES, Study
 
 OWN = "own"
 REPORTS = ("analysis", "paper", "plots", "report", "store", "study")  # what reports depend on
-LABELS = {"accuracy": "accuracy", "map_100": "MAP@100"}
+LABELS = {"accuracy": "accuracy", "map_100": "MAP@100", "map": "mAP"}
 STUDY_STAGE = """\
   {name}:
     wdir: ..
