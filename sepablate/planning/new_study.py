@@ -161,7 +161,7 @@ def _check_name(name: str) -> None:
     if path.exists():
         raise UserError(f"study {name!r}: {path} exists already: choose another name")
     if name in TAKEN | pipeline.stage_names():
-        raise UserError(f"study {name!r}: a stage or a folder of results has that name")
+        raise UserError(f"study {name!r}: a stage, a report or a folder of results has that name")
 
 
 def _is_one_line(text: str) -> bool:
