@@ -24,9 +24,9 @@ MlflowOption = Annotated[bool, typer.Option(help="Show the runs in MLflow as wel
 
 def require_project() -> None:
     """Raise UserError unless the current folder is the project's."""
-    missing = [path for path in (layout.PARAMS, study.FOLDER) if not path.exists()]
-    if missing:
-        names = " and ".join(map(str, missing))
+    there = {layout.PARAMS: layout.PARAMS.exists(), study.FOLDER: study.FOLDER.is_dir()}
+    if not all(there.values()):
+        names = " and ".join(str(path) for path in there if not there[path])
         raise UserError(f"no {names} in this folder: run from the project's root folder")
 
 

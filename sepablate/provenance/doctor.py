@@ -23,7 +23,14 @@ from sepablate.provenance.finding import HINT, Finding
 from sepablate.provenance.tracking_damage import tracking_damage
 from sepablate.report import manifest
 from sepablate.store import archive_files, datasets, layout
-from sepablate.store.files import corrupt_files, read_json, verify_manifest
+from sepablate.store.files import (
+    corrupt_files,
+    is_regular,
+    read_json,
+    read_text,
+    verify_manifest,
+)
+from sepablate.store.params_file import read_params
 
 LOCKS = (Path("dvc.lock"), Path("experiments/dvc.lock"))
 CACHE = Path(".dvc/cache/files/md5")
@@ -35,7 +42,10 @@ REQUIREMENTS = Path("requirements.lock")
 def examine(repair: bool = False) -> list[Finding]:
     """Return everything that is wrong in the current folder, after the repairs if asked for."""
     checks = {
-        "dvc.lock": _locks(repair),
+        "params.yaml": _settings(),
+        "experiments": _studies(),
+        **{str(path): _lock(path, repair) for path in LOCKS},
+        str(RWLOCK): _rwlock(repair),
         "data": _data(),
         "runs": _runs(),
         "results": _results(),
@@ -51,23 +61,39 @@ def _completed(name: str, check: Iterator[Finding]) -> Iterator[Finding]:
     """Yield a check's findings; where it cannot go on, the reason."""
     try:
         yield from check
-    except OSError as error:
-        yield Finding(explain(error) or f"{name}: {error}")
+    except (UserError, OSError) as error:
+        yield Finding(_words(error, name))
     except (ValueError, RecursionError) as error:
         yield Finding(f"{name}: cannot be examined: {' '.join(str(error).split())}")
 
 
-def _locks(repair: bool) -> Iterator[Finding]:
-    for path in LOCKS:
-        if path.is_dir():
-            yield Finding(f"{path}: a folder stands where a file is needed: move it away")
-        elif path.exists() and not _is_lock(path):
-            renamed = path.with_name(f"{path.name}.broken")
-            if repair:
-                path.replace(renamed)
-            done = f", kept as {renamed}; `dvc repro` makes a new one and trains nothing"
-            yield Finding(f"{path}: corrupt{done if repair else HINT}", repair)
-    if RWLOCK.exists() and not _is_json(RWLOCK):
+def _words(error: UserError | OSError, place: str | Path) -> str:
+    explained = str(error) if isinstance(error, UserError) else explain(error)
+    return explained or f"{place}: {error}"
+
+
+def _settings() -> Iterator[Finding]:
+    if layout.PARAMS.exists():
+        read_params(layout.PARAMS)
+    yield from ()
+
+
+def _studies() -> Iterator[Finding]:
+    study.variants()
+    yield from ()
+
+
+def _lock(path: Path, repair: bool) -> Iterator[Finding]:
+    if is_regular(path) and not _is_lock(path):
+        renamed = path.with_name(f"{path.name}.broken")
+        if repair:
+            path.replace(renamed)
+        done = f", kept as {renamed}; `dvc repro` makes a new one and trains nothing"
+        yield Finding(f"{path}: corrupt{done if repair else HINT}", repair)
+
+
+def _rwlock(repair: bool) -> Iterator[Finding]:
+    if is_regular(RWLOCK) and not _is_json(RWLOCK):
         if repair:
             RWLOCK.unlink()
         yield Finding(f"{RWLOCK}: corrupt" + (", deleted" if repair else HINT), repair)
@@ -99,10 +125,8 @@ def _data() -> Iterator[Finding]:
                 try:
                     if (folder / name).exists():
                         download.verified(module.SOURCE, folder, name)
-                except UserError as error:
-                    yield Finding(str(error))
-                except OSError as error:
-                    yield Finding(explain(error) or f"{folder / name}: {error}")
+                except (UserError, OSError) as error:
+                    yield Finding(_words(error, folder / name))
     for name in datasets.registered_names():
         try:
             RegisteredImages(name, datasets.read(name)).check()
@@ -164,10 +188,11 @@ def _cache(repair: bool) -> Iterator[Finding]:
         if name is None:
             continue  # DVC's own temporary file
         try:
+            is_regular(path)
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "md5").hexdigest()
-        except OSError as error:
-            yield Finding(explain(error) or f"{path}: {error}")
+        except (UserError, OSError) as error:
+            yield Finding(_words(error, path))
             continue
         if digest != path.parent.name + name[1]:
             if repair:
@@ -192,7 +217,7 @@ def _leftovers(repair: bool) -> Iterator[Finding]:
 
 def _versions() -> Iterator[Finding]:
     """Yield packages that do not have the locked version."""
-    text = REQUIREMENTS.read_text() if REQUIREMENTS.exists() else ""
+    text = read_text(REQUIREMENTS) if is_regular(REQUIREMENTS) else ""
     locked: dict[str, set[str]] = {}
     for name, version in re.findall(r"^([\w.-]+)==([^\s;]+)", text, re.MULTILINE):
         locked.setdefault(name, set()).add(version)

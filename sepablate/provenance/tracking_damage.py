@@ -10,8 +10,10 @@ from pathlib import Path
 from urllib.parse import unquote, urlparse
 from urllib.request import pathname2url
 
+from sepablate.errors import UserError
 from sepablate.provenance.finding import HINT, Finding
 from sepablate.store import layout
+from sepablate.store.files import is_regular
 
 DATABASE = layout.MLFLOW_DATABASE
 # The runs that carry a study's table and figures, whose digest is logged after them.
@@ -28,10 +30,11 @@ BUSY = ("locked", "readonly")  # another process writes, or was killed while it 
 
 def tracking_damage(repair: bool) -> Iterator[Finding]:
     """Yield what is wrong with mlflow.db. It is a view of the files, and can be made again."""
-    if not DATABASE.exists():
-        return
-    if DATABASE.is_dir():
-        yield Finding(f"{DATABASE}: a folder stands where a file is needed: move it away")
+    try:
+        if not is_regular(DATABASE):
+            return
+    except UserError as error:
+        yield Finding(str(error))
         return
     try:
         damage, missing = _examine()

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from sepablate.errors import UserError
 from sepablate.store import layout
-from sepablate.store.files import DISK_FULL, NoSpace, verify_manifest
+from sepablate.store.files import DISK_FULL, NoSpace, refuse_pipe, verify_manifest
 
 LARGEST = 1 << 29  # bytes of an archive's files together
 
@@ -35,6 +35,7 @@ def pack(files: Mapping[str, bytes]) -> bytes:
 def read(source: Path) -> dict[str, bytes]:
     """Return the files of an archive by name; UserError for another file, or a damaged one."""
     files = {}
+    refuse_pipe(source)
     try:
         with gzip.open(source) as packed:
             content = packed.read(LARGEST)
@@ -65,6 +66,7 @@ def unpacked(source: Path) -> Path:
 
     Raises UserError for another file, or a damaged one.
     """
+    refuse_pipe(source)
     try:
         state = source.stat()
         digest = _digest(source.absolute(), state.st_mtime_ns, state.st_size)

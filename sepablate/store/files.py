@@ -92,9 +92,10 @@ def read_json(path: Path, kind: type[T]) -> T:
         path: the file.
         kind: dict for an object, list for an array.
     """
+    text = read_text(path)
     try:
-        content = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:  # also a number too long, too deep a nest
         raise UserError(f"{path}: not valid JSON ({error})") from None
     if not isinstance(content, kind):
         raise UserError(f"{path}: must hold a JSON {'object' if kind is dict else 'array'}")
@@ -161,7 +162,7 @@ def corrupt_files(folder: Path) -> list[str]:
         return changed or ([] if whole else [MANIFEST])
     except (FileNotFoundError, NotADirectoryError):
         return []
-    except (ValueError, AttributeError, OSError):
+    except (ValueError, AttributeError, OSError, RecursionError):
         return [MANIFEST]
 
 

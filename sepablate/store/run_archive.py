@@ -4,6 +4,7 @@ It is a tar.gz of results/<scale>/runs/ and measured/: what the analysis reads, 
 and weights. Each variant's manifest vouches for its files.
 """
 
+import contextlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,7 +12,13 @@ from pathlib import Path
 from sepablate.errors import UserError, command
 from sepablate.store import collected_runs, layout
 from sepablate.store.archive_files import pack, read, run_folders, unpacked
-from sepablate.store.files import MANIFEST, manifest_text, verify_manifest, write_atomically
+from sepablate.store.files import (
+    MANIFEST,
+    is_regular,
+    manifest_text,
+    verify_manifest,
+    write_atomically,
+)
 
 LASTING = ("run_key", "hardware")  # of what was measured; the rest is another each time
 
@@ -87,7 +94,8 @@ def _collect(variants: Mapping[str, Iterable[str]]) -> dict[str, bytes]:
         files[f"{runs}/{MANIFEST}"] = manifest_text(folder, names).encode()
         measured = collected_runs.variant_measurements(scale, variant)
         target = layout.variant_measurements(scale, variant).as_posix()
-        files |= {f"{target}/{path.name}": path.read_bytes() for path in measured.glob("*.json")}
+        found = (path for path in measured.glob("*.json") if is_regular(path))
+        files |= {f"{target}/{path.name}": path.read_bytes() for path in found}
     return files
 
 
@@ -106,11 +114,11 @@ def _lasting(files: Mapping[str, bytes]) -> dict[str, object]:
     """Return what an equal training gives again: the runs, and on which hardware."""
     kept: dict[str, object] = {}
     for name, content in files.items():
+        kept[name] = content
         if f"/{layout.MEASUREMENTS}/" in name:
-            measured = json.loads(content)
-            kept[name] = {key: measured.get(key) for key in LASTING}
-        else:
-            kept[name] = content
+            with contextlib.suppress(ValueError, AttributeError, RecursionError):  # damaged
+                measured = json.loads(content)
+                kept[name] = {key: measured.get(key) for key in LASTING}
     return kept
 
 

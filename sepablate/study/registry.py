@@ -151,6 +151,8 @@ def _checked(name: str, valid: Callable[[Path], list[str]], folder: Path) -> Dec
 def _declared(name: str, folder: Path) -> Declared:
     """Return what `experiments/<name>.py` declares as STUDY."""
     path = folder / f"{name}.py"
+    if path.exists() and not path.is_file():  # to open a pipe would wait for ever
+        raise UserError(f"{path}: not a regular file; move it away")
     spec = importlib.util.spec_from_file_location(f"experiments.{name}", path)
     assert spec is not None
     assert spec.loader is not None

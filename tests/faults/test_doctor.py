@@ -3,6 +3,7 @@
 import os
 import shutil
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -59,20 +60,33 @@ def test_a_torn_database_is_found_and_put_aside(with_database: Path, damage: str
     assert lines() == []
 
 
+def test_settings_and_studies_that_cannot_be_read_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text("banana")
+    Path("experiments").mkdir()
+    Path("experiments/mine.py").write_text("STUDY = Study()")
+    settings, studies = lines()
+    assert settings.startswith("params.yaml: choose a mapping")
+    assert studies.startswith("experiments/mine.py:1: NameError")
+
+
 def test_a_database_in_use_is_not_damaged(with_database: Path) -> None:
     with sqlite3.connect(with_database, isolation_level=None) as writer:
         writer.execute("BEGIN EXCLUSIVE")
         assert lines() == []
 
 
-def test_a_database_that_is_a_folder_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_what_is_no_file_is_found(
+    make: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("mlflow.db").mkdir()
-    Path("dvc.lock").mkdir()
-    assert all("a folder stands where a file is needed" in line for line in lines())
-    assert len(lines()) == 2
+    for name in ("dvc.lock", "mlflow.db", "requirements.lock"):
+        make(name)
+        assert lines()[-1] == f"{name}: not a regular file; move it away"
+        os.rename(name, f"old-{name}")
 
 
 @pytest.mark.usefixtures("folder")
@@ -135,8 +149,12 @@ SHAPES = {
     "a link to itself": loop,
     "a deep nest": lambda path: path.write_text("[" * 5_000),
     "long names": too_long,
+    "a pipe": os.mkfifo,
 }
 PLACES = (
+    "params.yaml",
+    "experiments",
+    "experiments/mine.py",
     "dvc.lock",
     "experiments/dvc.lock",
     ".dvc/tmp/rwlock",

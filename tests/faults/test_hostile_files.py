@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from helpers.images import add
 
-from sepablate import data
+from sepablate import data, study
 from sepablate.data import imagenet
 from sepablate.errors import UserError
-from sepablate.store import files
+from sepablate.store import archive_files, files
 from sepablate.store.run_files import is_finished
 
 DATA_FILES = {
@@ -129,9 +129,25 @@ def test_a_pipe_in_the_place_of_a_lock_or_a_result_is_named(tmp_path: Path) -> N
         pass
     with pytest.raises(UserError, match="lock: a pipe"):
         files.read_json(tmp_path / "lock", dict)
-    for name in ("done.json", "run.json"):
+    for name in ("done.json", "run.json", "study.py"):
         pipe(tmp_path / name)
     assert not is_finished(tmp_path, "0" * 16)
+    for read in (archive_files.read, archive_files.unpacked):
+        with pytest.raises(UserError, match="lock: a pipe"):
+            read(tmp_path / "lock")
+    with pytest.raises(UserError, match=r"study\.py: not a regular file; move it away"):
+        study.names(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"a": ' * 100_000, "9" * 5000])
+def test_json_that_no_program_wrote_is_one_line(content: str, tmp_path: Path) -> None:
+    for name in ("done.json", "run.json"):
+        (tmp_path / name).write_text(content)
+    assert files.corrupt_files(tmp_path) == ["done.json"]
+    assert not is_finished(tmp_path, "0" * 16)
+    for kind in (dict, list):
+        with pytest.raises(UserError, match=r"run\.json: not valid JSON"):
+            files.read_json(tmp_path / "run.json", kind)
 
 
 @pytest.mark.parametrize("make", [pipe, folder])
