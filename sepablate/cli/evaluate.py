@@ -21,7 +21,8 @@ def evaluate(
         ),
     ],
     weights: Annotated[
-        Path | None, typer.Option(help="timm's weights for NETWORK: .safetensors, .pth or .pt.")
+        Path | None,
+        typer.Option(help="For NETWORK: timm's weights, .safetensors or .pth, or Keras', .h5."),
     ] = None,
     data: Annotated[
         Path, typer.Option(help="For NETWORK: a folder with validation/, as ImageNet's.")
@@ -30,6 +31,10 @@ def evaluate(
     mean_std: Annotated[
         str, typer.Option(help="half, imagenet, or timm: those of timm's config.")
     ] = "timm",
+    borders: Annotated[
+        str,
+        typer.Option(help="torch, tensorflow (of Keras' weights), or auto: by the file."),
+    ] = "auto",
     split: Annotated[
         str | None, typer.Option(help="For RUN: test or validation images; default: test.")
     ] = None,
@@ -54,7 +59,7 @@ def evaluate(
         from sepablate.pretrained import evaluate
 
         device = hardware.devices()[0]
-        lines = evaluate.evaluate(source, weights, data, batch, mean_std, device)
+        lines = evaluate.evaluate(source, weights, data, batch, mean_std, device, borders)
     for line in lines:
         print(line)
 

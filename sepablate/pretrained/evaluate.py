@@ -1,4 +1,4 @@
-"""Load timm's weights into our networks, and measure them on ImageNet's validation images.
+"""Load timm's or Keras' weights into our networks; measure them on ImageNet's validation images.
 
 Crop, interpolation, mean and standard deviation come from timm's config of the weights. Mean and
 standard deviation are 0.5 for all three networks, that is x / 127.5 - 1; also for the
@@ -32,8 +32,10 @@ from sepablate.data import imagenet
 from sepablate.data.image_files import ImageFiles, check_classes
 from sepablate.errors import UserError
 from sepablate.models import build
+from sepablate.models.layers import BORDERS
 from sepablate.models.timm_weights import from_timm
 from sepablate.paper import mobilenets, xception
+from sepablate.pretrained import keras_weights
 from sepablate.training.file_batches import plain_batches
 
 TOP = (1, 5)
@@ -84,17 +86,25 @@ MEAN_STD = {
 
 
 def evaluate(
-    name: str, weights: Path | None, data: Path, batch: int, mean_std: str, device: str = "cpu"
+    name: str,
+    weights: Path | None,
+    data: Path,
+    batch: int,
+    mean_std: str,
+    device: str = "cpu",
+    borders: str = "auto",
 ) -> list[str]:
     """Return the lines of a report: accuracy with its interval, and the paper's numbers.
 
     Args:
         name: the network, of NETWORKS.
-        weights: a file of timm's weights; None raises the UserError that says where to get one.
+        weights: a file of timm's or Keras' weights; None raises the UserError that says where to
+            get one.
         data: a folder with the folder validation, as that of ImageNet.
         batch: images at a time.
         mean_std: "half", "imagenet", or "timm" for those of timm's config.
         device: that computes.
+        borders: of maps, "torch" or "tensorflow"; "auto": those that the file's network has.
 
     Raises UserError for an unknown name, or if weights or images are missing or do not fit.
     """
@@ -104,7 +114,11 @@ def evaluate(
         raise UserError(f"mean-std {mean_std!r}: choose timm, {', '.join(MEAN_STD)}")
     config = _timm_config(name)
     mean, std = MEAN_STD.get(mean_std, (config.mean, config.std))
-    model = load(name, weights)
+    if borders not in ("auto", *BORDERS):
+        raise UserError(f"borders {borders!r}: choose auto, {', '.join(BORDERS)}")
+    if borders == "auto":
+        borders = "tensorflow" if _is_keras(weights) else "torch"
+    model = load(name, weights, borders)
     split = imagenet.images(data / "validation")
     check_classes({"validation": split}, model.get_submodule("classifier.dense").out_features)  # type: ignore[arg-type]
     size = config.input_size[-1]
@@ -116,7 +130,7 @@ def evaluate(
     return [
         f"{name} with {weights}: {len(split)} images of {split.folder}",
         f"one crop of {size} x {size} after a {config.interpolation} resize to {shorter}; "
-        f"mean {mean}, standard deviation {std}",
+        f"mean {mean}, standard deviation {std}; the borders of {borders}",
         *(_line(top, correct[top], len(split), NETWORKS[name]) for top in TOP),
         "The intervals are 95 % (Wilson) over images. Xception's paper left out the blacklisted "
         "validation images; Inception V3's says that all 50,000 give about 0.002 less.",
@@ -129,8 +143,8 @@ def _timm_config(name: str) -> PretrainedCfg:
     return config
 
 
-def load(name: str, path: Path | None) -> nn.Module:
-    """Return our network with the weights of timm's file, in evaluation mode.
+def load(name: str, path: Path | None, borders: str = "torch") -> nn.Module:
+    """Return our network with the weights of timm's or Keras' file, in evaluation mode.
 
     Raises UserError if there is no file, or if it holds anything but that network's weights.
     """
@@ -142,23 +156,41 @@ def load(name: str, path: Path | None) -> nn.Module:
     with path.open("rb") as file:
         if file.read(len(LFS_POINTER)) == LFS_POINTER:
             raise UserError(f"{path}: a pointer of Git LFS, not the weights; run `git lfs pull`")
+    theirs = f"Keras' {name}" if _is_keras(path) else NETWORKS[name].timm
     try:
-        state = load_state_dict(str(path), device="cpu", weights_only=True)
+        ours, options = _converted(name, path)
+        classes = len(ours["classifier.dense.bias"])
+        model = build(name, classes=classes, borders=borders, **options)
+        model.load_state_dict(ours)
+    except (ValueError, RuntimeError, IndexError) as error:  # other names, other shapes
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{path}: not the weights of {theirs}: {reason}") from None
+    return model.eval()
+
+
+def _is_keras(path: Path | None) -> bool:
+    return path is not None and path.suffix in keras_weights.ENDINGS
+
+
+def _converted(name: str, path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+    """Return the weights in a file under our names, and our constructor's options for them."""
+    try:
+        if _is_keras(path):
+            layers = keras_weights.read(path)
+        else:
+            state = load_state_dict(str(path), device="cpu", weights_only=True)
+    except UserError:
+        raise
     except Exception as error:  # for a file that is no checkpoint the readers raise nearly anything
+        kinds = ".safetensors, .pth or .h5"
         raise UserError(
-            f"{path}: no file of only weights, as .safetensors or .pth ({type(error).__name__})"
+            f"{path}: no file of only weights, as {kinds} ({type(error).__name__})"
         ) from None
+    if _is_keras(path):
+        return keras_weights.from_keras(name, layers), keras_weights.OPTIONS[name]
     # Files older than PyTorch 0.4.1 have no count of batches, which evaluation does not need.
     counts = {_counter(key): torch.tensor(0) for key in state if key.endswith("running_var")}
-    try:
-        ours = from_timm(name, counts | state)
-        classes = len(ours["classifier.dense.bias"])
-        model = build(name, classes=classes, **NETWORKS[name].options)
-        model.load_state_dict(ours)
-    except (ValueError, RuntimeError) as error:  # other names, other shapes
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{path}: not the weights of {NETWORKS[name].timm}: {reason}") from None
-    return model.eval()
+    return from_timm(name, counts | state), NETWORKS[name].options
 
 
 def _counter(key: str) -> str:

@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from sepablate.errors import UserError
 from sepablate.store import layout
-from sepablate.store.files import locked
+from sepablate.store.files import is_regular, locked
 from sepablate.tracking.summary import VIEW, VIEW_TAG
 
 for name in ("mlflow", "urllib3.connectionpool"):  # their failures reach us as exceptions
@@ -23,6 +23,7 @@ for name in ("mlflow", "urllib3.connectionpool"):  # their failures reach us as 
 DATABASE, ARTIFACTS = layout.MLFLOW_DATABASE, layout.MLFLOW_ARTIFACTS
 GIVEN_UP = layout.STATE / "mlflow-given-up"
 WORKFLOW = "workflowType=machine_learning"  # the other one is of language models
+TRIES = 4  # of a database that does not open, in 1 s; MLflow's own ten take 100 s
 RESPITE = 600  # seconds in which no other command of a pipeline waits for MLflow again
 
 
@@ -41,8 +42,14 @@ def _sqlite(path: Path) -> str:
 
 
 def connect() -> MlflowClient:
-    """Return a client of `address`. A new database appears whole: half of one never opens."""
-    if not os.environ.get("MLFLOW_TRACKING_URI") and not DATABASE.exists():
+    """Return a client of `address`. A new database appears whole: half of one never opens.
+
+    Raises UserError for an address that is none, or one whose driver is missing.
+    """
+    from mlflow.store.db import utils
+
+    utils.MAX_RETRY_COUNT = TRIES
+    if not os.environ.get("MLFLOW_TRACKING_URI") and not is_regular(DATABASE):
         temporary = DATABASE.with_name(f"{DATABASE}.{os.getpid()}.tmp")
         try:
             MlflowClient(_sqlite(temporary)).search_experiments()
@@ -55,6 +62,8 @@ def connect() -> MlflowClient:
         raise UserError(
             f"MLFLOW_TRACKING_URI: {address()}: needs {error.name}; install it, or choose another"
         ) from None
+    except ValueError as error:
+        raise UserError(f"MLFLOW_TRACKING_URI: {address()}: {one_line(error)}") from None
 
 
 def _put(temporary: Path) -> None:
@@ -101,7 +110,9 @@ def one_line(error: object) -> str:
 
 
 def ui(port: int = 5000, allowed_hosts: str | None = None) -> None:
-    """Become the MLflow UI, on this machine only; UserError for a port that is not free.
+    """Become the MLflow UI, on this machine only.
+
+    Raises UserError for a port that is not free, or a database that MLflow cannot read.
 
     Args:
         port: on 127.0.0.1.
@@ -120,7 +131,11 @@ def ui(port: int = 5000, allowed_hosts: str | None = None) -> None:
             raise UserError(f"port {port}: {error.strerror}; choose another") from error
     arguments, environment = ui_command(port, allowed_hosts)
     page = f"http://127.0.0.1:{port}/#/experiments"
-    for name, view in views(connect()).items():
+    try:
+        found = views(connect())
+    except (MlflowException, SQLAlchemyError) as error:
+        raise UserError(f"MLflow at {address()}: {one_line(error)}") from None
+    for name, view in found.items():
         print(f"{name}: {page}/{view}")
     print(f"MLflow: {page}?{WORKFLOW} (Ctrl-C ends it)", flush=True)
     os.execve(arguments[0], arguments, environment)
@@ -128,13 +143,11 @@ def ui(port: int = 5000, allowed_hosts: str | None = None) -> None:
 
 def views(client: MlflowClient) -> dict[str, str]:
     """Return the end of the address of each experiment's saved view, by the experiment's name."""
-    with contextlib.suppress(MlflowException, SQLAlchemyError):  # the server says what is wrong
-        return {
-            experiment.name: f"{experiment.experiment_id}/runs?{WORKFLOW}&viewStateShareKey={VIEW}"
-            for experiment in client.search_experiments(order_by=["creation_time ASC"])
-            if VIEW_TAG in experiment.tags
-        }
-    return {}
+    return {
+        experiment.name: f"{experiment.experiment_id}/runs?{WORKFLOW}&viewStateShareKey={VIEW}"
+        for experiment in client.search_experiments(order_by=["creation_time ASC"])
+        if VIEW_TAG in experiment.tags
+    }
 
 
 def ui_command(port: int, allowed_hosts: str | None = None) -> tuple[list[str], dict[str, str]]:

@@ -2,8 +2,9 @@
 
 Copies of a small pipeline (tortured_project.py) run side by side. A round is `dvc repro`, disturbed
 and started again until it ends; then its tables, CSV files, figures and report must be the bytes of
-an undisturbed run, MLflow must show no run that still trains, and all begins from nothing. Before
-that, a single run is killed again and again (tests/helpers/killed_runs.py).
+an undisturbed run, MLflow must show no run that still trains, and all begins from nothing. Files of
+each kind are mutated before that (tests/helpers/mutations.py); after it, a single run is killed
+again and again (tests/helpers/killed_runs.py), until there were as many kills as were asked for.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from helpers.project import ROOT
 from tortured_project import Pipeline
@@ -30,9 +32,8 @@ KINDS = {
     "cut": "dvc.lock cut at a random length, as DVC leaves it when killed in its write",
     "flip": "a bit flipped in a checkpoint, a result, a manifest, a collected file or DVC's cache",
     "run": "SIGKILL of a single run, no pipeline around it, in its steps, evaluations and writes",
-    "mutation": "a file that a command reads, mutated: params.yaml, tables, images, shards, data, "
-    "checkpoints, finished runs, weights, results",
 }
+NO_KILLS = ("cut", "flip")
 AIMS = ("any time", "any time", "training", "MLflow", "DVC")
 WEIGHTS = {"all": 8, "dvc": 3, "one": 3, "write": 3, "stop": 1, "cut": 1, "flip": 1}
 LONGEST = 9.0  # seconds before a disturbance; more on a machine that is slow
@@ -112,10 +113,11 @@ class Torture:
         print(f"round {self.rounds}: {dict(self.faults)}, lost {dict(self.lost)}", flush=True)
 
 
-def kill_runs(project: Path, seconds: float, seed: int) -> tuple[int, int]:
-    """Kills of a single run, and those that lost it."""
+def kill_runs(project: Path, least: int, seconds: float, seed: int) -> tuple[int, int]:
+    """Kills of a single run, so many or for so long, and those that lost it."""
+    numbers = map(str, (least, seconds, seed))
     done = subprocess.run(
-        [sys.executable, str(ROOT / "tests/helpers/killed_runs.py"), "0", str(seconds), str(seed)],
+        [sys.executable, str(ROOT / "tests/helpers/killed_runs.py"), *numbers],
         cwd=project,
         env={**os.environ, "PYTHONPATH": str(project)},
         capture_output=True,
@@ -126,8 +128,8 @@ def kill_runs(project: Path, seconds: float, seed: int) -> tuple[int, int]:
     return kills, lost
 
 
-def mutate_files(count: int, seed: int) -> tuple[int, list[str]]:
-    """Mutations of files that commands read, and a line for each that was lost."""
+def mutate_files(count: int, seed: int) -> tuple[list[tuple[str, int, int]], list[str]]:
+    """Mutate files that commands read: kind, tried and lost, and a line for each that was lost."""
     done = subprocess.run(
         [sys.executable, str(ROOT / "tests/helpers/mutations.py"), str(count), str(seed)],
         cwd=ROOT,
@@ -137,7 +139,7 @@ def mutate_files(count: int, seed: int) -> tuple[int, list[str]]:
     )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
-    return sum(result["tried"].values()), result["lost"]
+    return result["rows"], result["notes"]
 
 
 def main() -> None:
@@ -145,6 +147,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--pipelines", type=int, default=2, help="side by side")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kills", type=int, default=500, help="at least so many")
     parser.add_argument("--mutations", type=int, default=1000, help="of files that commands read")
     parser.add_argument("--table", type=Path, help="write the table to this file")
     options = parser.parse_args()
@@ -154,28 +157,26 @@ def main() -> None:
         assert first.ended(first.start()) == 0, first.output.read_text()
         reference, took = first.results(), time.monotonic() - began
         first.forget()
-        mutations, unread = mutate_files(options.mutations, options.seed)
-        kills, lost = kill_runs(first.project, seconds / 20, options.seed)
+        mutated, unread = mutate_files(options.mutations, options.seed)
         tortures = [
             Torture(
                 Path(scratch) / str(index), options.seed + index, reference, max(LONGEST, took / 4)
             )
             for index in range(options.pipelines)
         ]
-        deadline = began + 0.95 * seconds - 60  # the end of a round takes its time
+        deadline = began + 0.9 * seconds - 60  # the end of a round takes its time
         threads = [threading.Thread(target=each.run, args=[deadline]) for each in tortures]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-    names = ("faults", "survived", "lost")
-    counts = [sum((getattr(each, name) for each in tortures), Counter()) for name in names]
+        names = ("faults", "survived", "lost")
+        counts = [sum((getattr(each, name) for each in tortures), Counter()) for name in names]
+        rest = options.kills - sum(counts[0][kind] for kind in KINDS if kind not in NO_KILLS)
+        kills, lost = kill_runs(first.project, rest, seconds / 20, options.seed)
     for count, number in zip(counts, (kills, kills - lost, lost), strict=True):
         count["run"] = number
-    kept = mutations - len(unread)
-    for count, number in zip(counts, (mutations, kept, len(unread)), strict=True):
-        count["mutation"] = number
-    table = tables(counts, sum((each.places for each in tortures), Counter()))
+    table = tables(counts, sum((each.places for each in tortures), Counter()), mutated)
     print(table)
     rounds, repairs = sum(each.rounds for each in tortures), sum(each.repairs for each in tortures)
     print(f"\n{rounds} rounds; {repairs} failures that needed the command again")
@@ -183,20 +184,36 @@ def main() -> None:
         print(note)
     if options.table:
         options.table.write_text(table + "\n")
-    sys.exit(1 if counts[2].total() else 0)
+    sys.exit(1 if unread or counts[2].total() else 0)
 
 
-def tables(counts: list[Counter[str]], places: Counter[str]) -> str:
-    """Markdown: faults by kind, survived and lost; and where the kills hit the pipeline."""
-    rows = [
-        f"| {text} | " + " | ".join(str(count[kind]) for count in counts) + " |"
-        for kind, text in KINDS.items()
-    ]
-    rows.append("| **all** | " + " | ".join(f"**{count.total()}**" for count in counts) + " |")
-    first = ["| fault | injected | survived | lost |", "|---|---|---|---|", *rows]
-    second = ["| where a signal hit the pipeline | times |", "|---|---|"]
-    second += [f"| {place} | {number} |" for place, number in places.most_common()]
-    return "\n".join([*first, "", *second])
+def tables(
+    counts: list[Counter[str]], places: Counter[str], mutated: list[tuple[str, int, int]]
+) -> str:
+    """Markdown: faults by kind, survived and lost; where kills hit; files that were mutated."""
+    faults = [(text, *(count[kind] for count in counts)) for kind, text in KINDS.items()]
+    hit = [f"| {place} | {number} |" for place, number in places.most_common()]
+    files = [(text, tried, tried - lost, lost) for text, tried, lost in mutated]
+    return "\n".join(
+        [
+            "| fault | injected | survived | lost |",
+            "|---|---|---|---|",
+            *_with_sum(faults),
+            "",
+            "| where a signal hit the pipeline | times |",
+            "|---|---|",
+            *hit,
+            "",
+            "| a file that a command reads | mutated | survived | lost |",
+            "|---|---|---|---|",
+            *_with_sum(files),
+        ]
+    )
+
+
+def _with_sum(rows: list[tuple[Any, ...]]) -> list[str]:
+    totals = [f"**{sum(column)}**" for column in list(zip(*rows, strict=True))[1:]]
+    return [f"| {' | '.join(map(str, row))} |" for row in [*rows, ("**all**", *totals)]]
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """Files of every kind with random mutations: each ends in one line that names it, or is read right.
 
 `python tests/helpers/mutations.py COUNT SEED` prints, as JSON, how many of each kind were tried and
-what was lost: a traceback, a hang, more than two gigabytes, or other content where a digest vouches
-for it.
+lost, and a line for each that was lost: a traceback, a hang, more than two gigabytes, or other
+content where a digest vouches for it.
 """
 
+import contextlib
 import json
 import random
 import resource
@@ -13,7 +14,6 @@ import signal
 import sys
 import tempfile
 import warnings
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ import torch
 from safetensors.torch import save_file
 
 from helpers.images import class_folders, shards
-from helpers.project import ROOT
+from helpers.project import ROOT, contents
 from sepablate import scales
 from sepablate.analysis import effects, summary_table
 from sepablate.data import download, fashion_mnist, image_files, imagenet, labelled_images
@@ -31,7 +31,7 @@ from sepablate.data.image_files import ImageFiles
 from sepablate.errors import UserError
 from sepablate.pretrained import evaluate
 from sepablate.report import manifest
-from sepablate.store import checkpoint, layout
+from sepablate.store import archive_files, checkpoint, layout
 from sepablate.store.files import write_manifest
 from sepablate.store.run_files import format_rows, is_finished
 
@@ -146,6 +146,21 @@ def make_run(folder: Path) -> list[Path]:
     return sorted(folder.iterdir())
 
 
+def make_archive(folder: Path) -> list[Path]:
+    """An archive of runs, and the runs in it, by which its content is judged."""
+    (folder / "runs").mkdir()
+    make_run(folder / "runs")
+    files = {f"results/smoke/runs/x/{n}": c for n, c in contents(folder / "runs").items()}
+    (folder / layout.ARCHIVE).write_bytes(archive_files.pack(files))
+    return [folder / layout.ARCHIVE]
+
+
+def read_archive(folder: Path) -> bool:
+    with contextlib.chdir(folder):
+        unpacked = archive_files.unpacked(Path(layout.ARCHIVE)) / "smoke/runs/x"
+        return contents(unpacked) == contents(Path("runs"))
+
+
 def make_weights(folder: Path) -> list[Path]:
     network = timm.create_model("mobilenetv1_100", num_classes=2)
     save_file(network.state_dict(), folder / "weights.safetensors")
@@ -172,6 +187,7 @@ KINDS = {
     "data": Kind("a file of a data set with a digest", make_data, read_data, ("whole",)),
     "checkpoint": Kind("a checkpoint", make_checkpoints, read_checkpoint, (1, 2)),
     "run": Kind("a file of a finished run", make_run, lambda f: is_finished(f, KEY), (False,)),
+    "archive": Kind("an archive of runs", make_archive, read_archive, (True,)),
     "weights": Kind(
         "weights of others",
         make_weights,
@@ -228,13 +244,14 @@ def main() -> None:
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
-    tried: Counter[str] = Counter()
-    lost: list[str] = []
+    rows, notes = [], []
     with tempfile.TemporaryDirectory() as scratch:
-        for name in KINDS:
-            tried[name] = count // len(KINDS)
-            lost += attack(name, tried[name], seed, Path(scratch) / name)
-    print(json.dumps({"tried": tried, "lost": lost}))
+        for index, (name, kind) in enumerate(KINDS.items()):
+            tried = (count + index) // len(KINDS)
+            lost = attack(name, tried, seed, Path(scratch) / name)
+            rows.append((kind.text, tried, len(lost)))
+            notes += lost
+    print(json.dumps({"rows": rows, "notes": notes}))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """MLflow shows what the files say, however often it is updated."""
 
+import contextlib
 import errno
 import json
 import os
@@ -131,6 +132,49 @@ def test_a_database_without_its_driver_is_one_line(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "mysql://user@localhost/runs")
     with pytest.raises(UserError, match="mysql://user@localhost/runs: needs MySQLdb; install it"):
         publish("smoke", [STUDY])
+
+
+@pytest.mark.parametrize("uri", ["sqlite:////proc", "sqlite:///other.db", "file:mlruns", "x://y"])
+def test_an_mlflow_of_another_kind_is_one_line_and_stays_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, uri: str
+) -> None:
+    write_results()
+    with contextlib.closing(sqlite3.connect(connection.DATABASE)) as database:
+        database.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
+        database.commit()
+    other = connection.DATABASE.rename("other.db").read_bytes()
+    Path("mlruns").mkdir()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(OSError, match=f"MLflow at {uri}: [^\n]+$"):
+        publish("smoke", [STUDY])
+    with pytest.raises(UserError, match=f"MLflow at {uri}: "):
+        ui(5017)
+    assert Path("other.db").read_bytes() == other
+    assert not list(Path("mlruns").iterdir())
+
+
+def test_an_address_that_is_none_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_results()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://[::1")
+    with pytest.raises(UserError, match=r"MLFLOW_TRACKING_URI: https://\[::1: Invalid IPv6 URL"):
+        publish("smoke", [STUDY])
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    connection.DATABASE.unlink()
+    connection.DATABASE.mkdir()
+    with pytest.raises(UserError, match=r"mlflow\.db: not a regular file; move it away"):
+        publish("smoke", [STUDY])
+
+
+def test_a_deleted_experiment_of_the_same_name_comes_back() -> None:
+    write_results()
+    publish("smoke", [STUDY])
+    client = connection.connect()
+    experiment = client.get_experiment_by_name(f"{STUDY} · smoke")
+    assert experiment is not None
+    client.delete_experiment(experiment.experiment_id)
+    publish("smoke", [STUDY])
+    assert len(shown()) == 5
+    assert publish("smoke", [STUDY]) == 0
 
 
 def files() -> set[str]:

@@ -127,7 +127,7 @@ def test_what_is_no_checkpoint_is_refused_and_never_run(tmp_path: Path) -> None:
         "shapes.pth": fits + ".*size mismatch",
     }
     for file in sorted(tmp_path.iterdir()):
-        reason = reasons.get(file.name, "no file of only weights, as .safetensors or .pth")
+        reason = reasons.get(file.name, "no file of only weights, as .safetensors, .pth or .h5")
         with pytest.raises(ValueError, match=f"^{re.escape(str(file))}: {reason}") as raised:
             evaluate.load("xception", file)
         assert "\n" not in str(raised.value)

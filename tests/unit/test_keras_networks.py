@@ -46,4 +46,5 @@ def test_same_function_as_keras(tmp_path: Path, name: str, size: int) -> None:
     assert done.returncode == 0, done.stderr
     differences = json.loads(done.stdout.splitlines()[-1])
     assert differences["tensorflow"] < 1e-5
+    assert differences["loaded"] < 1e-5, "evaluate reads Keras' file otherwise"
     assert differences["torch"] > 0.005
