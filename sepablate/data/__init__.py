@@ -118,12 +118,12 @@ def _digest(name: str, folder: Path) -> str:
 
 
 def check_files(name: str, classes: int, counts: Mapping[str, tuple[str, int]]) -> None:
-    """Raise UserError unless a data set of the user's files has so many classes and images.
+    """Raise UserError unless a data set has so many images, and of the user's files, classes.
 
     Images of a registered data set that are held in memory are read and verified, once a process.
 
     Args:
-        name: of the data set; those with a fixed content are checked with the scale.
+        name: of the data set.
         classes: of the network.
         counts: for each split that is used, the place of the number of images, for the error, and
             the number.
@@ -141,6 +141,11 @@ def check_files(name: str, classes: int, counts: Mapping[str, tuple[str, int]]) 
         files = {split: images for split, images in splits if isinstance(images, ImageFiles)}
         image_files.check_classes(files, classes)
         image_files.check_counts(files, counts)
+    elif known := datasets.limits(name):  # the scale may have more images of another task's
+        most = dict(zip(datasets.SPLITS, known[1:], strict=True))
+        for split, (place, count) in counts.items():
+            if count > most[split]:
+                raise UserError(f"{place}: {count}: choose at most {most[split]} for {name}")
 
 
 @functools.cache

@@ -37,6 +37,7 @@ class Limits(NamedTuple):
 IN_MEMORY = {
     "cifar10": Limits(32, 45_000, 5_000, 10_000),
     "fashion_mnist": Limits(28, 50_000, 10_000, 10_000),
+    "garment_scenes": Limits(28, 50_000, 10_000, 10_000),
     "garment_boxes": Limits(None, 20_000, 1_000, 4_000),  # the scale's image size is of others
 }
 

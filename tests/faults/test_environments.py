@@ -185,6 +185,12 @@ def test_half_of_torchrun_is_one_line(bare: Path) -> None:
     assert refused(done, "TORCHELASTIC_RUN_ID is set, but not RANK", "unset")
 
 
+@pytest.mark.parametrize("system", ["darwin", "win32"])
+def test_another_operating_system_is_one_line(bare: Path, system: str) -> None:
+    code = f"import sys; from sepablate.__main__ import main; sys.platform = {system!r}; main()"
+    assert refused(python(bare, "-c", code), "runs on Linux; elsewhere use a Linux container")
+
+
 def test_a_long_folder_for_temporary_files_gets_short_sockets(tmp_path: Path) -> None:
     folder = tmp_path / ("long" * 30)
     folder.mkdir()

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from sepablate import data
-from sepablate.data import cifar10, cifar10_forms
+from sepablate.data import cifar10, cifar10_forms, fashion_mnist
 from sepablate.data.cifar10_forms import TEST
 from sepablate.data.split import TensorSplit
 from sepablate.paper import accuracies
@@ -137,7 +137,8 @@ def test_the_limits_of_scales_follow_the_data() -> None:
             assert limits[1:] == tuple(module.SCENES.values())  # type: ignore[attr-defined]
             continue
         assert limits.image_size == module.IMAGE_SIZE
-        assert limits.images == module.TRAINING_POOL  # type: ignore[attr-defined]
+        source = fashion_mnist if name == "garment_scenes" else module
+        assert limits.images == source.TRAINING_POOL  # type: ignore[attr-defined]
 
 
 def test_references_are_fractions_with_a_source() -> None:

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from sepablate import data
 from sepablate.data import fashion_mnist, garment_scenes
 from sepablate.data.split import TensorSplit
+from sepablate.errors import UserError
 
 Splits = dict[str, TensorSplit]
 DIGESTS = {
@@ -86,3 +88,15 @@ def test_class_k_is_drawn_in_proportion_to_one_over_k_plus_one(scenes: Splits) -
     error = (expected * (1 - expected) / len(scenes["train"])).sqrt()
     assert ((share - expected).abs() < 5 * error).all()
     assert share[0] / share[19] > 10
+
+
+def test_more_scenes_than_there_are_are_refused_before_training(scenes: Splits) -> None:
+    """A scale whose other data set is larger may ask for them."""
+    place = "params.yaml: scales.mine.x"
+    for split, images in scenes.items():
+        data.check_files("garment_scenes", 20, {split: (place, len(images))})
+        most = (
+            rf"scales\.mine\.x: {len(images) + 1}: choose at most {len(images)} for garment_scenes"
+        )
+        with pytest.raises(UserError, match=most):
+            data.check_files("garment_scenes", 20, {split: (place, len(images) + 1)})
