@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from sepablate.cli.app import app
-from sepablate.errors import UserError, explain
+from sepablate.errors import UserError, explain, explain_memory
 from sepablate.execution import environment
 from sepablate.execution.launch import is_main_process
 from sepablate.store.files import NoSpace
@@ -44,7 +44,11 @@ def main() -> None:
     except environment.OutputLost as error:
         message, status = _output_lost(error.args[0])
     except OSError as error:
-        message = explain(error) or ""
+        message = explain(error) or explain_memory(error) or ""
+        if not message:
+            raise
+    except (ImportError, MemoryError) as error:  # torch's libraries map gigabytes
+        message = explain_memory(error) or ""
         if not message:
             raise
     except typer.Abort:

@@ -62,3 +62,12 @@ def explain(error: OSError) -> str | None:
     if error.errno not in HINTS:
         return None
     return f"{shown}: {error.strerror}; {HINTS[error.errno]}"
+
+
+def explain_memory(error: Exception) -> str | None:
+    """Return what to do where a process gets no more memory; None for another error."""
+    words = ("failed to map segment", "Cannot allocate memory")  # of the linker, of the system
+    if not isinstance(error, MemoryError) and not any(each in str(error) for each in words):
+        return None
+    reason = str(error) or "MemoryError"
+    return f"no memory left for this process ({reason}); free some, or raise `ulimit -v`"

@@ -16,7 +16,7 @@ import pytest
 from helpers.environments import command, python, refused
 from helpers.project import ROOT, STUDY, TRAIN, contents, results, wait_for
 
-from sepablate.errors import UserError, explain
+from sepablate.errors import UserError, explain, explain_memory
 from sepablate.execution import job, process_lifetime
 from sepablate.store.files import locked
 
@@ -183,6 +183,23 @@ def test_a_character_that_the_output_lacks_is_no_error(bare: Path) -> None:
 def test_half_of_torchrun_is_one_line(bare: Path) -> None:
     done = command(bare, *TRAIN, "--scale", "smoke", TORCHELASTIC_RUN_ID="left", RANK=None)
     assert refused(done, "TORCHELASTIC_RUN_ID is set, but not RANK", "unset")
+
+
+@pytest.mark.parametrize("megabytes", [300, 600, 2000])
+def test_little_address_space_is_one_line(bare: Path, megabytes: int) -> None:
+    code = f"""if True:
+        import resource, sys
+        from sepablate.__main__ import main
+        resource.setrlimit(resource.RLIMIT_AS, ({megabytes} << 20,) * 2)
+        sys.argv = ["sepablate", "train", "xception", "--no-mlflow"]
+        main()"""
+    assert refused(python(bare, "-c", code), "no memory left for this process", "`ulimit -v`")
+
+
+def test_an_import_that_fails_otherwise_is_a_bug() -> None:
+    assert explain_memory(ImportError("No module named 'x'")) is None
+    assert explain_memory(OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))) is not None
+    assert "(MemoryError)" in (explain_memory(MemoryError()) or "")
 
 
 @pytest.mark.parametrize("system", ["darwin", "win32"])
