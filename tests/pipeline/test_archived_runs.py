@@ -1,6 +1,7 @@
 """A clone without runs reads them from the archive that is committed with each report."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -78,6 +79,20 @@ def test_another_time_makes_no_other_archive_but_another_run_or_machine_does() -
     Path("archive").write_bytes(committed[:-9])
     assert archive_files.read(ARCHIVE)
     assert len(renewed({"tiny": variants}, Path("archive"))) > 1000
+
+
+@pytest.mark.parametrize("content", ["null", "x", "[" * 100_000])
+def test_measurements_that_cannot_be_read_are_archived_as_they_are(content: str) -> None:
+    path = TINY / f"measured/{BASELINE}/seed-0.json"
+    whole = renewed({"tiny": [BASELINE]}, Path("none"))
+    path.write_text(content)
+    damaged = renewed({"tiny": [BASELINE]}, Path("none"))
+    Path("archive").write_bytes(damaged)
+    assert renewed({"tiny": [BASELINE]}, Path("archive")) == damaged != whole
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(UserError, match=f"{path}: not a regular file; move it away"):
+        renewed({"tiny": [BASELINE]}, Path("archive"))
 
 
 def test_weights_stay_out_and_what_remains_is_whole() -> None:
