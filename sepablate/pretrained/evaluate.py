@@ -156,9 +156,16 @@ def load(name: str, path: Path | None, borders: str = "torch") -> nn.Module:
     with path.open("rb") as file:
         if file.read(len(LFS_POINTER)) == LFS_POINTER:
             raise UserError(f"{path}: a pointer of Git LFS, not the weights; run `git lfs pull`")
+    content = _read(path)
+    options = keras_weights.OPTIONS[name] if _is_keras(path) else NETWORKS[name].options
     theirs = f"Keras' {name}" if _is_keras(path) else NETWORKS[name].timm
     try:
-        ours, options = _converted(name, path)
+        if _is_keras(path):
+            ours = keras_weights.from_keras(name, content)
+        else:
+            # Files older than PyTorch 0.4.1 have no count of batches; evaluation does not need it.
+            counts = {_counter(k): torch.tensor(0) for k in content if k.endswith("running_var")}
+            ours = from_timm(name, counts | content)
         classes = len(ours["classifier.dense.bias"])
         model = build(name, classes=classes, borders=borders, **options)
         model.load_state_dict(ours)
@@ -172,13 +179,12 @@ def _is_keras(path: Path | None) -> bool:
     return path is not None and path.suffix in keras_weights.ENDINGS
 
 
-def _converted(name: str, path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
-    """Return the weights in a file under our names, and our constructor's options for them."""
+def _read(path: Path) -> Any:
+    """Return the arrays in a file of Keras' weights, or the state dict in another one."""
     try:
         if _is_keras(path):
-            layers = keras_weights.read(path)
-        else:
-            state = load_state_dict(str(path), device="cpu", weights_only=True)
+            return keras_weights.read(path)
+        return load_state_dict(str(path), device="cpu", weights_only=True)
     except UserError:
         raise
     except Exception as error:  # for a file that is no checkpoint the readers raise nearly anything
@@ -186,11 +192,6 @@ def _converted(name: str, path: Path) -> tuple[dict[str, Tensor], Mapping[str, A
         raise UserError(
             f"{path}: no file of only weights, as {kinds} ({type(error).__name__})"
         ) from None
-    if _is_keras(path):
-        return keras_weights.from_keras(name, layers), keras_weights.OPTIONS[name]
-    # Files older than PyTorch 0.4.1 have no count of batches, which evaluation does not need.
-    counts = {_counter(key): torch.tensor(0) for key in state if key.endswith("running_var")}
-    return from_timm(name, counts | state), NETWORKS[name].options
 
 
 def _counter(key: str) -> str:
