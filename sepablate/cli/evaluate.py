@@ -32,8 +32,7 @@ def evaluate(
         str, typer.Option(help="half, imagenet, or timm: those of timm's config.")
     ] = "timm",
     borders: Annotated[
-        str,
-        typer.Option(help="torch, tensorflow (of Keras' weights), or auto: by the file."),
+        str, typer.Option(help="torch, tensorflow (of Keras' weights), or auto: by the file.")
     ] = "auto",
     split: Annotated[
         str | None, typer.Option(help="For RUN: test or validation images; default: test.")
