@@ -4,7 +4,6 @@ import fcntl
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from helpers import fork_server
 from sepablate.data import fashion_mnist
 
 ROOT = Path(__file__).parents[2]
@@ -81,9 +81,7 @@ def edit_params(project: Path, **changes: object) -> None:
 
 def sepablate(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the command line of the copy in `project`."""
-    return subprocess.run(
-        [sys.executable, "-m", "sepablate", *arguments], cwd=project, capture_output=True, text=True
-    )
+    return fork_server.run(project, *arguments)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
