@@ -1,5 +1,6 @@
 """Fixtures: the real data, and copies of the project."""
 
+import gc
 import os
 import shutil
 import subprocess
@@ -8,6 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch: workers of pytest share the cores
+
 import torch
 from helpers.project import (
     ROOT,
@@ -22,7 +26,13 @@ from helpers.project import (
 
 from sepablate.data import fashion_mnist
 
-os.environ["OMP_NUM_THREADS"] = "1"
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # else each full collection goes through all modules and tests
+
+
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()  # else what ends with the process seems to be a leak
 
 
 @pytest.fixture(autouse=True)

@@ -44,6 +44,7 @@ def test_random_kills_of_a_run_end_in_the_same_bytes(project: Path) -> None:
 
 KILLED_AT_EACH_WRITE = """
 import os, signal, sys
+import torch._dynamo  # as in a worker's server: else each fork imports it for its first optimizer
 from sepablate import scales, study
 from sepablate.store.files import verify_manifest
 from sepablate.execution import worker

@@ -12,11 +12,15 @@ import signal
 import sys
 import time
 
+import torch._dynamo  # as in a worker's server: else each fork imports it for its first optimizer
+
 from sepablate import data, scales, study
 from sepablate.execution import backend, worker
 from sepablate.execution.job import Job, make_jobs
 from sepablate.runs.run import resolve
 from sepablate.store import layout
+
+__all__ = ["torch"]
 
 
 def job() -> Job:

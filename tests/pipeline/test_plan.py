@@ -148,6 +148,10 @@ def test_a_folder_that_is_no_project_is_one_line(
 
 def test_another_scale_than_the_selected_one_runs_everything(smoke: Path) -> None:
     subprocess.run(["git", "init", "-q"], cwd=smoke, check=True)
+    before = {path for path in smoke.rglob("*") if ".git" not in path.parts}
     at_laptop = pipeline.query_dvc("laptop", False)
     assert len(at_laptop) > 10
     assert {each.state for each in at_laptop} == {RUNS}
+    free = smoke / ".dvc/tmp"
+    after = {path for path in smoke.rglob("*") if ".git" not in path.parts}
+    assert {path for path in after - before if free not in (path, *path.parents)} == set()
