@@ -3,6 +3,7 @@
 import atexit
 import os
 import signal
+import sys
 
 import torch._dynamo  # torch imports it, in a second, for the first optimizer of each process
 
@@ -15,5 +16,13 @@ __all__ = ["torch", "worker"]
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
-# To free all modules at its end would take a second; its workers end as they do.
-atexit.register(os._exit, 0)
+
+def _end() -> None:
+    """End without freeing all modules, which would take a second; a worker ends so as well."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+    os._exit(0)
+
+
+atexit.register(_end)
