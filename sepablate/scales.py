@@ -286,6 +286,16 @@ def _parse_scale(values: object, place: str, recipes: list[object]) -> Scale:
 
 def check_together(scale: Scale, place: str) -> None:
     """Raise UserError for fields that do not go with each other."""
+    _check_steps(scale, place)
+    _check_limits(scale, scale.dataset, place)
+    if scale.detection is not None:
+        detection = scale.for_task("detection", place)
+        _check_steps(detection, f"{place}.detection")
+        _check_limits(detection, scale.detection.dataset, f"{place}.detection")
+
+
+def _check_steps(scale: Scale, place: str) -> None:
+    """Raise UserError for batches or evaluations that do not go with the images or steps."""
     steps = min(scale.with_recipe(name).steps for name in ("", *scale.recipes))
     limits = {"batch_size": ("images", scale.images), "evaluations": ("steps", steps)}
     for key, (name, limit) in limits.items():
@@ -298,12 +308,6 @@ def check_together(scale: Scale, place: str) -> None:
             f"{place}.micro_batch: {scale.micro_batch}: choose a divisor of batch_size "
             f"({scale.batch_size})"
         )
-    _check_limits(scale, scale.dataset, place)
-    if scale.detection is not None:
-        detection = scale.for_task("detection", place)
-        place = f"{place}.detection"
-        check_together(dataclasses.replace(detection, detection=None), place)
-        _check_limits(detection, scale.detection.dataset, place)
 
 
 def _check_limits(scale: Scale, dataset: str, place: str) -> None:
