@@ -31,6 +31,7 @@ def propose(base: str, dataset: str, registered: Registered) -> dict[str, Any]:
     scale, limits = scales.load(base)[0], registered.limits
     values: dict[str, Any] = dict(read_params(layout.PARAMS)["scales"][base])
     values.pop("classes", None)
+    values.pop("detection", None)
     values |= {"dataset": dataset, "images": limits.images}
     values["image_size"] = limits.image_size or _size_from_files(scale)
     if values["image_size"] > max(WIDE, scale.image_size):

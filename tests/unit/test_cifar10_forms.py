@@ -243,6 +243,6 @@ def test_command_fetches_what_the_scale_or_the_user_names(
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     done = sepablate(tmp_path, "fetch", "cifar")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "choose cifar10, fashion_mnist" in done.stderr
+    assert "choose cifar10, coco, fashion_mnist" in done.stderr
     (tmp_path / "data").symlink_to(data_folder)
     assert sepablate(tmp_path, "fetch", "garment_scenes").returncode == 0

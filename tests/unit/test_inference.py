@@ -67,14 +67,15 @@ def with_kernels(model: nn.Module, run: Run) -> nn.Module:
 def check_predictions(model: nn.Module, exact: nn.Module, run: Run) -> float:
     """Compare logits and predictions with those of the network itself, in fp32 in eval mode.
 
-    Errors are measured by those of the network itself in the run's precision. Where two classes
+    The default boxes of a detector count as images, and what it predicts of each as classes. Errors
+    are measured by those of the network itself in the run's precision. Where two classes
     are nearer than twice the largest error that is allowed, either may be predicted. Returns the
     share of other images.
     """
     images = inputs(run)
-    expected = exact(images)
-    logits = forward(inference_network(model, run), images, run, "cpu")
-    rounding = (forward(exact, images, run, "cpu") - expected).abs()
+    expected = exact(images).flatten(0, -2)
+    logits = forward(inference_network(model, run), images, run, "cpu").flatten(0, -2)
+    rounding = (forward(exact, images, run, "cpu").flatten(0, -2) - expected).abs()
     if run.precision == "fp32":
         rounding = expected.abs() * 1e-5
     errors, largest = (logits - expected).abs(), 2 * rounding.max()

@@ -10,6 +10,7 @@ from helpers.project import ROOT
 from scipy import stats
 
 from sepablate.analysis import power, statistics, verdicts, wording
+from sepablate.store import layout
 
 REPORTS, CLAIMS, SEEDS = 20_000, 7, 6
 SKEWED = [0.001, 0.002, 0.0015, 0.001, 0.0012, 0.03]
@@ -159,7 +160,7 @@ def test_the_plan_s_power_is_that_of_the_differences_found(monkeypatch):
     powers = [TTestPower().power(abs(each), 3, level, alternative="larger") for each in effects]
     assert (low, high) == (f"{min(powers):.2f}", f"{max(powers):.2f}")
     assert int(count) == len(effects)
-    assert len([*power.lines(3, everything=True)]) == 3
+    assert len([*power.lines(3, everything=True)]) == len(layout.verdict_files("laptop")) == 4
 
 
 def test_no_results_no_power(tmp_path, monkeypatch):
