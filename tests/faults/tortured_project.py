@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,8 @@ from pathlib import Path
 import yaml
 from helpers.processes import holders
 from helpers.project import STUDY, TINY, copy_project, edit_params, living
+
+from sepablate.store.layout import ARCHIVE
 
 PROMISED = 5.0  # seconds in which trainers end after DVC
 LETHAL = """
@@ -169,7 +172,7 @@ class Pipeline:
         folder = self.project / "results/smoke"
         found = {path.relative_to(folder): path for path in sorted(folder.rglob("[!.]*"))}
         return {
-            name.as_posix(): path.read_bytes()
+            name.as_posix(): _archived(path) if path.name == ARCHIVE else path.read_bytes()
             for name, path in found.items()
             if path.is_file() and name.parts[0] != "measured"
         }
@@ -190,6 +193,13 @@ class Pipeline:
             shutil.rmtree(self.project / name, ignore_errors=True)
         for name in ("dvc.lock", "dvc.lock.broken", "mlflow.db"):
             (self.project / name).unlink(missing_ok=True)
+
+
+def _archived(path: Path) -> bytes:
+    """The files of an archive of runs but what is measured, one after the other."""
+    with tarfile.open(path) as archive:
+        files = [each for each in archive if each.isfile() and "/measured/" not in each.name]
+        return b"".join(each.name.encode() + archive.extractfile(each).read() for each in files)
 
 
 def within(seconds: float, condition: Callable[[], bool]) -> bool:
