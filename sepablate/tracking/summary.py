@@ -92,7 +92,11 @@ def saved_view(
         groups: the tags to group by.
     """
     finals = {metric for each in records for metric, _ in each.points if run_files.is_final(metric)}
-    scores = sorted(finals - {run_files.DIVERGED}, reverse=True)  # of averaged weights first
+    # Of averaged weights first; and before a detector's further numbers, whose names are longer.
+    scores = sorted(
+        finals - {run_files.DIVERGED},
+        key=lambda name: (not name.endswith("_averaged"), len(name), name),
+    )
     columns = [f"metrics.`{metric}`" for metric in scores]
     state = {
         "groupBy": {

@@ -18,6 +18,8 @@ from mlflow import MlflowClient
 
 from sepablate.errors import UserError
 from sepablate.tracking import connection, publish, ui
+from sepablate.tracking.records import Record
+from sepablate.tracking.summary import saved_view
 
 __all__ = ["folder"]
 pytestmark = pytest.mark.usefixtures("folder")
@@ -87,6 +89,16 @@ def test_a_saved_view_shows_the_final_results_by_variant() -> None:
     assert len(found) == 4
     end = f"{experiment.experiment_id}/runs?workflowType=machine_learning&viewStateShareKey=final"
     assert connection.views(client) == {experiment.name: end}
+
+
+def test_a_saved_view_begins_with_the_score_and_not_with_its_details() -> None:
+    names = ("map", "map_50", "map_75", "map_small")
+    finals = [f"final/test_{name}{end}" for name in names for end in ("", "_averaged")]
+    record = Record("0" * 16, 0, {"variant": "a"}, [(1, name, 0.5) for name in finals], {})
+    state = json.loads(json.loads(saved_view([record], 0))["state"])
+    assert state["orderByKey"] == "metrics.`final/test_map_averaged`"
+    shown_first = [f"metrics.`final/test_{name}_averaged`" for name in names]
+    assert state["selectedColumns"][:4] == shown_first
 
 
 def test_files_that_are_gone_come_back() -> None:
