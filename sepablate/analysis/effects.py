@@ -84,7 +84,7 @@ def measure(study: str, claim: Claim, runs: Runs, labels: Mapping[str, str]) -> 
     scores = runs.scores(claim.metric)[sides].dropna()
     seeds = [int(seed) for seed in scores.index]
     differences = (scores[claim.left] - scores[claim.right]).to_numpy()
-    images = _interval_over_images(claim, runs, seeds)
+    images = _interval_over_images(claim, runs, seeds, differences)
     return Measured(
         study=study,
         dataset=str(next(iter(runs.configs.values()))["dataset"]),
@@ -124,14 +124,14 @@ def paired_effect(claim: Claim, differences: Array) -> dict[str, float]:
     }
 
 
-def _interval_over_images(claim: Claim, runs: Runs, seeds: list[int]) -> Interval:
+def _interval_over_images(
+    claim: Claim, runs: Runs, seeds: list[int], differences: Array
+) -> Interval:
     if claim.metric in (SPEED, PER_COST) or not seeds:
         return Interval(*np.full(3, math.nan))
     left, right = (runs.image_scores(side, seeds) for side in (claim.left, claim.right))
     if runs.metric.resampled:
-        observed = runs.scores(claim.metric)[[claim.left, claim.right]].loc[seeds].mean()
-        difference = float(observed[claim.left] - observed[claim.right])
-        return statistics.bootstrap_interval(difference, left, right)
+        return statistics.bootstrap_interval(float(differences.mean()), left, right)
     return statistics.interval_over_images(left, right)
 
 

@@ -20,9 +20,8 @@ MODELS: dict[str, type[nn.Module]] = {
     "separable_example": SeparableExample,
     "xception": Xception,
 }
-DETECTORS: dict[
-    str, str
-] = {  # classes of models/detectors.py, which imports torchvision: only where they are used
+# Classes of models/detectors.py, which is imported only where they are used: it needs torchvision.
+DETECTORS: dict[str, str] = {
     "ssd_inception_v3": "SSDInceptionV3",
     "ssd_mobilenet_v1": "SSDMobileNetV1",
     "ssd_xception": "SSDXception",

@@ -283,3 +283,8 @@ print(fonts.findfont("DejaVu Sans"), fonts.findfont("STIXGeneral"), sep="\\n")
     for line in done.stdout.splitlines():
         assert line.startswith(matplotlib.get_data_path())
     assert done.stderr == ""
+
+
+def test_the_four_verdicts_differ_in_shape_and_colour():
+    assert len({style.marker for style in forest.OUTCOME_STYLES.values()}) == 4
+    assert len({style.colour for style in forest.OUTCOME_STYLES.values()}) == 4

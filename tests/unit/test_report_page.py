@@ -147,3 +147,11 @@ def luminance(colour: str) -> float:
     parts = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
     linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
     return float(sum(w * p for w, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True)))
+
+
+def test_page_escapes_what_is_not_markup(tmp_path):
+    text = "# a < b & c\n\n<script>x</script>\n\n| h |\n| --- |\n| `<i>` |\n"
+    made = html.to_html(text, tmp_path)
+    assert "<title>a &lt; b &amp; c</title>" in made
+    assert "<script" not in made
+    assert "<i>" not in made

@@ -1,4 +1,4 @@
-"""The environment for machines without a GPU: its lock, and the stubs of NVIDIA's libraries."""
+"""The environments: what is locked, and the one without a GPU, with stubs of NVIDIA's libraries."""
 
 import ctypes
 import os
@@ -6,10 +6,12 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from helpers.project import ROOT
 
 from sepablate.errors import UserError
@@ -98,3 +100,22 @@ def test_stubs_without_a_compiler_are_refused(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match=r"g\+\+ not found: install g\+\+"):
         gpu_stubs.write_stubs(tmp_path)
+
+
+def test_environment_follows_the_lock() -> None:
+    lock = (ROOT / "requirements.lock").read_text()
+    entries = re.findall(r"^(\S+?)==(\S+).*?(?=^\S|\Z)", lock, re.DOTALL | re.MULTILINE)
+    blocks = re.split(r"^(?=\S)", lock, flags=re.MULTILINE)[1:]
+    assert len(blocks) == len(entries) > 100
+    assert all("--hash=sha256:" in block for block in blocks)
+    assert not re.search(r"https?://|--index|--find-links|file:", lock)
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    (pip,) = [each["pip"] for each in conda if isinstance(each, dict)]
+    assert pip == ["-r requirements.lock"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert "python=3.11" in conda
+    assert project["requires-python"] == ">=3.11"
+    wanted = project["dependencies"] + project["optional-dependencies"]["test"]
+    locked = {name.lower() for name, _ in entries}
+    for requirement in wanted:
+        assert re.split(r"[<>=\[]", requirement)[0].lower() in locked
