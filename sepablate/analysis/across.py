@@ -20,7 +20,8 @@ class Cell:
     """What one column says of a claim.
 
     Args:
-        mean, low, high: of the difference, as fractions; low and high may be nan.
+        mean, low, high: the difference and the interval that its verdict rests on, as fractions:
+            for all claims of a report at once, or of one more setting; they may be nan.
         outcome: the verdict, or how far it carries; "" without either.
         n: paired seeds, or settings.
         differences: of each seed; none for pooled settings.
@@ -120,7 +121,8 @@ def read(scales: Sequence[str]) -> Across:
                     columns.append(column)
                 labels = str(measured["left_label"]), str(measured["right_label"])
                 rows.setdefault(_key(claim), (claim, labels, report or "REPORT"))
-                cell = _cell(measured, outcome, len(measured["seeds"]))
+                interval = entry["corrected_low"], entry["corrected_high"]
+                cell = _cell(measured["mean"], *interval, outcome, len(measured["seeds"]))
                 cell = replace(cell, differences=tuple(measured["differences"]))
                 cells.setdefault(_key(claim), {})[columns.index(column)] = cell
         _add_settings(scale, columns, rows, cells)
@@ -148,7 +150,8 @@ def _add_settings(
             try:
                 claim, outcome = Claim(**entry["effects"]["claim"]), str(entry["outcome"])
                 estimate = entry["estimate"]
-                cell = _cell(estimate, outcome, int(estimate["k"]))
+                interval = estimate["new_low"], estimate["new_high"]
+                cell = _cell(estimate["mean"], *interval, outcome, int(estimate["k"]))
             except (KeyError, TypeError) as error:
                 raise UserError(f"{path}: not how far claims carry: {error!r}") from None
             if _key(claim) in rows:
@@ -158,19 +161,18 @@ def _add_settings(
 def _parse(entry: Any, path: Any) -> tuple[dict[str, Any], Claim, str]:
     try:
         measured = entry["measured"]
-        for name in ("left_label", "right_label", "seeds", "differences", "mean", "low", "high"):
+        for name in ("left_label", "right_label", "seeds", "differences", "mean"):
             measured[name]
+        for name in ("corrected_low", "corrected_high"):
+            entry[name]
         return measured, Claim(**measured["claim"]), str(entry["outcome"])
     except (KeyError, TypeError) as error:
         raise UserError(f"{path}: not the verdicts of a report: {error!r}") from None
 
 
-def _cell(numbers: Any, outcome: str, n: int) -> Cell:
-    mean, low, high = (
-        math.nan if numbers[name] is None else float(numbers[name])
-        for name in ("mean", "low", "high")
-    )
-    return Cell(mean, low, high, outcome, n)
+def _cell(mean: Any, low: Any, high: Any, outcome: str, n: int) -> Cell:
+    numbers = (math.nan if number is None else float(number) for number in (mean, low, high))
+    return Cell(*numbers, outcome, n)
 
 
 def _key(claim: Claim) -> tuple[str, ...]:

@@ -44,7 +44,7 @@ MARKS = {
     "the p-values say.",
     "‡": "On final accuracy, with a baseline more than "
     f"{100 * FAR:g} points below the lowest published accuracy of networks of its kind: "
-    "between networks at their best the difference may be another.",
+    "between fully trained networks the difference may be smaller, or of the other sign.",
 }
 SCORECARD = (
     "Claim",

@@ -167,8 +167,11 @@ def _scales(across: Across) -> str:
 
 def _footer(across: Across) -> str:
     pooled = any(kind == OVER_SETTINGS for _, kind in across.columns)
-    more = "; over settings: pooled, k settings" * pooled
+    sooner = any(claim.metric == "speed" for claim in across.claims)
+    below = any(cell.mean < 0 for cells in across.cells for cell in cells.values())
     return (
-        "Left minus right, in points, with 95 % interval; n paired seeds"
-        f"{more}.\nBlue: above zero; orange: below."
+        "First network minus second, in points; 95 % interval over n paired seeds, corrected for all "
+        f"claims of its report{'; over k settings: of one more setting' * pooled}.\n"
+        f"{'Sooner: the mean of the validation curve. ' * sooner}Blue: above zero"
+        f"{'; orange: below' * below}; the strongest from {FULL:.0f} points."
     )

@@ -18,11 +18,12 @@ TITLES = {
 TEXT = """\
 # Every claim at every scale
 
-Each cell has the difference in points, its 95 % interval over seeds, n and the verdict, as the
-report of its scale gives them; nothing is computed anew. Scales differ in data, width and length of
+Each cell has the difference in points, the 95 % interval that belongs to its verdict, n and the
+verdict, as the report of its scale gives them; nothing is computed anew. The interval over n paired
+seeds is corrected for all claims of that report. Scales differ in data, width and length of
 training, and the paper's numbers are of ImageNet, one run each: compare signs and verdicts, not
 sizes. *Over settings* pools a scale with the departures from it, see its `ROBUSTNESS.md`; k counts
-them. Claims that it does not take, on another metric, are *not pooled*.
+them, and the interval is the prediction for one more. Claims on another metric are *not pooled*.
 """
 
 

@@ -58,42 +58,66 @@ def test_the_readme_says_what_the_verdicts_say() -> None:
     verdicts = json.loads((ROOT / "results/laptop/verdicts.json").read_text())
     carrying = json.loads((ROOT / "results/laptop/robustness/carrying.json").read_text())
     larger = json.loads((ROOT / "results/workstation/verdicts.json").read_text())
-    lines = readme.results(verdicts) + readme.at_larger_scale(larger)
-    lines += readme.over_settings(carrying)
+    lines = readme.results(verdicts, carrying) + readme.over_settings(carrying)
+    lines += "\n" + readme.at_larger_scale(larger)
     assert f"<!-- results -->\n{lines}<!-- /results -->\n" in README
 
 
 def test_the_readmes_lines_on_results() -> None:
+    """With the interval that the verdict rests on; claims that are not pooled have dashes."""
     verdicts = [
         {
             "measured": {
-                "study": study,
-                "claim": {"metric": metric, "statement": "a beats b", "section": section},
+                "study": "one",
+                "claim": {
+                    "left": left,
+                    "comparison": ">",
+                    "right": "b",
+                    "metric": metric,
+                    "statement": f"{left} beats b",
+                    "section": "4.6",
+                },
                 "seeds": [0, 1, 2],
                 "mean": -0.01,
                 "low": -0.02,
                 "high": 0.001,
             },
+            "corrected_low": -0.03,
+            "corrected_high": None,
             "outcome": outcome,
-            "sentence": "So it is." + " ‡ Far below." * (section == "4.6"),
+            "sentence": "So it is." + " ‡ Far below." * (left == "a"),
         }
-        for study, metric, section, outcome in (
-            ("one", "speed", "4.5", "contradicted"),
-            ("one", "accuracy", "4.6", "holds"),
-            ("one", "accuracy", "4.7", "holds"),
-            ("two", "accuracy", "table 4", "inconclusive"),
+        for left, metric, outcome in (
+            ("a", "speed", "contradicted"),
+            ("a", "accuracy", "holds"),
+            ("c", "accuracy", "inconclusive"),
         )
     ]
-    head, _, *lines = readme.results(verdicts).splitlines()
-    assert "on 4 claims" in head
-    assert "*holds* 2, *contradicted* 1, *inconclusive* 1." in head
-    assert lines == [
-        "* A beats b (section 4.6): −1.00 [−2.00, +0.10], n = 3, **holds** ‡.",
-        "* A beats b (table 4): −1.00 [−2.00, +0.10], n = 3, **inconclusive**.",
-        "",
-        "‡ Far below.",
-        "",
+    seen, means = (50, 100, 200, 400), (0.02, 0.01, 0.08, 0.09)
+    recipes = ("tuned", "tuned", "tuned", "other")
+    settings = [
+        {"levels": {"budget": str(images), "recipe": recipe}, "images_seen": images}
+        for images, recipe in zip(seen, recipes, strict=True)
     ]
+    carrying = [
+        {
+            "effects": {"claim": verdicts[1]["measured"]["claim"], "settings": settings},
+            "means": [[mean, None, None] for mean in means],
+            "estimate": {"new_low": -0.005, "new_high": 0.5},
+            "outcome": "open",
+        }
+    ]
+    head, _, _, _, *lines = readme.results(verdicts, carrying).splitlines()
+    assert "on 3 claims" in head
+    assert "*holds* 1, *contradicted* 1, *inconclusive* 1." in head
+    numbers = "−1.00 [−3.00, –], n = 3"
+    assert lines == [
+        f"| A beats b | {numbers} | **holds** ‡ | +2.00 to +8.00 | [−0.50, +50.00] | **open** |",
+        f"| C beats b | {numbers} | **inconclusive** | – | – | – |",
+        "",
+        "‡ Far below. ",
+    ]
+    assert "(50 to 400 images seen)" in readme.over_settings(carrying).replace("images; ", "(")
 
 
 def test_a_section_is_replaced_between_its_lines() -> None:
