@@ -170,8 +170,8 @@ def _footer(across: Across) -> str:
     sooner = any(claim.metric == "speed" for claim in across.claims)
     below = any(cell.mean < 0 for cells in across.cells for cell in cells.values())
     return (
-        "First network minus second, in points; 95 % interval over n paired seeds, corrected for all "
-        f"claims of its report{'; over k settings: of one more setting' * pooled}.\n"
+        "First network minus second, in points; 95 % interval over n paired seeds, corrected for "
+        f"all claims of its report{'; over k settings: of one more setting' * pooled}.\n"
         f"{'Sooner: the mean of the validation curve. ' * sooner}Blue: above zero"
         f"{'; orange: below' * below}; the strongest from {FULL:.0f} points."
     )
