@@ -121,8 +121,8 @@ def read(scales: Sequence[str]) -> Across:
                     columns.append(column)
                 labels = str(measured["left_label"]), str(measured["right_label"])
                 rows.setdefault(_key(claim), (claim, labels, report or "REPORT"))
-                interval = entry["corrected_low"], entry["corrected_high"]
-                cell = _cell(measured["mean"], *interval, outcome, len(measured["seeds"]))
+                numbers = measured["mean"], entry["corrected_low"], entry["corrected_high"]
+                cell = _cell(numbers, outcome, len(measured["seeds"]))
                 cell = replace(cell, differences=tuple(measured["differences"]))
                 cells.setdefault(_key(claim), {})[columns.index(column)] = cell
         _add_settings(scale, columns, rows, cells)
@@ -150,8 +150,8 @@ def _add_settings(
             try:
                 claim, outcome = Claim(**entry["effects"]["claim"]), str(entry["outcome"])
                 estimate = entry["estimate"]
-                interval = estimate["new_low"], estimate["new_high"]
-                cell = _cell(estimate["mean"], *interval, outcome, int(estimate["k"]))
+                numbers = estimate["mean"], estimate["new_low"], estimate["new_high"]
+                cell = _cell(numbers, outcome, int(estimate["k"]))
             except (KeyError, TypeError) as error:
                 raise UserError(f"{path}: not how far claims carry: {error!r}") from None
             if _key(claim) in rows:
@@ -170,9 +170,9 @@ def _parse(entry: Any, path: Any) -> tuple[dict[str, Any], Claim, str]:
         raise UserError(f"{path}: not the verdicts of a report: {error!r}") from None
 
 
-def _cell(mean: Any, low: Any, high: Any, outcome: str, n: int) -> Cell:
-    numbers = (math.nan if number is None else float(number) for number in (mean, low, high))
-    return Cell(*numbers, outcome, n)
+def _cell(numbers: tuple[Any, Any, Any], outcome: str, n: int) -> Cell:
+    mean, low, high = (math.nan if number is None else float(number) for number in numbers)
+    return Cell(mean, low, high, outcome, n)
 
 
 def _key(claim: Claim) -> tuple[str, ...]:

@@ -19,6 +19,14 @@ from sepablate.store import layout
 from sepablate.store.files import read_json, read_text, write_atomically
 
 README = Path("README.md")
+HEADER = (
+    "Claim on final accuracy",
+    "Difference (points)",
+    "Verdict",
+    "From least to most training",
+    "One more setting",
+    "Outcome",
+)
 SCALE = "laptop"
 LARGER = "workstation"
 STUDY = "robustness"
@@ -37,25 +45,23 @@ def results(verdicts: Sequence[Entry], carrying: Sequence[Entry]) -> str:
     pooled = {_key(each["effects"]): each for each in carrying}
     final = [each for each in verdicts if each["measured"]["claim"]["metric"] == "accuracy"]
     rows = [_row(verdict, pooled.get(_key(verdict["measured"]))) for verdict in final]
-    header = ("Claim on final accuracy", "Difference (points)", "Verdict")
-    header += ("From least to most training", "One more setting", "Outcome")
     known = [verdict["sentence"].partition("‡ ")[2] for verdict in verdicts]
     notes = [f"‡ {note} " for note in dict.fromkeys(known) if note]
     return (
         f"The verdicts on {number} claims of the paper, at scale `{SCALE}`: {_counted(verdicts)}. "
         f"Differences have 95 % intervals, corrected for all {number} claims as the verdicts are.\n"
-        f"\n{markdown_table(header, rows)}\n{''.join(notes)}"
+        f"\n{markdown_table(HEADER, rows)}\n{''.join(notes)}"
     )
 
 
 def _row(verdict: Entry, carries: Entry | None) -> tuple[str, ...]:
     """Return the cells of a claim at the scale and over its settings."""
     measured = verdict["measured"]
-    bounds = (
-        math.nan if verdict[name] is None else verdict[name]
+    low, high = (
+        math.nan if verdict[name] is None else float(verdict[name])
         for name in ("corrected_low", "corrected_high")
     )
-    numbers = with_interval(measured["mean"], *bounds, sign="+")
+    numbers = with_interval(measured["mean"], low, high, sign="+")
     mark = " ‡" if "‡" in verdict["sentence"] else ""
     here = (
         capitalize(measured["claim"]["statement"]),
