@@ -18,7 +18,7 @@ from sepablate.tracking.records import PLACE, Record, finished
 
 KEY, DIGEST, PARENT = "sepablate.run_key", "sepablate.digest", "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
-BATCH = 1000  # metrics that MLflow takes at once
+BATCH = 800  # metrics in a request; MLflow takes 1,000 numbers, with parameters and tags
 
 
 class Experiment:
@@ -131,11 +131,12 @@ class Experiment:
     ) -> None:
         """Log the `new` points, and the digest last: a run that has it is complete."""
         metrics = [Metric(at[0], record.points[at], record.time(at[1]), at[1]) for at in new]
-        for start in range(0, len(metrics), BATCH):
-            self.client.log_batch(run_id, metrics[start : start + BATCH])
+        while len(metrics) > BATCH:
+            self.client.log_batch(run_id, metrics[:BATCH])
+            metrics = metrics[BATCH:]
         self.client.log_inputs(run_id, datasets=[_dataset(record)])
         params = [Param(key, value) for key, value in record.parameters.items()]
-        self.client.log_batch(run_id, (), params, [RunTag(*tag) for tag in tags.items()])
+        self.client.log_batch(run_id, metrics, params, [RunTag(*tag) for tag in tags.items()])
         if record.status == "RUNNING":
             self.client.update_run(run_id, record.status)
         else:
