@@ -248,7 +248,7 @@ from sepablate.execution import process_lifetime
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 process_lifetime.die_with_parent()
 print("trains", flush=True)
-for step in range(1000):  # a signal that comes just before a sleep does not shorten it
+for _ in range(1000):  # a signal that comes just before a sleep does not shorten it
     time.sleep(0.1)
 print("outlives it", flush=True)
 """
