@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from sqlalchemy import Engine, event
 from sqlalchemy.exc import SQLAlchemyError
 
 from sepablate.errors import UserError
@@ -23,6 +24,7 @@ for name in ("mlflow", "urllib3.connectionpool"):  # their failures reach us as 
 DATABASE, ARTIFACTS = layout.MLFLOW_DATABASE, layout.MLFLOW_ARTIFACTS
 GIVEN_UP = layout.STATE / "mlflow-given-up"
 WORKFLOW = "workflowType=machine_learning"  # the other one is of language models
+UNFLUSHED = "PRAGMA synchronous = OFF"  # a killed process loses nothing; a power failure may
 TRIES = 4  # of a database that does not open, in 1 s; MLflow's own ten take 100 s
 RESPITE = 600  # seconds in which no other command of a pipeline waits for MLflow again
 
@@ -41,15 +43,21 @@ def _sqlite(path: Path) -> str:
     return f"sqlite:///{path if set(absolute) & set('%?#') else absolute}"
 
 
-def connect() -> MlflowClient:
+def connect(from_files: bool = False) -> MlflowClient:
     """Return a client of `address`. A new database appears whole: half of one never opens.
 
     Raises UserError for an address that is none, or one whose driver is missing.
+
+    Args:
+        from_files: all that will be written lies in files, so that a new database need not be
+            flushed by this process: most of the time of filling it.
     """
     from mlflow.store.db import utils
 
     utils.MAX_RETRY_COUNT = TRIES
     if not os.environ.get("MLFLOW_TRACKING_URI") and not is_regular(DATABASE):
+        if from_files:
+            event.listen(Engine, "connect", lambda opened, _: opened.execute(UNFLUSHED))
         temporary = DATABASE.with_name(f"{DATABASE}.{os.getpid()}.tmp")
         try:
             MlflowClient(_sqlite(temporary)).search_experiments()

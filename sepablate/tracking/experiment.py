@@ -7,13 +7,13 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from rich.console import Console
+from rich.progress import track
 
 from sepablate.store import datasets
 from sepablate.study import Study
 from sepablate.tracking import summary, verdicts
-from sepablate.tracking.connection import (
-    artifact_location,
-)
+from sepablate.tracking.connection import artifact_location
 from sepablate.tracking.records import PLACE, Record, finished
 
 KEY, DIGEST, PARENT = "sepablate.run_key", "sepablate.digest", "mlflow.parentRunId"
@@ -87,7 +87,9 @@ class Experiment:
         gone = {slot for slot in gone if self.runs[slot].info.status in ("FINISHED", "FAILED")}
         for slot in gone:
             self.client.delete_run(self.runs.pop(slot).info.run_id)
-        return len(gone) + sum([self.log(record) for record in stored])
+        console = Console(stderr=True)
+        shown = track(stored, f"MLflow, {self.study}", console=console, transient=True)
+        return len(gone) + sum([self.log(record) for record in shown])
 
     def log(self, record: Record) -> bool:
         """Add the missing parts of a run; return False if none. Archive a run that differs."""

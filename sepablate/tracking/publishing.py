@@ -27,7 +27,7 @@ def publish(scale: str, studies: list[str]) -> int:
     pooled = set(robustness_names())
     declared = {name: load(name) for name in studies if name not in pooled}
     try:
-        client = connect()
+        client = connect(from_files=True)
         changed = sum(
             Experiment(client, name, scale).publish(study)
             for name, study in declared.items()
