@@ -94,8 +94,10 @@ def decide(claims: Sequence[Measured]) -> list[Verdict]:
     equivalence = statistics.holm(np.array([claim.p_equivalence for claim in claims]))
     sign_flip = statistics.holm(np.array([claim.p_sign_flip for claim in claims]))
     return [
-        _verdict(claim, len(claims), *map(float, p))
-        for claim, *p in zip(claims, adjusted, equivalence, sign_flip, strict=True)
+        _verdict(claim, len(claims), float(p), float(p_equivalence), float(p_sign_flip))
+        for claim, p, p_equivalence, p_sign_flip in zip(
+            claims, adjusted, equivalence, sign_flip, strict=True
+        )
     ]
 
 
@@ -136,13 +138,15 @@ def _tests_disagree(measured: Measured, p: float, p_sign_flip: float) -> bool:
 def _outcome(measured: Measured, p: float, p_equivalence: float) -> str:
     """Return holds, contradicted, equivalent or inconclusive; the last for p-values of nan."""
     claim = measured.claim
-    different, equivalent = p < LEVEL, p_equivalence < LEVEL
-    observed_winner = claim.left if measured.mean > 0 else claim.right
-    favoured = {observed_winner} if different else {claim.left, claim.right}
+    different, equivalent = p < LEVEL, p_equivalence < LEVEL  # of "=": beyond the margin
+    ahead = claim.left if measured.mean > 0 else claim.right
+    favoured = {ahead} if different else {claim.left, claim.right}
     diverged = {run.variant for run in measured.diverged}
     if not (different or equivalent) or favoured & diverged:
         return "inconclusive"
-    claimed_winner = {">": claim.left, "<": claim.right, "=": None}[claim.comparison]
-    if different:
-        return "holds" if observed_winner == claimed_winner else "contradicted"
-    return "holds" if claimed_winner is None else "equivalent"
+    if claim.comparison == "=":
+        return "contradicted" if different else "holds"
+    if not different:
+        return "equivalent"
+    claimed = claim.left if claim.comparison == ">" else claim.right
+    return "holds" if ahead == claimed else "contradicted"

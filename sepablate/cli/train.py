@@ -133,7 +133,10 @@ def _variants(variant: str | None, scale: str, everything: bool, one_run: bool) 
 
 
 def _pipeline(variants: list[str]) -> tuple[str, ...]:
-    """Return all variants of the paper's pipeline if DVC, or --all, trains these as its part."""
+    """Return all variants of the paper's pipeline if these are trained as a part of it, else ().
+
+    They are if DVC trains them, or --all: then the progress counts the runs of all.
+    """
     if "DVC_STAGE" not in os.environ and len(variants) == 1:
         return ()
     from sepablate.planning.pipeline import paper_variants
@@ -143,7 +146,10 @@ def _pipeline(variants: list[str]) -> tuple[str, ...]:
 
 
 def _until_done(work: Callable[[], list[str]], minutes: int | None) -> NoReturn:
-    """Train until it is done, stopped or out of time, and exit; `work` returns the failures."""
+    """Train until it is done, stopped or out of time, and exit; `work` returns the failures.
+
+    A signal to stop and the end of the minutes arrive as KeyboardInterrupt, as Ctrl-C does.
+    """
     for number in process_lifetime.stop_signals():
         signal.signal(number, signal.default_int_handler)
     if minutes:
