@@ -20,10 +20,12 @@ TEXT = """\
 
 Each cell has the difference in points, the 95 % interval that belongs to its verdict, n and the
 verdict, as the report of its scale gives them; nothing is computed anew. The interval over n paired
-seeds is corrected for all claims of that report. Scales differ in data, width and length of
-training, and the paper's numbers are of ImageNet, one run each: compare signs and verdicts, not
-sizes. *Over settings* pools a scale with the departures from it, see its `ROBUSTNESS.md`; k counts
-them, and the interval is the prediction for one more. Claims on another metric are *not pooled*.
+seeds is corrected for all claims of that report; it is a little wider than Holm's test, which
+decides, so a claim may hold with an interval that just includes zero. Scales differ in data, width
+and length of training, and the paper's numbers are of ImageNet, one run each: compare signs and
+verdicts, not sizes. *Over settings* pools a scale with the departures from it, see its
+`ROBUSTNESS.md`; k counts them, and the interval is the prediction for one more. Claims on another
+metric are *not pooled*.
 """
 
 
