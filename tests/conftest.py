@@ -35,6 +35,16 @@ def pytest_configure() -> None:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the long tests, shared among the processes, so that none waits for the last."""
+    count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    others = [item for item in items if not item.get_closest_marker("slow")]
+    part = -(-len(others) // count)
+    parts = [(slow[n::count], others[n * part : (n + 1) * part]) for n in range(count)]
+    items[:] = [item for both in parts for each in both for item in each]
+
+
 def pytest_collection_finish() -> None:
     gc.freeze()  # else each full collection goes through all modules and tests
 

@@ -93,6 +93,7 @@ for line in sys.stdin:
 """
 
 
+@pytest.mark.slow
 @settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
 @given(many=st.lists(ARGUMENTS, min_size=60, max_size=60))
 def test_any_arguments_end_in_one_line_and_status_2(project: Path, many: list[list[str]]) -> None:

@@ -25,6 +25,7 @@ def client(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch
     return connection.connect()
 
 
+@pytest.mark.slow
 def test_runs_can_be_grouped_by_factor_and_nothing_is_published_twice(
     client: MlflowClient,
 ) -> None:

@@ -30,6 +30,7 @@ needs_kernels = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(ON_GPU or INTERPRETED, reason="the kernels run in this process")
 def test_kernels_in_the_interpreter() -> None:
     pytest.importorskip("triton")

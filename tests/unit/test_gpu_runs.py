@@ -216,6 +216,7 @@ print(json.dumps([process.exitcode, list(ended), [newest_step(job.folder) for jo
 """
 
 
+@pytest.mark.slow
 def test_runs_in_one_process_end_each_by_itself(half: Path) -> None:
     """The last is trained elsewhere; the others are stopped, go on, and end in the bytes of runs
     of a single run. Without dropout: where no step is recorded, all draw from one generator."""

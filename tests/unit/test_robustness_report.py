@@ -98,6 +98,7 @@ def lines_on_robustness() -> list[str]:
     return [line for line in findings.wrong if "robustness" in line.lower()]
 
 
+@pytest.mark.slow
 def test_verify_makes_the_report_again_from_runs_or_their_archive(project: Path) -> None:
     report.effects_outputs(NAME, SCALE)
     report.report_outputs(NAME, SCALE)
