@@ -191,13 +191,15 @@ def _trend(carrying: Carrying) -> str:
     trend = carrying.trend
     if trend is None:
         return ""
-    doublings = math.log2(paper.IMAGES_SEEN / trend.images[-1])
+    doublings = round(math.log2(paper.IMAGES_SEEN / trend.images[-1]))
     slope = with_interval(trend.slope, trend.slope_low, trend.slope_high, sign="+")
-    return (
-        f"With each doubling of the images seen it changes by {slope} points. A straight line "
-        f"would put it within {interval(trend.at_paper_low, trend.at_paper_high)} at the paper's "
-        f"budget, {doublings:.0f} doublings further, if it went on so far."
+    further = (
+        f" A straight line would put it within "
+        f"{interval(trend.at_paper_low, trend.at_paper_high)} at the paper's budget, {doublings} "
+        f"doubling{'s' * (doublings > 1)} further, if it went on so far."
     )
+    changes = f"With each doubling of the images seen it changes by {slope} points."
+    return changes + further * (doublings > 0)  # the paper's scale has the paper's budget
 
 
 def _diverged(carrying: Carrying) -> str:

@@ -46,6 +46,10 @@ SETUP = """\
 Settings that all runs share, and those that the Xception paper gives or leaves open. Weights are
 drawn as in `sepablate/models/weight_init.py`; the paper does not give its own initialisation.
 """
+SIZES_OF_BOXES = {
+    "garment_boxes": "16 and 24 pixels",
+    "coco": "32 and 96 pixels in images of 640 x 480",
+}
 OTHER_SETUP = """\
 Settings that all runs share. Weights are drawn as in `sepablate/models/weight_init.py`.
 """
@@ -138,7 +142,7 @@ def _study(
         study_head(name, part.title, part.source, at_scale.point(part, configs)),
         partial.missing_sentence(name, part),
         read_text(folder / layout.TABLE_MARKDOWN),
-        _detection(name, summary_table.read(folder / layout.TABLE)),
+        _detection(name, summary_table.read(folder / layout.TABLE), configs[part.baseline.name]),
         paper_tables.format_tables(summary_table.read(folder / layout.TABLE)),
         *(
             _like_paper(name, number, part)
@@ -154,17 +158,18 @@ def _study(
     return "\n".join(filter(None, parts))
 
 
-def _detection(name: str, table: pd.DataFrame) -> str:
+def _detection(name: str, table: pd.DataFrame, config: Config) -> str:
     """Return the further numbers and figures of a study of detectors; empty for another."""
     if not (details := summary_table.details(table)):
         return ""
+    limits = SIZES_OF_BOXES.get(config["dataset"])
+    sides = f", whose limits are sides of {limits}" if limits else ""
     scenes, against = (
         layout.named_figure(Path(name), figure, "png").as_posix() for figure in layout.DETECTION
     )
     return (
         "COCO's further numbers, with averaged weights, means over the seeds: at an IoU of 0.50 "
-        "and 0.75, and of small, medium and large boxes, whose limits are sides of 16 and 24 "
-        f"pixels:\n\n{details}\n"
+        f"and 0.75, and of small, medium and large boxes{sides}:\n\n{details}\n"
         f"![The first test images with true and predicted boxes, for each network]({scenes})\n\n"
         "Like table 13 of the paper:\n\n"
         f"![mAP against mult-adds: table 13 on the left, the networks here on the right]"

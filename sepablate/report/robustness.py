@@ -23,7 +23,7 @@ from sepablate.study import BASE, RobustnessStudy
 
 HOW_TO_READ = """\
 A setting is a departure from the scale in the factors that its line names. Differences are paired
-by seed; the interval of a setting is Student's t over its own seeds, and with three of them wide.
+by seed; the interval of a setting is Student's t over its own seeds{few}.
 Pooled over settings by a random-effects model: REML for τ, the standard deviation of the true
 effects, and Knapp and Hartung's interval of the mean; all settings of a claim share one variance
 per seed. *New setting* is the 95 % prediction interval of the difference that one more setting
@@ -35,9 +35,11 @@ and else is *open*. The rule is in `sepablate/analysis/robustness.py`, the estim
 the intervals cover in `sepablate/analysis/meta_analysis.py`, the test of equal effects and its
 level in `sepablate/analysis/equal_effects.py`.
 """
+FEW = {2: "two", 3: "three", 4: "four"}
+BEYOND = """ ImageNet,
+at the paper's width and length, could not, so *carries* does not say that the claim holds there."""
 LIMITS = """\
-The prediction is for a setting like these: one that could as well have been on the list. ImageNet,
-at the paper's width and length, could not, so *carries* does not say that the claim holds there.
+The prediction is for a setting like these: one that could as well have been on the list.{beyond}
 Short trainings spread more than others. With variances of the seeds up to 16 times larger in some
 of 8 to 16 simulated settings that agree, *carries* came no more often than promised, and *depends*
 in 3 to 6 of 100 cases, and in up to 7 with clearly skewed noise (skewness 1). Where the true
@@ -120,11 +122,15 @@ def markdown(name: str, declared: RobustnessStudy, judged: list[Carrying], scale
         carrying_words.scorecard(judged),
         docstring_points(study.FOLDER / f"{name}.py"),
         f"![The effect of each claim against the images seen]({name}/budget.png)\n",
-        HOW_TO_READ,
-        LIMITS,
+        HOW_TO_READ.format(few=_few(seeds[0])),
+        LIMITS.format(beyond=BEYOND * all(each.dataset != "imagenet" for each in settings)),
         *(_claim(name, each, declared) for each in judged),
     ]
     return "\n".join(parts)
+
+
+def _few(seeds: int) -> str:
+    return f", and with {FEW[seeds]} of them wide" if seeds in FEW else ""
 
 
 def _claim(name: str, each: Carrying, declared: RobustnessStudy) -> str:

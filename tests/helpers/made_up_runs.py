@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sepablate import study
+from helpers.project import ROOT
+from sepablate import scales, study
 from sepablate.analysis import metrics
+from sepablate.runs.run import resolve
 from sepablate.store import layout, run_files
 
 FINAL = {"xception": 0.87, "no_residual": 0.80, "relu_between": 0.869}
@@ -85,3 +87,23 @@ def make_runs(name, seeds=range(6), diverged=()):
             layout.seed_scores("tiny", name, seed, declared.task).write_bytes(content)
         text = "".join(f"{keys[str(seed)]},{name},{seed},{s},{m},{v}\n" for s, m, v in rows)
         (folder / f"seed-{seed}.csv").write_text(",".join(run_files.COLUMNS) + "\n" + text)
+
+
+def configs(name: str, scale_name: str) -> dict[str, dict]:
+    """The resolved fields of a study's variants that the texts use, without any data."""
+    scale, recipes = scales.load(scale_name, ROOT / "params.yaml")
+    found = {}
+    for variant in study.load(name, ROOT / "experiments").all_variants:
+        run = resolve(variant, scale_name, scale, recipes, 0, "fp32")
+        found[variant.name] = {
+            **{f"model.{key}": value for key, value in run.options.items()},
+            **vars(run.scale),
+            "dataset": run.dataset,
+            "image_size": run.image_size,
+            "steps": run.scale.steps,
+            "model": run.model,
+            "parameters": run.parameters,
+            "mult_adds": run.mult_adds,
+            "weight_decay": run.weight_decay,
+        }
+    return found

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from helpers.made_up_runs import make_runs
+from helpers.made_up_runs import configs, make_runs
 from helpers.project import ROOT
 
 from sepablate import data, scales, study
@@ -22,26 +22,6 @@ from sepablate.runs.run import resolve
 
 FOLDER = ROOT / "experiments"
 MANY = "xception_vs_inception_multilabel"
-
-
-def configs(name: str, scale_name: str) -> dict[str, dict]:
-    """The resolved fields of a study's variants that the texts use, without any data."""
-    scale, recipes = scales.load(scale_name, ROOT / "params.yaml")
-    found = {}
-    for variant in study.load(name, FOLDER).all_variants:
-        run = resolve(variant, scale_name, scale, recipes, 0, "fp32")
-        found[variant.name] = {
-            **{f"model.{key}": value for key, value in run.options.items()},
-            **vars(run.scale),
-            "dataset": run.dataset,
-            "image_size": run.image_size,
-            "steps": run.scale.steps,
-            "model": run.model,
-            "parameters": run.parameters,
-            "mult_adds": run.mult_adds,
-            "weight_decay": run.weight_decay,
-        }
-    return found
 
 
 def texts(name: str, scale_name: str) -> tuple[str, str]:
