@@ -6,13 +6,20 @@ import signal
 import sys
 from typing import Any
 
-import typer
+try:
+    import typer
 
-from sepablate.cli.app import app
-from sepablate.errors import UserError, explain, explain_memory
-from sepablate.execution import environment
-from sepablate.execution.launch import is_main_process
-from sepablate.store.files import NoSpace
+    from sepablate.cli.app import app
+    from sepablate.errors import UserError, explain, explain_memory
+    from sepablate.execution import environment
+    from sepablate.execution.launch import is_main_process
+    from sepablate.store.files import NoSpace
+except ModuleNotFoundError as error:  # another Python, as where DVC is started by its path
+    if str(error.name).startswith("sepablate"):
+        raise
+    reason = f"{sys.executable} has no {error.name}: `source .venv/bin/activate`, or `make repro`"
+    print(f"sepablate: {reason}", file=sys.stderr)
+    sys.exit(2)
 
 # typer exports only some of its exceptions
 USAGE_ERROR: type[Any] = typer.BadParameter.__bases__[0]

@@ -4,9 +4,12 @@ The answer to "auto" is measured once for a machine and kept in .sepablate/, so 
 cannot change it between runs. That kernels could not be built is no answer, and is not kept.
 """
 
+import contextlib
 import copy
 import functools
 import json
+import os
+import signal
 import statistics
 import sys
 import time
@@ -162,11 +165,38 @@ def why_unavailable(device: str) -> str | None:
     """Return why fused kernels cannot be used here, in one line; None if they can."""
     if device != "cpu":
         return triton_failure(device)
-    if reason := build.load_library():
+    if reason := _fatal_signal() or _load_failure():
         python = sys.prefix
         space = f"; the space in {python} may be why: move the environment" if " " in python else ""
         return reason + space
     return _matrix_product_failure()
+
+
+def _fatal_signal() -> str | None:
+    """Return the signal that ends a process with the C++ kernels, in words; None if they run.
+
+    An instruction that the processor does not have, as of a library that was compiled for another
+    one, ends a process without a word: so a fork tries.
+    """
+    child = os.fork()
+    if not child:
+        with contextlib.suppress(BaseException):  # a reason in words is found again, by the caller
+            torch.set_num_threads(1)  # a fork has none of OpenMP's other threads
+            if _load_failure() is None:
+                _matrix_product_failure()
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    if not os.WIFSIGNALED(status):
+        return None
+    name = signal.Signals(os.WTERMSIG(status)).name
+    return f"{name} on this processor; delete {build._cache_folder()} to compile them again"
+
+
+def _load_failure() -> str | None:
+    try:
+        return build.load_library()
+    except (AttributeError, RuntimeError) as error:  # a library without the operators
+        return " ".join(str(error).split())[:200]
 
 
 def _matrix_product_failure() -> str | None:

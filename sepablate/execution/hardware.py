@@ -18,6 +18,9 @@ from sepablate.store import git
 POWERCAP = Path("/sys/class/powercap")
 Counter = tuple[Callable[[], float], float]  # joules so far, and where they overflow to 0
 
+if platform.machine() == "x86_64" and torch.backends.cpu.get_cpu_capability() == "DEFAULT":
+    torch.backends.nnpack.set_flags(False)  # without AVX2 it only warns, at each convolution
+
 
 @functools.cache
 def devices() -> list[str]:

@@ -4,6 +4,7 @@ A repair deletes no result, only damaged copies in DVC's cache. A broken dvc.loc
 repro` makes a new one and finds every finished run by its key, so that nothing is trained again.
 """
 
+import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -24,6 +25,7 @@ from sepablate.provenance.tracking_damage import tracking_damage
 from sepablate.report import manifest
 from sepablate.store import archive_files, datasets, layout
 from sepablate.store.files import (
+    NO_LOCKS,
     corrupt_files,
     is_regular,
     read_json,
@@ -43,6 +45,7 @@ def examine(repair: bool = False) -> list[Finding]:
     """Return everything that is wrong in the current folder, after the repairs if asked for."""
     checks = {
         "params.yaml": _settings(),
+        "locks": _disk(),
         "experiments": _studies(),
         **{str(path): _lock(path, repair) for path in LOCKS},
         str(RWLOCK): _rwlock(repair),
@@ -76,6 +79,22 @@ def _settings() -> Iterator[Finding]:
     if layout.PARAMS.exists():
         read_params(layout.PARAMS)
     yield from ()
+
+
+def _disk() -> Iterator[Finding]:
+    """Yield a disk without one of the two kinds of locks; nothing is written to find out."""
+    if not layout.PARAMS.is_file():
+        return
+    with layout.PARAMS.open() as file:
+        for lock in (fcntl.flock, fcntl.lockf):  # of runs; of SQLite, which DVC and MLflow use
+            try:
+                lock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno in NO_LOCKS:
+                    reason = f"this file system has no locks ({error.strerror})"
+                    needed = "which training, DVC and MLflow need"
+                    yield Finding(f"{Path.cwd()}: {reason}, {needed}: work on another disk")
+                    return
 
 
 def _studies() -> Iterator[Finding]:

@@ -1,7 +1,6 @@
 """Environments in which a command cannot do its work: one line, and nothing is written."""
 
 import errno
-import fcntl
 import json
 import multiprocessing
 import os
@@ -15,9 +14,8 @@ import pytest
 from helpers.environments import command, python, refused
 from helpers.project import ROOT, STUDY, TRAIN, contents, results
 
-from sepablate.errors import UserError, explain, explain_memory
+from sepablate.errors import explain, explain_memory
 from sepablate.execution import job
-from sepablate.store.files import locked
 
 
 @pytest.fixture
@@ -120,21 +118,6 @@ def test_other_errors_of_files_are_bugs() -> None:
 def test_no_folder_for_temporary_files_is_explained() -> None:
     words = "No usable temporary directory found in ['/tmp']"
     assert explain(FileNotFoundError(errno.ENOENT, words)) == f"TMPDIR: {words}"
-
-
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
-def test_a_disk_without_locks_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
-    def flock(*_: object) -> None:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(fcntl, "flock", flock)
-    with (
-        pytest.raises(UserError, match="lock: this file system has no locks"),
-        locked(tmp_path / "lock"),
-    ):
-        pass
 
 
 def test_an_output_that_cannot_be_written_is_no_traceback(bare: Path) -> None:
