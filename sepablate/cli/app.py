@@ -68,11 +68,11 @@ def fetch(
 
     if names:
         for name in names:
-            data.dataset(name).fetch(layout.DATA)
+            data.fetch(name)
         return
     chosen = resolve_scale(scale)
     name = scales.load(chosen)[0].dataset
-    data.dataset(name).fetch(layout.DATA)
+    data.fetch(name)
     content = {"dataset": name, "digest": data.digest(name)}
     write_atomically(layout.fetched(chosen), json.dumps(content) + "\n")
 

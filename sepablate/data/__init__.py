@@ -3,11 +3,14 @@
 # The members of `DataSet` are constants of modules:
 # ruff: noqa: N802
 
+import contextlib
 import functools
+import gzip
 import warnings
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from sepablate.data import (
     cifar10,
@@ -26,8 +29,13 @@ from sepablate.data.split import Split
 from sepablate.errors import UserError, choices
 from sepablate.store import datasets, layout
 
-# Pillow's reader of EXIF data warns in several ways of damaged ones.
-warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin")
+# Pillow warns in many ways of damage beyond the pixels: in EXIF data, of further images in a file.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+
+GARMENTS = dict.fromkeys(("fashion_mnist", "garment_boxes", "garment_scenes"), "fashion-mnist")
+DOWNLOADED = {"cifar10": "cifar-10", **GARMENTS}  # by name, the folder
+LARGEST_DOWNLOAD = 1 << 29  # bytes of a file, unpacked; all of CIFAR-10 are 184 million
+LARGEST_IMAGE = 1 << 30  # bytes; the most pixels that Pillow accepts need as many, uncompressed
 
 
 class DataSet(Protocol):
@@ -98,6 +106,42 @@ def dataset(name: str) -> DataSet:
     if name not in names:
         raise UserError(f"data set {name!r}: {choices(name, [*DATASETS, *names])}")
     return RegisteredImages(name, datasets.read(name))
+
+
+def fetch(name: str) -> None:
+    """Make a data set exist and verify it; UserError says what to do if not.
+
+    Files that are far larger than any of their kind are refused before one is read whole.
+    """
+    source = dataset(name)
+    if name in DOWNLOADED:
+        for path in sorted((layout.DATA / DOWNLOADED[name]).rglob("*")):
+            if path.is_file() and _unpacked(path) > LARGEST_DOWNLOAD:
+                _refuse(str(path), LARGEST_DOWNLOAD)
+    else:
+        splits: Mapping[str, Split]
+        splits = (
+            source.files() if isinstance(source, RegisteredImages) else source.load(layout.DATA)
+        )
+        for split in splits.values():
+            if isinstance(split, ImageFiles) and split.sizes.max(initial=0) > LARGEST_IMAGE:
+                _refuse(split.name(int(split.sizes.argmax())), LARGEST_IMAGE)
+    source.fetch(layout.DATA)
+
+
+def _unpacked(path: Path) -> int:
+    """Return the size of a file's content, as far as it is needed to refuse it."""
+    size = path.stat().st_size
+    if path.suffix == ".gz" and size <= LARGEST_DOWNLOAD:
+        size = 0
+        with contextlib.suppress(OSError, EOFError, zlib.error), gzip.open(path) as file:
+            while size <= LARGEST_DOWNLOAD and (chunk := file.read(1 << 20)):
+                size += len(chunk)
+    return size
+
+
+def _refuse(name: str, most: int) -> NoReturn:
+    raise UserError(f"{name}: holds more than {most} bytes, as no file of its kind; remove it")
 
 
 def detection_dataset(name: str) -> DetectionDataSet:

@@ -46,7 +46,7 @@ def train_settings(request: TrainRequest, trainer: Trainer) -> Progress:
 def fetch(name: str, scale: str) -> None:
     """Fetch the data sets of all settings; those that are there are only verified."""
     for dataset in sorted({each.dataset for each in settings.load_all(name, scale).values()}):
-        data.dataset(dataset).fetch(layout.DATA)
+        data.fetch(dataset)
 
 
 def setting_jobs(name: str, scale: str) -> Jobs:

@@ -1,5 +1,6 @@
 """Files that no person made: one line with the file's name; no hang, no traceback, no gigabytes."""
 
+import gzip
 import os
 import resource
 import tarfile
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from helpers.images import add
+from PIL import Image
 
 from sepablate import data, study
 from sepablate.data import imagenet
@@ -156,3 +158,53 @@ def test_lists_of_classes_are_regular_files(make: Callable[[Path], None], tmp_pa
     make(tmp_path / "imagenet/classes.txt")
     with pytest.raises(UserError, match=r"classes\.txt: not a regular file"):
         imagenet.load(tmp_path)
+
+
+def sparse(path: Path) -> None:
+    """A file of two gigabytes that takes no room on the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.truncate(2 << 30)
+
+
+def gzip_bomb(path: Path) -> None:
+    """A kilobyte for each megabyte, and 700 of them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(bytes(1 << 20)) * 700)
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("fashion-mnist/train-images-idx3-ubyte", sparse),
+        ("fashion-mnist/train-images-idx3-ubyte.gz", gzip_bomb),
+        ("cifar-10/test_batch.bin", sparse),
+        ("cifar-10/cifar-10-binary.tar.gz", gzip_bomb),
+        ("imagenet/train/a/0.jpg", sparse),
+        ("labelled_images/0.jpg", sparse),
+    ],
+)
+def test_a_file_far_too_large_is_refused_before_it_is_read(
+    name: str,
+    make: Callable[[Path], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    three_gigabytes: None,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for split in ("train", "validation"):
+        picture(Path("data/imagenet", split, "a/1.jpg"))
+    for image, split in enumerate(("train", "validation", "test")):
+        picture(Path(f"data/labelled_images/{image}.jpg"))
+        Path(f"data/labelled_images/{split}.csv").write_text(f"image,labels\n{image}.jpg,a\n")
+    make(Path("data", name))
+    first = name.partition("/")[0]
+    dataset = {"fashion-mnist": "garment_boxes", "cifar-10": "cifar10"}.get(first, first)
+    with pytest.raises(UserError, match=f"data/{name}: holds more than [0-9]+ bytes") as error:
+        data.fetch(dataset)
+    assert "\n" not in str(error.value)
+
+
+def picture(path: Path, **options: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (9, 9)).save(path, **options)
