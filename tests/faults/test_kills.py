@@ -111,14 +111,19 @@ def test_interrupted_training_goes_on_to_the_same_bytes(
     assert not checkpoints(half)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopped_under_dvc_and_mlflow(half: Path, empty_database: Path, number: int) -> None:
-    """DVC does not record the stage, MLflow shows the runs as KILLED."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, None])
+def test_stopped_under_dvc_and_mlflow(half: Path, empty_database: Path, number: int | None) -> None:
+    """DVC does not record the stage, MLflow shows the runs as KILLED.
+
+    number: the signal; None where its terminal is closed.
+    """
     shutil.copy(empty_database, half)
     subprocess.run(["git", "init", "-q"], cwd=half, check=True)
     path = half / "sepablate/tracking/live.py"  # MLflow may be slow here, and must be asked
     path.write_text(path.read_text().replace("PATIENCE = 5.0", f"PATIENCE = {PATIENCE}"))
-    process = start(half, "dvc", "repro", "train@xception", slow=True)
+    screen, terminal = os.openpty()
+    process = start(half, "dvc", "repro", "train@xception", slow=True, terminal=terminal)
+    os.close(terminal)
     query = (
         "SELECT status FROM runs WHERE lifecycle_stage = 'active' AND name LIKE 'xception seed%'"
     )
@@ -129,7 +134,9 @@ def test_stopped_under_dvc_and_mlflow(half: Path, empty_database: Path, number: 
             return [status for (status,) in connection.execute(query)]
 
     wait_for(lambda: checkpoints(half) and len(statuses()) >= 2)
-    os.killpg(process.pid, number)
+    if number is not None:
+        os.killpg(process.pid, number)
+    os.close(screen)
     status, output = ended(process)
     assert status != 0
     assert "the same command goes on from here" in output

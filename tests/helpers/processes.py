@@ -1,21 +1,34 @@
 """Commands of a copy of the project as processes that tests disturb, and look after."""
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 from helpers.project import PATIENCE, checkpoints, living, wait_for
 
 
 def start(
-    project: Path, *command: str, slow: bool = False, **environment: str
+    project: Path,
+    *command: str,
+    slow: bool = False,
+    terminal: int | None = None,
+    **environment: str,
 ) -> subprocess.Popen[str]:
     """`python -m` that command, in a process group of its own, as a terminal starts it.
 
     slow: on a disk that takes 0.3 s for each flush, so that there is time to disturb it.
+    terminal: the open terminal that it belongs to.
     """
+
+    def begin() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests: `nohup`
+        if terminal is not None:
+            fcntl.ioctl(terminal, termios.TIOCSCTTY)
+
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     own = {**os.environ, "PATH": path, **environment}
     if slow:
@@ -31,7 +44,7 @@ def start(
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # these tests: `nohup`
+        preexec_fn=begin,
     )
 
 

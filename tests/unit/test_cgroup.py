@@ -1,9 +1,14 @@
 """A container's limits, read from a made-up tree of control groups."""
 
+import contextlib
 import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers.project import ROOT
 
 from sepablate.execution import cgroup
 
@@ -72,3 +77,62 @@ def test_without_limits_all_cores_are_used(tmp_path: Path, monkeypatch: pytest.M
         monkeypatch.setattr(cgroup, name, tmp_path / "nothing")
     assert cgroup.cores() == len(os.sched_getaffinity(0))
     assert cgroup.memory_free() is None
+
+
+def test_the_cores_of_taskset_are_those_that_are_used() -> None:
+    own = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(own)})
+        assert cgroup.cores() == 1
+    finally:
+        os.sched_setaffinity(0, own)
+
+
+REAL = {  # by the file that the group then has: the controllers, and what limits a group
+    "cpu.cfs_quota_us": (
+        ("cpu", "memory"),
+        {"cpu.cfs_quota_us": "90000", "memory.limit_in_bytes": str(GIB)},
+    ),
+    "cpu.max": (("",), {"cpu.max": "90000 100000", "memory.max": str(GIB)}),
+}
+
+
+@pytest.fixture
+def real_group() -> Iterator[list[Path]]:
+    """Control groups of this machine for less than a core and 1 GiB, of v1 or v2."""
+    made: list[Path] = []
+    try:
+        for file, (controllers, limits) in REAL.items():
+            folders = [cgroup.ROOT / each / f"test-{os.getpid()}" for each in controllers]
+            with contextlib.suppress(OSError):
+                for folder in folders:
+                    folder.mkdir()
+                    made.append(folder)
+                    for name in limits.keys() & {path.name for path in folder.iterdir()}:
+                        (folder / name).write_text(limits[name])
+                if (made[0] / file).exists():
+                    yield made
+                    return
+        pytest.skip("may not make control groups")
+    finally:
+        for folder in made:
+            folder.rmdir()
+
+
+JOIN = """
+import os, sys
+from sepablate.execution import cgroup
+for folder in sys.argv[1:]:
+    with open(f"{folder}/cgroup.procs", "w") as file:
+        file.write(str(os.getpid()))
+print(cgroup.cores(), cgroup.memory_free())
+"""
+
+
+def test_the_limits_of_a_real_group_are_seen(real_group: list[Path]) -> None:
+    command = [sys.executable, "-c", JOIN, *map(str, real_group)]
+    own = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=own, capture_output=True, text=True)
+    cores, free = done.stdout.split()
+    assert cores == "1", done.stderr
+    assert GIB // 2 < int(free) <= GIB
