@@ -89,15 +89,6 @@ def test_a_hostile_shard_is_named(name: str, tmp_path: Path, three_gigabytes: No
     assert len(str(error.value)) < 500
 
 
-@pytest.mark.parametrize("label", [b"99999999", b"1000000", b"-1", b"", b"\xd9\xa3", b"1e3"])
-def test_a_label_is_a_number_of_a_class(label: bytes, tmp_path: Path) -> None:
-    with tarfile.open(tmp_path / "x.tar", "w") as archive:
-        add(archive, "a.jpg", b"image")
-        add(archive, "a.cls", label)
-    with pytest.raises(UserError, match=r"x\.tar: 'a\.cls': .* must be a class, counted from 0"):
-        imagenet.images(tmp_path)
-
-
 def pipe(path: Path) -> None:
     os.mkfifo(path)
 
@@ -112,6 +103,29 @@ def dangling(path: Path) -> None:
 
 def circle(path: Path) -> None:
     path.symlink_to(path.name)
+
+
+def device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("make", [pipe, dangling, circle, device])
+def test_a_shard_that_is_no_file_is_named(make: Callable[[Path], None], tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "0.tar", "w") as archive:
+        add(archive, "a.jpg", b"image")
+        add(archive, "a.cls", b"0")
+    make(tmp_path / "1.tar")
+    with pytest.raises(UserError, match=r"1\.tar: not a regular file"):
+        imagenet.images(tmp_path)
+
+
+@pytest.mark.parametrize("label", [b"99999999", b"1000000", b"-1", b"", b"\xd9\xa3", b"1e3"])
+def test_a_label_is_a_number_of_a_class(label: bytes, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        add(archive, "a.jpg", b"image")
+        add(archive, "a.cls", label)
+    with pytest.raises(UserError, match=r"x\.tar: 'a\.cls': .* must be a class, counted from 0"):
+        imagenet.images(tmp_path)
 
 
 @pytest.mark.parametrize("name", DATA_FILES)

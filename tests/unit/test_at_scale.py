@@ -248,6 +248,14 @@ def test_the_papers_column_is_only_for_settings_that_the_paper_is_about() -> Non
     assert "The paper" not in setup.shared({"theirs": theirs}, jft)
 
 
+def test_one_seed_is_once() -> None:
+    declared = study.load("xception_vs_inception", FOLDER)
+    found = configs("xception_vs_inception", "smoke")
+    for seeds, words in (([3], "each once (seeds 3)"), ([0, 1], "each 2 times (seeds 0, 1)")):
+        seeded = {name: {**config, "seeds": seeds} for name, config in found.items()}
+        assert words in setup.trained({"it": declared}, seeded)
+
+
 def test_sections_are_alike_only_in_one_paper() -> None:
     ours = study.load("residual_connections", FOLDER)
     later = study.load("norm_between", FOLDER)

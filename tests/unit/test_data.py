@@ -3,6 +3,10 @@
 import dataclasses
 import gzip
 import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +19,7 @@ from sepablate.data import dataset, download, fashion_mnist
 from sepablate.data.download import Source
 
 NAMES = list(fashion_mnist.SOURCE.expected)
+LABELS = "t10k-labels-idx1-ubyte"
 
 
 @pytest.fixture
@@ -87,6 +92,52 @@ def test_a_wrong_package_falls_through_to_an_error(
     with pytest.raises(ValueError, match="5000 bytes decompressed"):
         download.fetch(offline, tmp_path / "out", say=lambda line: None)
     assert not (tmp_path / "out").exists()
+
+
+def break_off(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Length: 1000\r\n\r\nhalf")
+
+
+def be_silent(_: socket.socket) -> None:
+    time.sleep(0.3)
+
+
+def answer_with_a_page(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n<html>Log in to this network</html>")
+
+
+def answer_otherwise(connection: socket.socket) -> None:
+    connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+
+
+@pytest.mark.parametrize("misbehave", [break_off, be_silent, answer_with_a_page, answer_otherwise])
+def test_after_a_download_that_breaks_off_the_next_source_is_tried(
+    misbehave: Callable[[socket.socket], None],
+    offline: Source,
+    data_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(download, "TIMEOUT", 0.1)
+    expected = {LABELS: offline.expected[LABELS]}
+    put(data_folder, tmp_path / "installed", LABELS, packed=True)
+    said: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1000)
+                misbehave(connection)
+
+        site = download.site(f"http://127.0.0.1:{server.getsockname()[1]}")
+        origins = (site, offline.origins[0])
+        source = dataclasses.replace(offline, expected=expected, origins=origins)
+        thread = threading.Thread(target=serve)
+        thread.start()
+        download.fetch(source, tmp_path / "out", say=said.append)
+        thread.join()
+    assert said == [f"Fashion-MNIST: {LABELS} verified, from Debian's installed package"]
 
 
 def test_nothing_in_reach_says_what_to_do(offline: Source, tmp_path: Path) -> None:
