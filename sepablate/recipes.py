@@ -22,9 +22,11 @@ def _tuple(value: object) -> object:
 
 
 def _distinct(values: tuple[Number, ...]) -> tuple[Number, ...]:
+    seen: set[Number] = set()
     for value in values:
-        if values.count(value) > 1:
+        if value in seen:
             raise UserError(f"{value} is a duplicate: choose different values")
+        seen.add(value)
     return values
 
 

@@ -78,7 +78,9 @@ def _choices(schema: Schema) -> str:
         return "a name"
     kind = schema["type"]
     if kind == "array":
-        return f"a list of one or more, each {_choices(schema['items'])}"
+        most = schema.get("maxLength")  # so pydantic calls it, where a validator comes before it
+        many = f"1 to {most}" if most else "one or more"
+        return f"a list of {many}, each {_choices(schema['items'])}"
     if kind == "object":
         return f"a mapping by name, each value {_choices(schema['additionalProperties'])}"
     bounds = [f"{words} {schema[key]}" for key, words in BOUNDS.items() if key in schema]

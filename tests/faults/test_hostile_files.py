@@ -11,7 +11,7 @@ import pytest
 from helpers.images import add
 from PIL import Image
 
-from sepablate import data, study
+from sepablate import data, recipes, study
 from sepablate.data import imagenet
 from sepablate.errors import UserError
 from sepablate.store import archive_files, files
@@ -164,6 +164,14 @@ def test_json_that_no_program_wrote_is_one_line(content: str, tmp_path: Path) ->
     for kind in (dict, list):
         with pytest.raises(UserError, match=r"run\.json: not valid JSON"):
             files.read_json(tmp_path / "run.json", kind)
+
+
+def test_a_list_of_a_million_is_no_work() -> None:
+    """Each compared with each would take hours."""
+    many = tuple(range(1_000_000))
+    assert recipes._distinct(many) == many
+    with pytest.raises(UserError, match="7 is a duplicate"):
+        recipes._distinct((*many, 7))
 
 
 @pytest.mark.parametrize("make", [pipe, folder])

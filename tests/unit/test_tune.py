@@ -57,7 +57,7 @@ def unchanged() -> tuple[scales.Scale, dict[str, scales.Recipe]]:
     [
         ({}, "empty: give values of learning_rate, decays or batch_size"),
         ({"seeds": [7]}, "empty: give values"),
-        ({"decays": []}, "decays: []: choose a list of one or more, each a whole number"),
+        ({"decays": []}, "decays: []: choose a list of 1 to 1000, each a whole number"),
         ({"decays": [30, 30]}, "30 is a duplicate"),
         ({"decays": 30}, "decays: 30: choose a list"),
         ({"decays": [0.5]}, "decays.0: 0.5: choose a whole number"),
