@@ -88,12 +88,7 @@ BAD: list[tuple[str, str, object, str]] = [
         {"imagenet": {"decay": 1}},
         "unknown: choose learning_rate, decays",
     ),
-    (
-        "smoke",
-        "recipes",
-        {"imagenet": {"decays": 0}},
-        "decays: 0: choose a whole number",
-    ),
+    ("smoke", "recipes", {"imagenet": {"decays": 0}}, "decays: 0: choose a whole number"),
     ("smoke", "recipes", {"imagenet": {"shift": 29}}, "at least 0 and at most 28, or null"),
     ("smoke", "recipes", {"imagenet": {"epochs": 0}}, "more than 0"),
     ("smoke", "recipes", {"imagenet": {"epochs": 0.3}}, "at most the steps (2)"),
