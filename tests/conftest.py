@@ -106,16 +106,20 @@ def whole(half: Path, finished: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow takes seconds to create one; tests get copies."""
+    """MLflow takes seconds to create one; tests get copies.
+
+    Made in a folder in which another command was killed while it made one.
+    """
 
     def make(folder: Path) -> None:
+        for name in ("mlflow.db.tmp", "mlflow.db.tmp-journal"):
+            (folder / name).write_bytes(b"half")
         code = "from sepablate.tracking import connection; connection.connect()"
         path = {**os.environ, "PYTHONPATH": str(ROOT)}
         path.pop("MLFLOW_TRACKING_URI", None)
         subprocess.run([sys.executable, "-c", code], cwd=folder, env=path, check=True)
 
-    (database,) = made_once(tmp_path_factory, "mlflow", make).iterdir()
-    return database
+    return made_once(tmp_path_factory, "mlflow", make) / "mlflow.db"
 
 
 @pytest.fixture

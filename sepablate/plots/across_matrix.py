@@ -24,7 +24,14 @@ FULL = 20.0  # points, of the strongest colour; the colour follows the root of t
 PALEST = 0.12  # of a difference that is not zero
 COLUMN, ROW, TEXT, HEAD, FOOT = 1.34, 0.56, 2.75, 0.5, 0.55  # inches
 CHARACTERS = 46  # in a line of a claim
-DATA_SETS = {"fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "imagenet": "ImageNet"}
+DATA_SETS = {
+    "fashion_mnist": "Fashion-MNIST",
+    "garment_scenes": "scenes of garments",
+    "garment_boxes": "boxes of garments",
+    "cifar10": "CIFAR-10",
+    "imagenet": "ImageNet",
+    "coco": "COCO",
+}
 
 
 def draw(across: Across, kind: str) -> bytes:

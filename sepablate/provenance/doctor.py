@@ -224,7 +224,6 @@ def _leftovers(repair: bool) -> Iterator[Finding]:
     """Yield temporary files of processes that have ended, and checkpoints of finished runs."""
     roots = (layout.STATE, layout.RESULTS, layout.DATA)
     paths = [path for root in roots for path in root.rglob(".*.tmp")]
-    paths += [*Path().glob(f"{layout.MLFLOW_DATABASE}.*.tmp")]
     paths = [path for path in paths if not Path("/proc", path.name.split(".")[-2]).exists()]
     checkpoints = layout.RUN_FOLDERS.glob("*/checkpoint-*.pt")
     paths += [path for path in checkpoints if verify_manifest(path.parent)]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from sepablate.analysis import across
 from sepablate.analysis.across import Across, Cell
 from sepablate.analysis.formatting import capitalize, markdown_table, percent, with_interval
+from sepablate.analysis.metrics import TASK_METRICS
 from sepablate.plots import across_matrix
 from sepablate.store import layout
 from sepablate.store.files import write_atomically
@@ -14,6 +15,10 @@ TITLES = {
     "CONTROLS": "Controls that the paper lacks",
     "FURTHER": "Further studies",
     "DETECTION": "Detection of objects",
+}
+METRICS = {metric.name: metric.label for metric in TASK_METRICS.values()} | {
+    "speed": "mean of the curve",
+    "per_cost": "score per mult-add",
 }
 TEXT = """\
 # Every claim at every scale
@@ -85,7 +90,7 @@ def _table(part: Across) -> str:
         ]
         silent = "claimed, no number" if main else "–"
         paper = silent if printed is None else percent(printed, "+")
-        rows.append((capitalize(claim.statement), claim.metric, *found, paper))
+        rows.append((capitalize(claim.statement), METRICS[claim.metric], *found, paper))
     return markdown_table(("Claim", "Metric", *heads, "Paper"), rows)
 
 

@@ -71,9 +71,11 @@ def _networks(studies: list[Study], configs: Mapping[str, Config]) -> str:
         for variant in declared.all_variants
     ]
     wide = f"{first['model.width']:g} times" if first["model.width"] != 1 else "just"
+    differ = f"; the networks have {min(sizes):,} to {max(sizes):,}"
+    others = differ if min(sizes) < max(sizes) else ", as the other networks"
     return (
         f"{baseline.label} is {wide} as wide as published and has {first['parameters']:,} "
-        f"parameters; the networks have {min(sizes):,} to {max(sizes):,}."
+        f"parameters{others}."
     )
 
 

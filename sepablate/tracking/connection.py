@@ -58,12 +58,7 @@ def connect(from_files: bool = False) -> MlflowClient:
     if not os.environ.get("MLFLOW_TRACKING_URI") and not is_regular(DATABASE):
         if from_files:
             event.listen(Engine, "connect", lambda opened, _: opened.execute(UNFLUSHED))
-        temporary = DATABASE.with_name(f"{DATABASE}.{os.getpid()}.tmp")
-        try:
-            MlflowClient(_sqlite(temporary)).search_experiments()
-            _put(temporary)
-        finally:
-            temporary.unlink(missing_ok=True)
+        _create()
     try:
         return MlflowClient(address())
     except ImportError as error:  # the driver of a database that the user named
@@ -74,16 +69,19 @@ def connect(from_files: bool = False) -> MlflowClient:
         raise UserError(f"MLFLOW_TRACKING_URI: {address()}: {one_line(error)}") from None
 
 
-def _put(temporary: Path) -> None:
-    """Give a new database its name, unless another command was faster."""
-    try:
-        os.link(temporary, DATABASE)
-    except FileExistsError:
-        return
-    except OSError:  # a file system without hard links
-        with locked(layout.STATE / "mlflow.lock"):
-            if not DATABASE.exists():
-                temporary.replace(DATABASE)
+def _create() -> None:
+    """Make the database, unless another command is faster, and give it its name when it is whole.
+
+    What is left of a command that was killed meanwhile is deleted first.
+    """
+    half = DATABASE.with_name(f"{DATABASE}.tmp")
+    with locked(layout.STATE / "mlflow.lock"):
+        if DATABASE.exists():
+            return
+        for path in DATABASE.parent.glob(f"{half.name}*"):  # SQLite's journal as well
+            path.unlink()
+        MlflowClient(_sqlite(half)).search_experiments()
+        half.replace(DATABASE)
 
 
 def give_up() -> None:

@@ -1,7 +1,6 @@
 """MLflow shows what the files say, however often it is updated."""
 
 import contextlib
-import errno
 import json
 import os
 import shutil
@@ -261,16 +260,8 @@ def test_the_database_stays_in_its_folder(
     assert {*tmp_path.iterdir()} == before
 
 
-def test_a_database_is_made_without_hard_links(monkeypatch: pytest.MonkeyPatch) -> None:
-    def link(*_: object) -> None:
-        raise PermissionError(errno.EPERM, "Operation not permitted")
-
-    monkeypatch.setattr(os, "link", link)
-    connection.DATABASE.unlink()
-    for content in ("first", "second"):  # the second was slower
-        Path("new").write_text(content)
-        connection._put(Path("new"))
-    assert connection.DATABASE.read_text() == "first"
+def test_nothing_stays_of_a_database_that_a_killed_command_began(empty_database: Path) -> None:
+    assert {path.name for path in empty_database.parent.iterdir()} == {"mlflow.db", ".sepablate"}
 
 
 def test_a_port_that_cannot_be_had_is_named() -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from sepablate.errors import UserError
 from sepablate.plots import across_matrix, forest, specification_curve
 from sepablate.report import across as report
 from sepablate.store import layout
+from sepablate.study.study import METRICS
 
 OUTCOMES = [*forest.OUTCOME_STYLES, *specification_curve.CARRYING_STYLES]
 
@@ -138,7 +140,7 @@ def test_across_needs_no_runs_and_no_experiments(
     assert "laptop, Fashion-MNIST | laptop, over settings | other, CIFAR-10 | Paper" in text
     assert f"k = {SETTINGS + 1}, **carries**" in text
     assert "+0.80" in text
-    speed = [line for line in text.splitlines() if "| speed |" in line]
+    speed = [line for line in text.splitlines() if "| mean of the curve |" in line]
     assert [line.count("not pooled") for line in speed] == [1, 1, 1]
     assert "not run" not in text
     assert [across.read(["laptop"]).missing(column) for column in (0, 1)] == [
@@ -154,3 +156,12 @@ def test_across_needs_no_runs_and_no_experiments(
     Path("results/other/verdicts.json").write_text('[{"outcome": "holds"}]')
     with pytest.raises(UserError, match="not the verdicts of a report"):
         report.outputs(["other"])
+
+
+def test_metrics_and_data_sets_have_words_of_people(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    text = report.markdown(across.read(["laptop"]))
+    assert not re.findall(r"(?<!`results/laptop/)\b\w+_\w+", text)
+    assert {*report.METRICS} == {*METRICS}
+    for words in ("laptop, boxes of garments |", "| mAP |", "| score per mult-add |", "| MAP@100 |"):
+        assert words in text

@@ -135,7 +135,7 @@ def test_report_opens_with_what_was_done_and_names_the_other_studies(folder):
         "9 gradient steps",
     ):
         assert words in head
-    assert "0.25 times as wide" in head
+    assert "0.25 times as wide as published and has 1,000 parameters, as the other networks." in head
     assert "203 test images" in head
     for other in CONTROLS:
         assert f"*{study.load(other).title}*" in report
