@@ -13,6 +13,7 @@ from sepablate.store import layout
 SOCKET_NAME = len("/pymp-xxxxxxxx/listener-xxxxxxxx")
 MAX_FOLDER = 107 - SOCKET_NAME  # Linux allows a socket 107 bytes
 SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
+TABLE_WIDTH = 200  # columns: a narrow terminal wraps the lines of a table, and no name is cut
 
 
 class OutputLost(Exception):  # noqa: N818 (names what is missing)

@@ -7,6 +7,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from sepablate.execution.environment import TABLE_WIDTH
 from sepablate.planning.forecast import Forecast, Row
 from sepablate.planning.pipeline import RUNS
 from sepablate.planning.work import StageRuns
@@ -14,7 +15,7 @@ from sepablate.planning.work import StageRuns
 
 def show(forecast: Forecast) -> None:
     """Print a line per stage, the totals, and a warning if memory or disk do not suffice."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=TABLE_WIDTH)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("stage", no_wrap=True)
     table.add_column("state")

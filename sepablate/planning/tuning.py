@@ -9,6 +9,7 @@ from rich.table import Table
 
 from sepablate import scales
 from sepablate.execution import pool, tune
+from sepablate.execution.environment import TABLE_WIDTH
 from sepablate.execution.job import Job
 from sepablate.planning import calibration, forecast, table
 from sepablate.planning.work import StageRuns
@@ -59,7 +60,7 @@ def show_results(results: list[Result]) -> None:
         shown.add_row(
             mark, *map(str, result.candidate), str(len(result.accuracies)), mean, deviation
         )
-    Console(highlight=False).print(shown)
+    Console(highlight=False, width=TABLE_WIDTH).print(shown)
 
 
 def params_lines(scale: str, candidate: Candidate) -> str:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sepablate import scales, study
+from sepablate.execution.environment import TABLE_WIDTH
 from sepablate.models.complexity import KINDS, Breakdown, count_network
 from sepablate.runs.run import Run, resolve
 
@@ -82,10 +83,9 @@ def show(runs: list[Run], count: Count = network_breakdown) -> None:
             label = quantity.replace("_", "-")
             shares.add_row(variant, label, *(f"{share:.2f}" if share else "" for share in percent))
             variant = ""
-    console = Console(highlight=False)
     for table in (totals, shares):
-        console.print(table)
-        console.print()
+        print_table(table)
+        print()
 
 
 def empty_table(first: str, *others: str) -> Table:
@@ -95,6 +95,11 @@ def empty_table(first: str, *others: str) -> Table:
     for name in others:
         table.add_column(name, justify="right", no_wrap=True)
     return table
+
+
+def print_table(table: Table) -> None:
+    """Print a table, in any terminal as wide as it is."""
+    Console(highlight=False, width=TABLE_WIDTH).print(table)
 
 
 def abbreviate(number: int) -> str:

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
-from rich.console import Console
 from torchvision.models.detection.ssd import SSDFeatureExtractorVGG
 
 from sepablate.errors import UserError
@@ -14,7 +13,7 @@ from sepablate.models import ssd
 from sepablate.models.complexity import Breakdown, Cost, breakdown
 from sepablate.models.ssd import IMAGE_SIZE
 from sepablate.paper import mobilenets
-from sepablate.profiling.complexity_table import empty_table
+from sepablate.profiling.complexity_table import empty_table, print_table
 from sepablate.runs.run import Run
 from sepablate.store import layout
 from sepablate.store.files import write_atomically
@@ -117,4 +116,4 @@ def show_table_13() -> None:
         name, pixels = framework.rsplit(" ", 1)
         if name == "SSD":
             table.add_row(base, pixels, f"{row.parameters} M", f"{row.mult_adds} G")
-    Console(highlight=False).print(table)
+    print_table(table)

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from rich.console import Console
 
 from sepablate.execution import backend, hardware, worker
 from sepablate.paper import xception as paper
-from sepablate.profiling.complexity_table import empty_table
+from sepablate.profiling.complexity_table import empty_table, print_table
 from sepablate.profiling.fixed_batch import random_batch
 from sepablate.runs.run import Run
 from sepablate.store import layout
@@ -134,9 +133,8 @@ def show(speeds: list[Speed]) -> None:
     for speed in speeds:
         numbers = (speed.median, speed.lowest, speed.highest, speed.median * speed.batch_size)
         table.add_row(speed.variant, *(f"{number:.3g}" for number in numbers))
-    console = Console(highlight=False)
-    console.print(table)
-    console.print()
+    print_table(table)
+    print()
     first = speeds[0]
     device = first.accelerator if first.accelerator != "none" else first.processor
     print(

@@ -14,11 +14,11 @@ from sepablate.report import manifest
 from sepablate.store import collected_runs, layout
 from sepablate.store.files import read_json
 from sepablate.store.run_key import NOT_IN_KEY
-from sepablate.study import BASE
+from sepablate.study import BASE, robustness_names, studies_with
 
 CHOICES = (
-    "a folder results/<scale>/<study>, a file in it, a report results/<scale>/REPORT.md, or "
-    f"{layout.ACROSS}"
+    "a folder results/<scale>/<study> or results/<scale>/runs/<variant>, a file in it, a report "
+    f"results/<scale>/REPORT.md, or {layout.ACROSS}"
 )
 NOT_ON_DISK = "not on disk"
 
@@ -26,12 +26,15 @@ NOT_ON_DISK = "not on disk"
 def trace(path: Path) -> str:
     """Return the origin of `path`: a block per variant of its studies, in it a line per seed.
 
-    ACROSS and its figure come from verdicts, whose reports are named.
+    A folder of a variant's runs may lie in an archive instead. ACROSS and its figure come from
+    verdicts, whose reports are named.
 
     Raises UserError if it is no result, or names no runs.
     """
     if layout.ACROSS.is_file() and path.exists() and path.resolve() in _across_files():
         return _across()
+    if runs := _runs(path):
+        return runs
     scale, studies = _resolve(path)
     blocks = []
     for study in studies:
@@ -72,6 +75,28 @@ def _across() -> str:
             report = layout.scale_folder(scale) / layout.report_text(content.report)
             lines += [f"  runs      sepablate trace {report}"] * (not content.times_layers)
     return "\n".join(lines) + "\n"
+
+
+def _runs(path: Path) -> str:
+    """Return the block of the variant whose runs lie in the path, or nothing."""
+    try:
+        below = path.resolve().relative_to(layout.RESULTS.resolve())
+        scale, kind, name = layout.run_place(below)
+    except (ValueError, IndexError):
+        return ""
+    if kind != layout.RUNS:
+        return ""
+    keys = _read(collected_runs.variant_config(scale, name)).get("run_keys", {})
+    if not keys:
+        return ""
+    base, _, setting = scale.partition(".")
+    studies = robustness_names() if setting else studies_with(name)
+    found = [_mlflow_runs(each, base) for each in studies]
+    run_ids = {key: run_id for ids, _ in found for key, run_id in ids.items()}
+    remark = next((remark for _, remark in found if remark), "")
+    seeds = {int(seed): key for seed, key in keys.items()}
+    block = _variant(scale, name, seeds, run_ids, [*studies, name][0])
+    return f"{layout.variant_runs(scale, name)}{remark}\n\n{block}"
 
 
 def _resolve(path: Path) -> tuple[str, list[str]]:

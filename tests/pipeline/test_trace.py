@@ -46,6 +46,17 @@ def test_trace_of_a_report_without_runs_names_them_and_how_to_make_them(file: st
     assert text.count("not on disk; the command below makes the runs") == len(keys)
 
 
+def test_trace_of_a_variants_runs_needs_no_study() -> None:
+    folder = TINY / "runs/no_residual"
+    text = trace(folder)
+    block = trace(TINY / "residual_connections").split("\n\n")[2]
+    assert text == f"{folder}\n\n{block.rstrip()}\n"
+    assert trace(folder / "seed-1.csv") == text
+    without_runs(archives=True)
+    archive = f"{TINY}/runs.tar.gz"
+    assert trace(folder) == text.replace("config.json\n", f"config.json in {archive}\n")
+
+
 def test_trace_of_all_scales_leads_to_their_reports() -> None:
     across.outputs(["tiny"])
     text = trace(layout.ACROSS)
@@ -68,7 +79,10 @@ def test_figures_carry_their_keys_and_trace_says_if_the_runs_are_others() -> Non
     assert f"run {keys['xception'][0]}  MLflow not published  runs/ has ffffffff" in text
 
 
-@pytest.mark.parametrize("path", ["results", "results/tiny/nothing", "README.md", "results/tiny"])
+@pytest.mark.parametrize(
+    "path",
+    ["results", "results/tiny/nothing", "README.md", "results/tiny", "results/tiny/runs/nothing"],
+)
 def test_what_cannot_be_traced_is_refused_in_one_line(path: str) -> None:
     with pytest.raises(ValueError, match=r"choose a folder results/<scale>/<study>") as caught:
         trace(Path(path))

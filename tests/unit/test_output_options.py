@@ -97,6 +97,18 @@ def test_a_plan_as_json() -> None:
     }
 
 
+def test_a_narrow_terminal_cuts_nothing_of_a_table(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "24")
+    rows = run("cost", "xception", "--scale", "paper").stdout.splitlines()
+    assert ["xception", "299", "1", "22,855,952", "8.36", "G", "35.83", "M"] in map(str.split, rows)
+    stage = Stage("experiments/dvc.yaml:train@xception_tensorflow", RUNS)
+    totals = {"processes": 2, "seconds": 2.5, "memory": 0, "disk": 0}
+    table.show(Forecast([Row(stage, None, 2.5)], memory_free=None, disk_free=9, **totals))
+    assert "train@xception_tensorflow " in capsys.readouterr().out
+
+
 def test_a_study_for_a_paper(project: Path, tmp_path: Path) -> None:
     pdf, tex = latex_outputs(STUDY, "tiny", tmp_path / "one")
     again = latex_outputs(STUDY, "tiny", tmp_path / "two")
