@@ -3,11 +3,17 @@
 import json
 import os
 import shutil
+import signal
+import socket
+import urllib.request
 from pathlib import Path
 
 import pytest
-from helpers.project import ROOT, contents, sepablate
-from helpers.published import REPORTS, TINY, current, made, without_runs
+import yaml
+from helpers.processes import ended, start
+from helpers.project import ROOT, contents, sepablate, wait_for
+from helpers.published import REPORTS, TINY, current, made, variants, without_runs
+from mlflow import MlflowClient
 
 from sepablate.errors import UserError
 from sepablate.provenance.trace import trace
@@ -46,6 +52,40 @@ def test_a_clone_makes_the_same_files_and_finds_them_right(empty_database: Path)
     assert trace(TINY / "REPORT.md").replace(f" in {ARCHIVE}\n", "\n") == origin
     assert f"{config} in {ARCHIVE}\n" in trace(TINY / "REPORT.md")
     assert publish("tiny", ["residual_connections"]) == 19
+
+
+@pytest.mark.slow
+def test_the_page_of_a_clone_shows_the_committed_runs(empty_database: Path) -> None:
+    """The real server, which no other test starts: asked as a browser asks it."""
+    shutil.copy(empty_database, connection.DATABASE)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["scales"]["tiny"] = params["scales"]["smoke"]
+    Path("params.yaml").write_text(yaml.safe_dump({**params, "scale": "tiny"}))
+    without_runs(archives=True)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    page = f"http://127.0.0.1:{port}"
+    server = start(Path(), "sepablate", "ui", "--port", str(port), PYTHONPATH=str(ROOT))
+    try:
+        wait_for(lambda: server.poll() is not None or answers(page))
+        client = MlflowClient(page)
+        found = {each.name: each.experiment_id for each in client.search_experiments()}
+        shown = {name: len(client.search_runs([number])) for name, number in found.items()}
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+    _, said = ended(server)
+    studies = {f"{name} · tiny": 1 + 6 * len(variants([name])) for (name,) in REPORTS.values()}
+    assert shown == {"Default": 0, **studies}
+    for name in studies:
+        view = f"{page}/#/experiments/{found[name]}/runs?workflowType=machine_learning"
+        assert f"\n{name}: {view}&viewStateShareKey=final\n" in said
+
+
+def answers(page: str) -> bool:
+    try:
+        return bool(urllib.request.urlopen(page).status == 200)
+    except OSError:
+        return False
 
 
 def test_runs_on_disk_win_and_only_their_own_variant() -> None:

@@ -25,8 +25,10 @@ def stages_run(output: str) -> list[str]:
     return re.findall(r"Running stage '(.*?)'", output)
 
 
-def test_smoke_pipeline_from_nothing_to_report(project: Path) -> None:
-    """Interrupted, planned, run, planned again, run again, edited."""
+def test_smoke_pipeline_from_nothing_to_report(
+    project: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Interrupted, planned, run, planned again, run again, shared, edited."""
     subprocess.run(["git", "init", "-q"], cwd=project, check=True)
     edit_params(project, **TINY, precision="auto")
     loaded = [study.load(name, project / "experiments") for name in STUDIES]
@@ -60,6 +62,9 @@ def test_smoke_pipeline_from_nothing_to_report(project: Path) -> None:
     again = dvc(project, "repro")
     assert stages_run(again) == []
     assert "Data and pipelines are up to date" in again
+    commit(project)
+    check_experiment(project)
+    check_second_clone(project, tmp_path_factory.mktemp("elsewhere"))
 
     # An edit to what decides numbers: the plan believes the run keys, as training does.
     model = project / "sepablate/models/xception.py"
@@ -69,6 +74,10 @@ def test_smoke_pipeline_from_nothing_to_report(project: Path) -> None:
     assert rows["train@xception"] == ["runs", "0", "0", "2"]
     assert rows["train@inception_v3"] == ["runs", "2", "0", "0"]
     model.write_text(text)
+    edit_params(project, precision="auto", learning_rate=0.05)
+    rows = plan(project)
+    assert {tuple(rows[f"train@{name}"]) for name in variants} == {("runs", "0", "0", "2")}
+    git(project, "checkout", "-q", "params.yaml")
 
     # The code that draws, reports and starts processes retrains nothing; it draws the same bytes.
     drawn = contents(results)
@@ -214,6 +223,48 @@ def check_metrics_and_plots(project: Path) -> None:
         table = pd.read_csv(project / f"results/smoke/{name}/curves.csv", dtype=str)
         assert f"results_smoke_{name}_curves_csv" in page
         assert all(f'"{value}"' in page for value in table.validation_accuracy)
+
+
+def git(project: Path, *arguments: str) -> None:
+    who = ("-c", "user.name=a", "-c", "user.email=a@b.org")
+    subprocess.run(["git", *who, *arguments], cwd=project, check=True)
+
+
+def commit(project: Path) -> None:
+    """All but results, with a place of one's own for DVC."""
+    shutil.copy(ROOT / ".gitignore", project)
+    dvc(project, "remote", "add", "-q", "-d", "storage", "storage")
+    git(project, "add", "-A", "--", ".", ":!results", ":!storage")
+    git(project, "commit", "-q", "-m", "A project")
+
+
+def check_experiment(project: Path) -> None:
+    """One line of params.yaml is another, and DVC keeps the numbers with the experiment."""
+    rho = "recipes.example.rho"
+    dvc(project, "exp", "run", "-n", "mine", "-f", "-s", "report", "-S", f"{rho}=0.8")
+    command = ["git", "diff", "--numstat", "params.yaml"]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=True)
+    assert done.stdout == "1\t1\tparams.yaml\n"
+    git(project, "checkout", "-q", "params.yaml", "dvc.lock")
+    path = "results/smoke/metrics.json"
+    numbers = json.loads((project / path).read_text())
+    _, base = json.loads(dvc(project, "exp", "show", "--json").splitlines()[-1])
+    (found,) = [rev["data"] for each in base["experiments"] for rev in each["revs"]]
+    shown = {key: value["data"] for key, value in found["metrics"].items()}
+    assert shown == {path: {key: without_null(numbers[key]) for key in numbers}}
+
+
+def check_second_clone(project: Path, elsewhere: Path) -> None:
+    """What was pushed is not trained again."""
+    dvc(project, "push")
+    clone = elsewhere / "clone"
+    git(elsewhere, "clone", "-q", str(project), str(clone))
+    (clone / "storage").symlink_to(project / "storage")
+    (clone / "data").symlink_to(project / "data")
+    dvc(clone, "pull", "--allow-missing")  # the runs of the other pipeline
+    assert not [name for name in stages_run(dvc(clone, "repro")) if name.startswith("train")]
+    assert contents(clone / "results/smoke/runs") == contents(project / "results/smoke/runs")
+    assert not (clone / ".sepablate/runs").exists()
 
 
 def without_null(numbers: dict[str, object]) -> dict[str, object]:
