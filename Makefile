@@ -15,7 +15,7 @@ STUDIES := xception_vs_inception residual_connections pointwise_activation
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help env git repro repro-all test check lint schema readme ui docs lock torture bench
+.PHONY: help env git repro repro-all test check lint schema readme ui verify docs lock torture bench
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -99,6 +99,9 @@ readme: $(STAMP) ## Write the README's lines on the committed results
 
 ui: $(STAMP) ## Browse the runs in MLflow on 127.0.0.1:5000
 	sepablate ui
+
+verify: $(STAMP) ## Check that the committed results follow from the runs
+	sepablate verify
 
 COMPILE := uv pip compile --universal --python-version 3.11 --quiet --generate-hashes --no-header \
 	--no-annotate --no-emit-index-url --no-emit-find-links

@@ -92,14 +92,17 @@ def forecast(stages: list[Stage], scale: str, say: Callable[[str], None]) -> For
 
 
 def mark_running(stages: list[Stage], scale: str) -> tuple[list[Stage], dict[Stage, StageRuns]]:
-    """Return the stages, dependents marked, and the runs of those that train."""
+    """Return the stages, dependents marked, and the runs of those that train.
+
+    A stage that DVC leaves as it is trains nothing, also where its runs came from elsewhere and are
+    not in `.sepablate/`: it is left out.
+    """
     runs = {stage: stage_runs(stage.variant, scale) for stage in stages if stage.variant}
     runs |= {stage: settings_runs(stage.settings, scale) for stage in stages if stage.settings}
-    trained = {
-        stage.variant or stage.settings
-        for stage, trains in runs.items()
-        if stage.state == RUNS and trains.unfinished
-    }
+    to_do = {stage for stage, trains in runs.items() if trains.unfinished}
+    idle = {stage for stage in to_do if stage.state != RUNS}
+    trained = {stage.variant or stage.settings for stage in to_do - idle}
+    runs = {stage: trains for stage, trains in runs.items() if stage not in idle}
     return mark_dependents(stages, trained), runs
 
 

@@ -78,6 +78,13 @@ def smoke(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return project
 
 
+def test_runs_that_were_pulled_are_not_to_do(smoke: Path) -> None:
+    stages = [Stage("train@xception", UNCHANGED), Stage("train@no_residual", RUNS)]
+    marked, runs = forecast.mark_running(stages, "smoke")
+    assert (marked, [*runs]) == (stages, stages[1:])
+    assert len(runs[stages[1]].unfinished) == 3
+
+
 def test_times_add_up_to_the_slowest_process(smoke: Path) -> None:
     jobs = train_variant.seed_jobs("xception", "smoke", {})
     cost = Cost(1.0, 0.1, 0.001, 0.5, checkpoint_bytes=10, memory_bytes=10)

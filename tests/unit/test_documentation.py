@@ -172,6 +172,13 @@ def test_another_scale_for_one_time_reports_what_the_pipeline_does() -> None:
     assert f"for study in {' '.join(studies)}; do sepablate study $study " in lines[2]
 
 
+def test_the_page_follows_a_reproduction_and_needs_none() -> None:
+    make = ["make", "-n", "-o", ".venv/.installed", "repro", "ui", "verify"]
+    done = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True)
+    lines = [line for line in done.stdout.splitlines() if line.startswith(("dvc", "sepablate"))]
+    assert lines == ["dvc repro", "sepablate publish || true", "sepablate ui", "sepablate verify"]
+
+
 def commands_of(text: str) -> list[list[str]]:
     """The words of each `sepablate ...` in the blocks of code, without comments."""
     blocks = "".join(re.findall(r"^```\n(.*?)^```", text, re.M | re.S)).replace("\\\n", "")
