@@ -1,6 +1,7 @@
 # Build in a clone, then train:  docker build -t sepablate .  &&  docker run -it sepablate
 # For a GPU:  docker build --build-arg CPU= -t sepablate .  &&  docker run -it --gpus all sepablate
-# `make ui` inside needs  -p 5000:5000; results stay in the container unless a folder is mounted.
+# `make ui` inside answers on 127.0.0.1 of the container: docker run --network host  shows it outside.
+# Results stay in the container unless a folder is mounted.
 
 # What the project needs of the system; .devcontainer/ uses only this stage.
 FROM python:3.11-slim-bookworm AS system

@@ -73,7 +73,7 @@ $(BENCH_STAMP): requirements-bench.lock $(STAMP)
 	@touch $@
 
 docs: $(DOCS_STAMP) ## Build the documentation as a site, in site/
-	$(DOCS)/bin/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet
 	@echo "written: site/index.html"
 
 $(DOCS_STAMP): requirements-docs.lock
