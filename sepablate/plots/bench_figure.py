@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from sepablate.plots import study_figure
-from sepablate.plots.style import COLOURS, RC_PARAMS
+from sepablate.plots.style import COLOURS, RC_PARAMS, write_footer
 
 OURS = "sepablate"
 
@@ -28,11 +28,11 @@ def draw(frame: pd.DataFrame, titles: Mapping[str, str]) -> bytes:
         for name, axis in zip(names, panels, strict=True):
             _draw_case(frame, name, list(steps[steps.case == name].contender.unique()), axis)
             axis.set_title(titles[name], fontsize=9, loc="left")
-        panels[-1].set_xlabel(
-            "Time of a step, sepablate = 1 (more is slower)\n"
-            f"random images; median and range over n = {turns(frame)} turns\n"
-            f"{machine(frame)}, {latest(frame).date}",
-            fontsize=8,
+        panels[-1].set_xlabel("Time of a step, sepablate = 1 (more is slower)")
+        write_footer(
+            figure,
+            f"Random images; median and range over n = {turns(frame)} turns.\n"
+            f"{machine(frame)}, {latest(frame).date}.",
         )
         commits = ", ".join(dict.fromkeys(frame.commit))
         return study_figure.render(figure, "png", f"benchmark, commit {commits}")

@@ -19,9 +19,10 @@ from sepablate.study import RobustnessStudy
 COLUMNS = 2
 REACH = 1.0  # how far the paper's interval may widen an axis, of what the effects span
 EXPLAINED = (
-    "Scale {scale}; n = {counts} paired seeds; bars and bands: 95 % Student's t interval over "
-    "seeds. Dotted: 95 % interval of the effect at\nthe paper's budget if a straight line through "
-    "these points went on so far; arrows: it goes beyond the frame."
+    "{dataset}; scale {scale}; n = {counts} paired seeds; bars and bands: 95 % Student's t "
+    "interval over seeds. Dotted: 95 % interval of\n"
+    "the effect at the paper's budget if a straight line through these points went on so far; "
+    "arrows: it goes beyond the frame."
 )
 
 
@@ -45,9 +46,10 @@ def draw(claims: Sequence[Carrying], declared: RobustnessStudy, kind: str, scale
             axis.set_visible(False)
         for axis, (style, carrying) in zip(axes, shown, strict=False):
             panel(carrying, declared, style, axis)
-        used = {len(each.seeds) for _, c in shown for each in _line(c, declared)}
-        counts = " or ".join(map(str, sorted(used)))
-        write_footer(figure, EXPLAINED.format(scale=scale, counts=counts))
+        drawn = [each for _, c in shown for each in _line(c, declared)]
+        counts = " or ".join(map(str, sorted({len(each.seeds) for each in drawn})))
+        dataset = ", ".join(dict.fromkeys(each.dataset for each in drawn))
+        write_footer(figure, EXPLAINED.format(dataset=dataset, scale=scale, counts=counts))
         keys = specification_curve.run_keys([each for _, each in shown])
         return study_figure.render(figure, kind, keys)
 

@@ -48,9 +48,10 @@ def draw_examples(runs: Runs, examples: Mapping[str, Sequence[Example]], kind: s
             row[0].set_ylabel(labels[name].replace(" ", "\n"), fontsize=7)
         write_footer(
             figure,
-            "The first test images, the same for all. White: true boxes. Blue: predicted, right "
-            f"class, IoU of at least {MATCHED:g};\norange, dashed: other predicted boxes. Averaged "
-            f"weights of seed {runs.seeds[0]}, scale {runs.scale}; scores of at least 0.3.",
+            f"{runs.configs[names[0]]['dataset']}; scale {runs.scale}; averaged weights of seed "
+            f"{runs.seeds[0]}; scores of at least 0.3. The first test images, the same for all.\n"
+            f"White: true boxes. Blue: predicted, right class, IoU of at least {MATCHED:g}; "
+            "orange, dashed: other predicted boxes.",
         )
         return render(figure, kind, run_keys(runs.frame[runs.frame.seed == runs.seeds[0]]))
 

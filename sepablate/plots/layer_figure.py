@@ -12,7 +12,7 @@ from matplotlib.typing import LineStyleType
 
 from sepablate.analysis import layer_costs
 from sepablate.plots import study_figure
-from sepablate.plots.style import COLOURS, MARKERS, RC_PARAMS
+from sepablate.plots.style import COLOURS, MARKERS, RC_PARAMS, write_footer
 
 PRECISIONS: dict[str, tuple[LineStyleType, float]] = {
     "fp32": ("-", 1.0),
@@ -42,17 +42,17 @@ def make(frame: pd.DataFrame, scale: str) -> Figure:
         for direction, axis in zip(("forward", "backward"), panels, strict=True):
             ratios(frame[frame.direction == direction], axis)
             axis.set_title(direction.capitalize())
+            axis.set_xlabel("Mult-adds, separable / standard")
         low = min(frame.ratio_low.min(), frame.predicted.min()) / MARGIN
         high = max(frame.ratio_high.max(), 1.0) * MARGIN
         panels[0].set_ylim(low, high)
         panels[0].set_xlim(frame.predicted.min() / MARGIN**1.5, frame.predicted.max() * MARGIN)
         panels[0].set_ylabel("Time, separable / standard")
         _widths(frame[frame.direction == "forward"], panels[0])
-        figure.supxlabel(
-            "Mult-adds, separable / standard: 1/N + 1/k² (N channels, kernel k)\n"
+        write_footer(
+            figure,
             f"Random images; scale {scale}; {layer_costs.measured_on(frame)}.\n"
-            "Points: medians; bars: quartiles.",
-            fontsize=8,
+            "Points: medians; bars: quartiles. Predicted: 1/N + 1/k² (N channels, kernel k).",
         )
         _legend(frame, figure)
         return figure

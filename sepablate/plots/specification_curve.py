@@ -158,10 +158,11 @@ def level_labels(declared: RobustnessStudy, levels: Sequence[tuple[str, str]]) -
 
 
 def footer(carrying: Carrying, scale: str) -> str:
-    """Return scale, n, and the meaning of the marks."""
+    """Return data set, scale, n, and the meaning of the marks."""
+    base = next(each for each in carrying.effects.settings if each.setting == BASE)
     return (
-        f"Scale {scale} (the diamond) and {carrying.estimate.k - 1} departures from it; bars: 95 % "
-        "Student's t interval over seeds, cut at the frame; hollow: it includes zero.\n"
+        f"{base.dataset}, scale {scale} (the diamond), {carrying.estimate.k - 1} departures; bars: "
+        "95 % Student's t interval over seeds, cut at the frame; hollow: it includes zero.\n"
         "Dashed: pooled mean, with its 95 % interval (dark) and the 95 % prediction interval of a "
         "new setting (light)."
     )
