@@ -204,15 +204,18 @@ def _data_files(image: Path) -> list[Path]:
 
 
 def _embed(tokens: Sequence[Token], folder: Path) -> None:
-    """Embed every image as a data URI, and mark its paragraph."""
-    first = True
+    """Embed every image as a data URI, and mark its paragraph; the first also by its width."""
+    shown = 0
     for paragraph, inline in itertools.pairwise(tokens):
         for image in _images(inline):
             svg = (folder / str(image.attrs["src"])).with_suffix(".svg").read_bytes()
             image.attrs["src"] = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
-            paragraph.attrs["class"] = "figure first" if first else "figure"
+            wide = re.search(rb'viewBox="0 0 [4-9]\d\d', svg)  # points
+            paragraph.attrs["class"] = (
+                "figure" if shown else f"figure {'wide' if wide else 'first'}"
+            )
             paragraph.attrs["tabindex"] = "0"  # a narrow screen scrolls it, also by the keyboard
-            first = False
+            shown += 1
 
 
 def _images(token: Token) -> Iterable[Token]:

@@ -46,12 +46,13 @@ p.data { margin-top: 0; color: var(--dim); font-size: 0.9em; }
   h2 { margin-top: 1.5rem; padding-top: 0.5rem; }
   h2, h3, caption { break-after: avoid; }
   tr, p.figure, li { break-inside: avoid; }
-  .table:not(:has(tr:nth-child(20))) { break-inside: avoid; }
+  .table:not(:has(tr:nth-child(16))) { break-inside: avoid; }
   #setup ~ .table:not(:has(th:nth-child(4))) {
     columns: 2; break-inside: avoid; }
   .table + .table:not(#setup ~ .table), main > :last-child { break-before: avoid; }
   thead { display: table-header-group; }
   p.figure img { min-width: 0; max-width: 15cm; }
+  p.figure.wide img { max-width: 18cm; }
   p.figure.first img { width: auto; max-width: 11cm; max-height: 24cm; }
   a { color: inherit; text-decoration: none; }
 }

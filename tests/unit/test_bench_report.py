@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.figure_texts import kept_figures
 from helpers.project import ROOT
 
 from sepablate.bench import report
@@ -12,6 +13,7 @@ from sepablate.bench.cases import cases_for
 from sepablate.cli import bench as cli
 from sepablate.cli.bench import file_name
 from sepablate.errors import UserError
+from sepablate.plots import bench_figure
 
 
 def frame(accelerator: str = "none", unit: float = 0.05) -> pd.DataFrame:
@@ -38,6 +40,14 @@ def test_ratios_are_of_neighbouring_turns() -> None:
     assert "| timm | 200 [50, 600] | 2 [1, 4] | 2 | 1.00 |" in table
     assert "| sepablate | 100 [50, 150] | 1 [1, 1] | 2 | 1.00 |" in table
     assert "on the same 6 seeds: +0.27 [+0.06, +0.49] points" in table
+
+
+def test_the_figure_says_how_many_turns_it_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = kept_figures(monkeypatch, "commit abc", bench_figure)
+    bench_figure.draw(frame(), {"small": "Small separable network"})
+    assert figures[0].get_supxlabel() == (
+        "Random images; median and range over n = 3 turns.\nZen, 2 cores, 2026-11-26."
+    )
 
 
 def test_each_machine_has_a_section_of_its_own(

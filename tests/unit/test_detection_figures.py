@@ -55,6 +55,21 @@ def test_a_scene_marks_right_and_wrong_boxes(runs: load_runs.Runs) -> None:
     assert [line == "-" for _, line in drawn] == [True, True, False]
 
 
+def test_scenes_say_of_which_data_and_run_they_are(
+    runs: load_runs.Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr(detections, "render", lambda figure, *_: figures.append(figure) or b"")
+    examples = {
+        name: json.loads(layout.seed_examples("tiny", name, 0).read_text()) for name in runs.configs
+    }
+    detections.draw_examples(runs, examples, "png")
+    footer = figures[0].get_supxlabel()
+    assert footer.startswith(
+        "shelves; scale tiny; averaged weights of seed 0; scores of at least 0.3."
+    )
+
+
 def test_both_panels_show_their_numbers(
     runs: load_runs.Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:

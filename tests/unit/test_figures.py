@@ -19,7 +19,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from sepablate import study
-from sepablate.analysis import learning_curves, load_runs
+from sepablate.analysis import effects, learning_curves, load_runs, verdicts
 from sepablate.errors import UserError
 from sepablate.plots import forest, study_figure, style
 from sepablate.provenance.embedded_keys import read_run_keys
@@ -265,6 +265,26 @@ def test_a_scorecard_says_what_it_shows(project):
     text = " ".join(re.findall("<!-- (.*?) -->", Path("results/tiny/scorecard.svg").read_text()))
     assert "toys; scale tiny; n = 5 paired seeds. * †: see the report." in text
     assert "Thick: 95 % Student's t interval over seeds; thin: corrected for 2 claims." in text
+
+
+def test_many_claims_stand_in_two_columns_of_one_scale(monkeypatch):
+    figures = []
+    monkeypatch.setattr(study_figure, "render", lambda figure, *_: figures.append(figure) or b"")
+    names = ("channel_segments", "operation_order", "mobilenet_v1", "separable_example", MANY)
+    paths = [ROOT / f"results/laptop/{name}/claims.json" for name in names]
+    claims = [each for path in paths for each in effects.read(path)]
+    forest.draw(verdicts.decide(claims), "png", "")
+    figures[0].draw_without_rendering()
+    left, right = figures[0].axes
+    assert (len(left.collections), len(right.collections)) == (9, 9)
+    assert left.get_xlim() == right.get_xlim()
+    assert left.get_ylim() == right.get_ylim()
+    ends, starts = (
+        [getattr(text.get_window_extent(), end) for text in axis.texts]
+        for axis, end in ((left, "x1"), (right, "x0"))
+    )
+    assert max(ends) < min(starts)
+    assert max(text.get_window_extent().x1 for text in right.texts) < figures[0].bbox.x1
 
 
 def test_fonts_of_the_system_change_no_figure(tmp_path):

@@ -79,6 +79,13 @@ def page(tmp_path: Path) -> Elements:
     return Elements(html.to_html(REPORT, folder))
 
 
+@pytest.mark.parametrize(("width", "kind"), [("345.6", "figure first"), ("612", "figure wide")])
+def test_a_wide_scorecard_is_shown_wide(width: str, kind: str, tmp_path: Path) -> None:
+    (tmp_path / "scorecard.svg").write_text(f'<svg viewBox="0 0 {width} 400"/>')
+    page = Elements(html.to_html("# Report\n\n![Claims](scorecard.png)\n", tmp_path))
+    assert page.values("p", "class")[0] == kind
+
+
 def test_the_contents_lead_to_every_section(page: Elements) -> None:
     assert page.values("h2", "id") == ["same-name", "same-name-2"]
     assert page.values("a", "href")[:2] == ["#same-name", "#same-name-2"]

@@ -182,8 +182,14 @@ def test_figures_show_every_setting_and_no_texts_overlap(
         order = specification_curve.rising(each)
         means = [each.means[index][0] for index in order]
         assert means == sorted(means)
+        (footer,) = drawn[-1].texts
+        assert footer.get_text().startswith("fashion_mnist, scale laptop (the diamond), 1")
     budget_figure.draw(claims, made_up(), "png", "laptop")
     assert len(drawn[-1].axes) == 4
+    footer = drawn[-1].get_supxlabel()
+    assert footer.startswith(
+        "fashion_mnist; scale laptop; n = 3 or 6 paired seeds; bars and bands: 95 %"
+    )
 
 
 def test_effects_are_of_the_settings_that_have_runs(project: Path) -> None:
