@@ -1,7 +1,9 @@
 """The documentation: its links, its code, and what it says of the results and of the version."""
 
 import doctest
+import inspect
 import json
+import pkgutil
 import re
 import subprocess
 import sys
@@ -51,6 +53,16 @@ def test_every_page_is_in_the_sites_navigation() -> None:
     reports = {name for name in pages if name.startswith("results/")}
     assert pages - reports == named - reports
     assert {f"results/laptop/{name}.md" for name in ("REPORT", "CONTROLS")} <= named
+
+
+def test_docstrings_of_the_api_have_an_entry_for_each_parameter() -> None:
+    """MkDocs reads no others, and ends `make docs`."""
+    shown = re.findall(r"^::: (\S+)$", (ROOT / "docs/api.md").read_text(), re.M)
+    assert len(shown) > 15
+    for name in shown:
+        source = inspect.getsource(pkgutil.resolve_name(name))
+        for entries in re.findall(r"^ +Args:\n((?: +\S.*\n)+)", source, re.M):
+            assert not re.findall(r"^ +\w+(?:, \w+)+:", entries, re.M), name
 
 
 def test_the_readme_says_what_the_verdicts_say() -> None:
@@ -245,6 +257,17 @@ def test_pre_commit_runs_what_make_lint_runs() -> None:
     assert recipe
     commands = [hook["entry"].removeprefix(".venv/bin/") for hook in repository["hooks"]]
     assert commands == [line.strip() for line in recipe[1].splitlines()]
+
+
+def test_the_workflow_runs_what_people_run() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
+    known = [f"make {target}" for target in targets]
+    commands = {step["run"] for step in steps if "run" in step}
+    assert {"make test", "make docs"} <= commands
+    for command in commands:
+        assert command in known or f"`{command}`" in (ROOT / "CONTRIBUTING.md").read_text()
 
 
 def test_containers_have_what_the_readme_asks_for() -> None:
