@@ -31,7 +31,8 @@ def draw(frame: pd.DataFrame, titles: Mapping[str, str]) -> bytes:
         panels[-1].set_xlabel("Time of a step, sepablate = 1 (more is slower)")
         write_footer(
             figure,
-            f"Random images; median and range over n = {turns(frame)} turns.\n"
+            f"Small images are of Fashion-MNIST, large ones random; median and range over n = "
+            f"{turns(frame)} turns.\n"
             f"{machine(frame)}, {latest(frame).date}.",
         )
         commits = ", ".join(dict.fromkeys(frame.commit))

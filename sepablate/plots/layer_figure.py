@@ -51,7 +51,7 @@ def make(frame: pd.DataFrame, scale: str) -> Figure:
         _widths(frame[frame.direction == "forward"], panels[0])
         write_footer(
             figure,
-            f"Random images; scale {scale}; {layer_costs.measured_on(frame)}.\n"
+            f"Images of ones; scale {scale}; {layer_costs.measured_on(frame)}.\n"
             "Points: medians; bars: quartiles. Predicted: 1/N + 1/k² (N channels, kernel k).",
         )
         _legend(frame, figure)

@@ -46,7 +46,8 @@ def test_the_figure_says_how_many_turns_it_shows(monkeypatch: pytest.MonkeyPatch
     figures = kept_figures(monkeypatch, "commit abc", bench_figure)
     bench_figure.draw(frame(), {"small": "Small separable network"})
     assert figures[0].get_supxlabel() == (
-        "Random images; median and range over n = 3 turns.\nZen, 2 cores, 2026-11-26."
+        "Small images are of Fashion-MNIST, large ones random; median and range over n = 3 turns.\n"
+        "Zen, 2 cores, 2026-11-26."
     )
 
 
