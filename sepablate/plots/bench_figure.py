@@ -32,7 +32,7 @@ def draw(frame: pd.DataFrame, titles: Mapping[str, str]) -> bytes:
         write_footer(
             figure,
             f"Small images are of Fashion-MNIST, large ones random; median and range over n = "
-            f"{turns(frame)} turns.\n"
+            f"{turns(steps[steps.case.isin(names)])} turns.\n"
             f"{machine(frame)}, {latest(frame).date}.",
         )
         commits = ", ".join(dict.fromkeys(frame.commit))
