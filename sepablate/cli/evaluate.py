@@ -1,5 +1,6 @@
 """The commands `evaluate` and `export-weights`. Nothing heavy is imported before they run."""
 
+import functools
 from pathlib import Path
 from typing import Annotated
 
@@ -49,9 +50,11 @@ def evaluate(
     from sepablate.models import MODELS
 
     if source not in MODELS and weights is None:
+        from sepablate.execution import backend
         from sepablate.pretrained import run_weights
 
-        lines = run_weights.measure(source, split, hardware.devices()[0])
+        device, why = hardware.devices()[0], functools.partial(backend.why_unavailable, "cpu")
+        lines = run_weights.measure(source, split, device, why)
     else:
         if split is not None:
             raise UserError(f"--split {split!r}: only for a run, not for the network {source!r}")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,12 @@ def _of_another_version(path: Path, error: Exception) -> UserError:
     return UserError(f"{path}: not of a network that this version has ({reason})")
 
 
-def measure(source: str, split: str | None, device: str = "cpu") -> list[str]:
+def measure(
+    source: str,
+    split: str | None,
+    device: str = "cpu",
+    why_no_kernels: Callable[[], str | None] = build.load_library,
+) -> list[str]:
     """Return the lines of a report: the score of a run's weights, and the one that it recorded.
 
     Where the machine, the code and torch are those of the run, the two are the same number.
@@ -151,6 +157,7 @@ def measure(source: str, split: str | None, device: str = "cpu") -> list[str]:
         source: a run key, or a weights file.
         split: "test" or "validation"; by default the one of the run's final numbers.
         device: that computes, unless the run's kernels are the CPU's.
+        why_no_kernels: returns why this machine cannot use the CPU's kernels; None if it can.
 
     Raises UserError for a bad source or split, or if the images are missing.
     """
@@ -163,7 +170,9 @@ def measure(source: str, split: str | None, device: str = "cpu") -> list[str]:
         raise UserError(f"--split {chosen!r}: choose test or validation")
     if run.trial_images and chosen == "test":
         raise UserError("--split test: this run helped to choose a recipe; choose validation")
-    score, images, name = _score(run, saved, chosen, device)
+    missing = why_no_kernels() if run.kernels == "fused" else device == "cpu"
+    used = run.with_backend(run.precision, "torch") if missing else run
+    score, images, name = _score(used, saved, chosen, device)
     metric = run_files.final_metric(name, saved.averaged, trial=bool(run.trial_images))
     raw = "" if saved.averaged else ", raw weights"
     lines = [
@@ -187,12 +196,9 @@ def _compared(score: float, recorded: float, saved: Weights, run: Run) -> str:
 def _score(run: Run, saved: Weights, chosen: str, device: str) -> tuple[float, int, str]:
     """Return the mean score, the number of images and the score's name.
 
-    The network is set up as for training, in the same precision and by the same kernels, if this
-    machine has them: so are the numbers.
+    The network is set up as for training, in the run's precision and by its kernels: so are the
+    numbers.
     """
-    missing = build.load_library() if run.kernels == "fused" else device == "cpu"
-    if run.kernels != "torch" and missing:
-        run = run.with_backend(run.precision, "torch")
     if run.kernels == "fused":
         device = "cpu"
     splits = data.dataset(run.dataset).load(layout.DATA, test=chosen == "test")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from helpers.environments import command
 from helpers.project import ROOT
 from helpers.tiny_runs import tiny
 from typer.testing import CliRunner
@@ -121,6 +122,15 @@ def test_the_score_is_the_one_that_the_run_recorded(
     again = engine.fit(run, splits, tmp_path / "again", engine.Monitor())
     assert again.weights is not None
     assert weights.encode(run.key, 0, run.config, again.rows, again.weights) == content
+
+
+def test_a_run_of_the_kernels_is_measured_where_there_are_none(tmp_path: Path) -> None:
+    """On a processor like most laptops', which an option of oneDNN simulates."""
+    run = tiny(test_images=40).with_backend("bf16", "fused")
+    path = write(run, network(run), tmp_path / "w.safetensors")
+    done = command(ROOT, "evaluate", str(path), ONEDNN_MAX_CPU_ISA="AVX2")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "on another machine or by other kernels" in done.stdout.splitlines()[-1]
 
 
 def test_a_score_that_differs_says_why_it_may(tmp_path: Path, monkeypatch) -> None:
