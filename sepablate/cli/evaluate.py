@@ -1,6 +1,5 @@
 """The commands `evaluate` and `export-weights`. Nothing heavy is imported before they run."""
 
-import functools
 from pathlib import Path
 from typing import Annotated
 
@@ -46,15 +45,13 @@ def evaluate(
     NETWORK: top-1 and top-5 accuracy.
     """
     environment.use_short_socket_folder()  # for the processes that read images
-    from sepablate.execution import hardware
+    from sepablate.execution import backend, hardware
     from sepablate.models import MODELS
 
     if source not in MODELS and weights is None:
-        from sepablate.execution import backend
         from sepablate.pretrained import run_weights
 
-        device, why = hardware.devices()[0], functools.partial(backend.why_unavailable, "cpu")
-        lines = run_weights.measure(source, split, device, why)
+        lines = run_weights.measure(source, split, hardware.devices()[0], backend.cpu_failure)
     else:
         if split is not None:
             raise UserError(f"--split {split!r}: only for a run, not for the network {source!r}")

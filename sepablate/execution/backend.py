@@ -163,8 +163,11 @@ def _better_kernels(device: str) -> str:
 
 def why_unavailable(device: str) -> str | None:
     """Return why fused kernels cannot be used here, in one line; None if they can."""
-    if device != "cpu":
-        return triton_failure(device)
+    return triton_failure(device) if device != "cpu" else cpu_failure()
+
+
+def cpu_failure() -> str | None:
+    """Return why the C++ kernels cannot be used here, in one line; None if they can."""
     if reason := _fatal_signal() or _load_failure():
         python = sys.prefix
         space = f"; the space in {python} may be why: move the environment" if " " in python else ""
