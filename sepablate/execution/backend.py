@@ -166,40 +166,39 @@ def why_unavailable(device: str) -> str | None:
     return triton_failure(device) if device != "cpu" else cpu_failure()
 
 
+@functools.cache
 def cpu_failure() -> str | None:
-    """Return why the C++ kernels cannot be used here, in one line; None if they can."""
-    if reason := _fatal_signal() or _load_failure():
-        python = sys.prefix
-        space = f"; the space in {python} may be why: move the environment" if " " in python else ""
-        return reason + space
-    return _matrix_product_failure()
+    """Return why the C++ kernels cannot be used here, in one line; None if they can.
 
-
-def _fatal_signal() -> str | None:
-    """Return the signal that ends a process with the C++ kernels, in words; None if they run.
-
-    An instruction that the processor does not have, as of a library that was compiled for another
-    one, ends a process without a word: so a fork tries.
+    A fork tries, which compiles them if needed: an instruction that the processor does not have, as
+    of a library that was compiled for another one, ends a process without a word.
     """
+    reader, writer = os.pipe()
     child = os.fork()
     if not child:
-        with contextlib.suppress(BaseException):  # a reason in words is found again, by the caller
+        with contextlib.suppress(BaseException):  # also of Ctrl-C, which its parent gets as well
             torch.set_num_threads(1)  # a fork has none of OpenMP's other threads
-            if _load_failure() is None:
-                _matrix_product_failure()
+            os.write(writer, (_load_failure() or _matrix_product_failure() or "").encode())
         os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, errors="replace") as answer:
+        reason = answer.read()
     _, status = os.waitpid(child, 0)
-    if not os.WIFSIGNALED(status):
-        return None
-    name = signal.Signals(os.WTERMSIG(status)).name
-    return f"{name} on this processor; delete {build._cache_folder()} to compile them again"
+    if os.WIFSIGNALED(status):
+        name = signal.Signals(os.WTERMSIG(status)).name
+        return f"{name} on this processor; delete {build._cache_folder()} to compile them again"
+    return reason or _load_failure()
 
 
 def _load_failure() -> str | None:
+    """Return why the C++ kernels cannot be compiled or loaded, in one line; None if they are."""
     try:
-        return build.load_library()
+        reason = build.load_library()
     except (AttributeError, RuntimeError) as error:  # a library without the operators
-        return " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())[:200]
+    python = sys.prefix
+    space = f"; the space in {python} may be why: move the environment" if " " in python else ""
+    return reason and reason + space
 
 
 def _matrix_product_failure() -> str | None:

@@ -43,9 +43,11 @@ from sepablate.execution import backend
 for name in sys.argv[1:]:
     os.environ["XDG_CACHE_HOME"] = name
     backend.build.load_library.cache_clear()
+    backend.cpu_failure.cache_clear()
     print(backend.why_unavailable("cpu"))
 os.environ["XDG_CACHE_HOME"] = sys.argv[1]
 backend.build.load_library.cache_clear()
+backend.cpu_failure.cache_clear()
 run = dataclasses.replace(tiny(), kernels="auto", precision="bf16", threads=1)
 print(backend.select_backend(run, Path()).kernels)
 print(torch.backends.nnpack.set_flags(False))
@@ -137,9 +139,11 @@ def test_training_is_refused_without_locks_and_the_doctor_says_why(
 def test_mlflow_is_a_line_without_locks(without_locks: dict[str, str]) -> None:
     write_results()
     shutil.copy(ROOT / "params.yaml", ".")
-    Path("mlflow.db").unlink()
     done = command(Path.cwd(), "publish", "--scale", "smoke", **without_locks)
     assert refused(done, "MLflow at sqlite:", "`sepablate publish` fills the gap", status=1)
+    Path("mlflow.db").unlink()
+    done = command(Path.cwd(), "publish", "--scale", "smoke", **without_locks)
+    assert refused(done, "mlflow.lock: this file system has no locks", "work on another disk")
     assert not [path for path in Path().iterdir() if path.name.startswith("mlflow.db")]
 
 

@@ -174,7 +174,9 @@ def test_kernels_that_could_not_be_built_are_tried_again(
 def test_a_space_in_the_environment_s_path_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend.build, "load_library", lambda: "ld returned 1 exit status")
     monkeypatch.setattr(backend.sys, "prefix", "/home/me/my environment")
+    backend.cpu_failure.cache_clear()
     assert "the space in /home/me/my environment may" in str(backend.why_unavailable("cpu"))
+    backend.cpu_failure.cache_clear()
 
 
 def test_kernels_are_in_the_key_and_theirs_only_in_the_digest_of_fused_runs() -> None:
