@@ -24,6 +24,7 @@ HINTS = {
     errno.EMFILE: "too many files are open: raise `ulimit -n`",
     errno.ENFILE: "too many files are open: raise `ulimit -n`",
 }
+FEW = 10  # choices that are read at a glance
 
 
 class UserError(ValueError):
@@ -38,10 +39,14 @@ class UserError(ValueError):
 
 
 def choices(value: object, valid: Iterable[str]) -> str:
-    """Return the valid choices for a message, and the one that a wrong value is most like."""
+    """Return the valid choices for a message, and the one that a wrong value is most like.
+
+    Where they are many, that one comes first.
+    """
     names = list(valid)
-    like = difflib.get_close_matches(str(value), names, 1)
-    return f"choose {', '.join(names)}" + "".join(f"; did you mean {name}?" for name in like)
+    like = "".join(f"did you mean {n}?" for n in difflib.get_close_matches(str(value), names, 1))
+    parts = [f"choose {', '.join(names)}", like]
+    return "; ".join(filter(None, parts if len(names) <= FEW else reversed(parts)))
 
 
 def command(words: str, scale: str) -> str:

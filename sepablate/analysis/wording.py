@@ -68,7 +68,7 @@ def scorecard(verdicts: Sequence[Verdict]) -> str:
             difference(verdict),
             f"[{percent(verdict.corrected_low, '+')}, {percent(verdict.corrected_high, '+')}]",
             str(len(verdict.measured.seeds)),
-            probability(verdict.p_adjusted),
+            _deciding_p(verdict),
             " ".join([f"**{verdict.outcome}**", *map(_escaped, marks(verdict))]),
         )
         for verdict in verdicts
@@ -77,6 +77,16 @@ def scorecard(verdicts: Sequence[Verdict]) -> str:
     used = {mark for verdict in verdicts for mark in marks(verdict)}
     legend = [f"\n{_escaped(mark)} {text}\n" for mark, text in MARKS.items() if mark in used]
     return markdown_table(header, rows) + "".join(legend)
+
+
+def _deciding_p(verdict: Verdict) -> str:
+    """Return the p-value that the verdict rests on, that of equivalence with its margin."""
+    claim = verdict.measured.claim
+    of_equality = claim.comparison == "=" and verdict.outcome != "contradicted"
+    if of_equality or verdict.outcome == "equivalent":
+        margin = f"{100 * claim.margin:g}"
+        return f"{probability(verdict.p_equivalence_adjusted)} (within ±{margin})"
+    return probability(verdict.p_adjusted)
 
 
 def marks(verdict: Verdict) -> list[str]:

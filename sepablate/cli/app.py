@@ -209,6 +209,7 @@ def report(
     from sepablate.report import outputs
 
     name = name or report_name(names)
+    outputs.check_replaces_none(names, chosen, name)
     outputs.report_outputs(names, chosen, name)
     if mlflow:
         publish_studies(chosen, names)

@@ -2,7 +2,7 @@
 
 Its variants are trained, unless they are already, its stage compares them, and the stage `own`
 reports it in OWN, with other studies of one's own, for Holm's correction counts the claims of a
-report. The other reports name the studies that they leave out, and so depend on its file.
+report. No other report mentions it, so that none becomes stale.
 """
 
 import json
@@ -119,16 +119,13 @@ class _Lines:
 
 
 def add(name: str, declared: Study) -> dict[str, str]:
-    """Return the new content of both pipelines' files, by path, with a study in the second.
+    """Return the new content of the second pipeline's file, with a study, by its path.
 
     Raises UserError if the study has a stage, or if a file is not written like the project's.
     """
     if name in stage_names():
         raise UserError(f"study {name!r}: a stage has that name: it is in a pipeline already")
     paper, further = _Lines(PAPER_PIPELINE), _Lines(FURTHER_PIPELINE)
-    for lines in (paper, further):
-        for stage in lines.stages_that("report"):
-            _insert_file(lines, stage, name)
     _insert_variants(paper, further, name, declared)
     if OWN in yaml.safe_load(further.text)["stages"]:
         _extend_own(further, name)
@@ -140,9 +137,9 @@ def add(name: str, declared: Study) -> dict[str, str]:
             end, "\n" + (_study_stage(name, declared) + _own_stage(name)).rstrip("\n") + "\n"
         )
     _insert_plot(further, name, declared)
-    contents = {lines.file: lines.result() for lines in (paper, further)}
-    _check(contents[FURTHER_PIPELINE], name, declared)
-    return contents
+    content = further.result()
+    _check(content, name, declared)
+    return {FURTHER_PIPELINE: content}
 
 
 def _study_stage(name: str, declared: Study) -> str:
@@ -174,20 +171,21 @@ def _insert_variants(paper: _Lines, further: _Lines, name: str, declared: Study)
     further.insert(further.after(tables[1]), text)
 
 
-def _insert_file(lines: _Lines, stage: str, name: str) -> None:
-    """Add the study's file to a report's dependencies, in the order of the alphabet."""
+def _insert_file(lines: _Lines, name: str) -> None:
+    """Add the study's file to the dependencies of OWN, in the order of the alphabet."""
     wanted = f"experiments/{name}.py"
-    deps = lines.node("stages", stage, "deps").value
+    deps = lines.node("stages", OWN, "deps").value
     files = [each for each in deps if str(each.value).startswith("experiments/")]
     later = [each.start_mark.line for each in files if each.value > wanted]
     line = min(later) if later else max([each.start_mark.line + 1 for each in files] or [0])
     if not line:
-        raise UserError(f"{lines.file}: {stage} depends on no study's file: add it by hand")
+        raise UserError(f"{lines.file}: {OWN} depends on no study's file: add it by hand")
     lines.insert(line, f"      - {wanted}\n")
 
 
 def _extend_own(further: _Lines, name: str) -> None:
     """Add the study to the command and the dependencies of the report OWN."""
+    _insert_file(further, name)
     further.insert(further.after(further.node("stages", OWN, "cmd")), f"      {name}\n")
     deps = further.node("stages", OWN, "deps")
     further.insert(further.after(deps), f"      - results/${{scale}}/{name}\n")

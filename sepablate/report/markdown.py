@@ -26,12 +26,13 @@ Those over seeds estimate other trainings on these test images, those over test 
 networks on other images. p-values are Holm-adjusted over {claims} of this report. A
 claim *holds* or is *contradicted* if its adjusted p is below 0.05, is *equivalent* if the
 difference is within the margin declared {when} (two one-sided tests, adjusted p below
-0.05), and otherwise is *inconclusive*. {together} The full rule, and how often it errs, is in
-`sepablate/analysis/verdicts.py`.
+0.05), and otherwise is *inconclusive*. Of a claim of equality the p-value is that of the
+difference being within ± its margin, in points. {together} The full rule, and how often it errs, is
+in `sepablate/analysis/verdicts.py`.
 """
 TOGETHER = """\
 Intervals for all {family} claims are corrected for their
-number, and hold together."""
+number, and hold together; they are a little wider than Holm's tests, which decide."""
 NOTHING_TOGETHER = """\
 With one claim there is nothing to
 correct for."""

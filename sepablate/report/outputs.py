@@ -69,6 +69,22 @@ def _draw_detectors(runs: load_runs.Runs, folder: Path, kind: str) -> None:
         write_atomically(layout.named_figure(folder, name, kind), content)
 
 
+def check_replaces_none(studies: Sequence[str], scale: str, report: str) -> None:
+    """Raise UserError if the report of that name has studies, with runs, that would be lost."""
+    path = layout.scale_folder(scale) / layout.verdicts_name(report)
+    try:
+        there = dict.fromkeys(verdict["measured"]["study"] for verdict in read_json(path, list))
+    except (UserError, OSError, KeyError, TypeError):  # none, or a damaged one
+        return
+    lost = [name for name in there if name not in studies and name in study.names()]
+    if lost:
+        text = path.with_name(layout.report_text(report))
+        raise UserError(
+            f"report {', '.join(studies)}: {text} also has {', '.join(lost)}: name "
+            f"{'it' if len(lost) == 1 else 'them'} too, or choose another --name"
+        )
+
+
 def report_outputs(studies: Sequence[str], scale: str, report: str = layout.REPORT) -> None:
     """Write the report on `studies`, whose claims are one family.
 

@@ -104,6 +104,9 @@ def variant(name: str, folder: Path = FOLDER) -> Variant:
     """Return the variant of that name, of a study or only counted; UserError if there is none."""
     declared = {**variants(folder), INCEPTION_V3_2016.name: INCEPTION_V3_2016}
     if name not in declared:
+        if name in _comparisons(folder):
+            own = ", ".join(each.name for each in _comparisons(folder)[name].all_variants)
+            raise UserError(f"variant {name!r}: is a study; choose a variant of it: {own}")
         raise UserError(f"variant {name!r} in {folder}/: {choices(name, declared)}")
     return declared[name]
 

@@ -169,9 +169,13 @@ def test_a_bare_command_prints_its_help() -> None:
     [
         (
             ("train", "xcepton"),
-            "variant 'xcepton' in experiments/: choose .*; did you mean xception",
+            "variant 'xcepton' in experiments/: did you mean xception[?]; choose .*",
         ),
-        (("study", "residual_conections"), ".*; did you mean residual_connections[?]"),
+        (("study", "residual_conections"), ".*: did you mean residual_connections[?]; .*"),
+        (
+            ("train", "residual_connections"),
+            "variant 'residual_connections': is a study; choose a variant of it: xception, .*",
+        ),
         (("plan", "--scale", "latop"), "--scale 'latop': choose smoke, .*; did you mean laptop[?]"),
         (("fetch", "cifar"), "data set 'cifar': choose .*; did you mean cifar10[?]"),
         (("train", "--all", "xception"), "train: choose a variant, or --all without"),
