@@ -178,6 +178,10 @@ def test_a_bare_command_prints_its_help() -> None:
         ),
         (("plan", "--scale", "latop"), "--scale 'latop': choose smoke, .*; did you mean laptop[?]"),
         (("fetch", "cifar"), "data set 'cifar': choose .*; did you mean cifar10[?]"),
+        (
+            ("report", "residual_connections", "--scale", "laptop"),
+            "report residual_connections: results/laptop/REPORT.md also has xception_vs_inception,",
+        ),
         (("train", "--all", "xception"), "train: choose a variant, or --all without"),
         (("train",), "train: choose a variant, or --all without"),
         (("verify", "--scale", "zzz"), "--scale 'zzz': choose smoke, laptop, workstation, paper"),

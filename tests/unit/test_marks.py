@@ -117,6 +117,28 @@ def test_the_interval_for_all_claims_is_students_at_the_corrected_level(family):
     assert f"| For {words} |" in wording.scorecard([first] * family)
 
 
+@pytest.mark.parametrize(
+    ("comparison", "shift", "outcome", "equality"),
+    [
+        ("=", 0.0, "holds", True),
+        ("=", 0.005, "inconclusive", True),
+        ("=", 0.1, "contradicted", False),
+        (">", 0.0, "equivalent", True),
+        (">", 0.1, "holds", False),
+        (">", 0.0051, "inconclusive", False),
+    ],
+)
+def test_the_scorecard_has_the_p_value_that_decides(comparison, shift, outcome, equality):
+    d = shift + np.array([0.002, -0.0021, 0.001, -0.0012, 0.0003, -0.0002])
+    if outcome == "inconclusive" and comparison == ">":
+        d = 10 * (d - shift)
+    (verdict,) = verdicts.decide([measured(d, comparison)])
+    assert verdict.outcome == outcome
+    p = verdict.p_equivalence_adjusted if equality else verdict.p_adjusted
+    text = f"{'< 0.001' if p < 0.001 else f'{p:.3f}'}{' (within ±0.5)' * equality}"
+    assert f"| {text} | **{outcome}** |" in wording.scorecard([verdict])
+
+
 def test_what_is_open_only_after_correction_is_said():
     d = [0.020, 0.005, 0.012, 0.016]
     alone, among = (verdicts.decide([measured(d)] + [measured([0.05, -0.05, 0.04, 0.01])] * more)[0]

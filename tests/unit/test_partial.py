@@ -1,16 +1,18 @@
 """A study of which only some variants are trained says which, and what it leaves out."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
-from helpers.project import ROOT
+from helpers.project import ROOT, contents
 from helpers.published import TINY, current, made, without_runs
 from typer.testing import CliRunner
 
 from sepablate import study
 from sepablate.analysis import partial
 from sepablate.cli.app import app
+from sepablate.errors import UserError
 from sepablate.provenance.verify import verify
 from sepablate.report import outputs
 
@@ -71,6 +73,23 @@ def test_without_a_pair_there_is_no_study(lost: list[str]) -> None:
         shutil.rmtree(TINY / "runs" / name)
     with pytest.raises(ValueError, match=r"no runs: train xception and one of no_residual, no_re"):
         partial.trained_part(NAME, "tiny")
+
+
+def test_a_report_drops_no_study_of_the_one_that_it_replaces() -> None:
+    outputs.check_replaces_none([NAME], "tiny", "ANOTHER")
+    verdicts = TINY / "verdicts.json"
+    there = json.loads(verdicts.read_text())
+    other = json.loads(json.dumps(there[0]).replace(f'"{NAME}"', '"pointwise_activation"'))
+    verdicts.write_text(json.dumps([*there, other]))
+    before = contents(TINY)
+    line = f"report {NAME}: {TINY}/REPORT.md also has pointwise_activation: name it too"
+    with pytest.raises(UserError, match=f"^{line}"):
+        outputs.check_replaces_none([NAME], "tiny", "REPORT")
+    assert contents(TINY) == before
+    outputs.check_replaces_none([NAME, "pointwise_activation"], "tiny", "REPORT")
+    for damaged in ("[", "{}", "[1]"):  # is replaced
+        verdicts.write_text(damaged)
+        outputs.check_replaces_none([NAME], "tiny", "REPORT")
 
 
 def test_a_variant_that_was_trained_since_is_not_said_to_be_missing(tmp_path: Path) -> None:
