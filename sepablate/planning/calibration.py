@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -28,6 +29,9 @@ from sepablate.training.step import TrainContext, eval_steps
 
 STEP_SECONDS, EVALUATION_SECONDS = 2.5, 0.8  # of measuring
 NOISE_IMAGES = 50_000
+KILLED = (
+    "a process that was timed was killed, perhaps for lack of memory: free some, or raise its limit"
+)
 # The imports and first processes of a stage that trains, and of one that analyses.
 TRAINING_STARTUP = """
 from sepablate.execution import pool
@@ -76,10 +80,16 @@ class Cost:
 
 
 def calibrate(jobs: list[Job]) -> Cost:
-    """Train all `jobs` in parallel for a moment; return mean seconds and maximal bytes."""
+    """Train all `jobs` in parallel for a moment; return mean seconds and maximal bytes.
+
+    Raises UserError where one of the processes is killed, as for its memory.
+    """
     with ProcessPoolExecutor(len(jobs), mp_context=pool.start_forkserver()) as executor:
         futures = [executor.submit(_measure, job, time.monotonic()) for job in jobs]
-        costs = [future.result() for future in futures]
+        try:
+            costs = [future.result() for future in futures]
+        except BrokenProcessPool:
+            raise UserError(KILLED) from None
     return Cost(
         start=mean(cost.start for cost in costs),
         step=mean(cost.step for cost in costs),
@@ -91,9 +101,17 @@ def calibrate(jobs: list[Job]) -> Cost:
 
 
 def time_startup(code: str) -> float:
-    """Return the seconds until a new Python has run TRAINING_STARTUP or ANALYSIS_STARTUP."""
+    """Return the seconds until a new Python has run TRAINING_STARTUP or ANALYSIS_STARTUP.
+
+    Raises UserError where it is killed, as for its memory.
+    """
     began = time.monotonic()
-    subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    try:
+        subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    except subprocess.CalledProcessError as error:
+        if error.returncode >= 0:
+            raise
+        raise UserError(KILLED) from None
     return time.monotonic() - began
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,7 +11,9 @@ from pathlib import Path
 import pytest
 from helpers.project import ROOT
 
+from sepablate.errors import UserError
 from sepablate.execution import cgroup
+from sepablate.planning import calibration
 
 
 def write_groups(root: Path, files: dict[str, str]) -> None:
@@ -136,3 +139,10 @@ def test_the_limits_of_a_real_group_are_seen(real_group: list[Path]) -> None:
     cores, free = done.stdout.split()
     assert cores == "1", done.stderr
     assert GIB // 2 < int(free) <= GIB
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGILL])
+def test_a_killed_process_of_the_plan_is_one_line(number: int) -> None:
+    """As by a container that has less memory than a start takes."""
+    with pytest.raises(UserError, match="was killed, perhaps for lack of memory"):
+        calibration.time_startup(f"import os; os.kill(os.getpid(), {number})")
