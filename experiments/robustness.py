@@ -5,9 +5,9 @@ Question   Would the paper's comparisons end alike after a longer training, with
 Paper      One setting for each claim: ImageNet, full width, 3 days on 60 GPUs.
 Deviates   The paper does not vary the setting. Each factor is varied by itself around a training
            of a quarter of the scale's length, which is cheap; two settings cross the data with the
-           length. Twice the length is the one in which an image is seen again. Every length has its
-           own whole schedule. Three seeds each, those of the scale; the scale itself has all its
-           seeds, from the studies.
+           length. At `laptop`, twice the length is the one in which an image is seen again. Every
+           length has its own whole schedule. Three seeds each, those of the scale; the scale itself
+           has all its seeds, from the studies.
 """
 
 from sepablate.study import Factor, RobustnessStudy, Setting, Times
