@@ -245,7 +245,7 @@ def test_classes_must_agree(mine: Path) -> None:
 @pytest.mark.parametrize(
     ("members", "complaint"),
     [
-        ({"a.jpg": b"x"}, "'a' needs an image and a .cls file"),
+        ({"a.jpg": b"x"}, "'a' needs an image and a .cls file; unpack tar files of one class each"),
         ({"a.cls": b"1"}, "'a' needs an image and a .cls file"),
         ({"a.jpg": b"x", "a.cls": b"cat"}, "'a.cls': b'cat': must be a class"),
         ({"a.jpg": b"x", "a.cls": b"-1"}, "must be a class"),
