@@ -1,5 +1,6 @@
 """The documentation's network, added to a project by one file, its import and its name."""
 
+import importlib.util
 import shutil
 import subprocess
 import sys
@@ -7,6 +8,9 @@ from pathlib import Path
 
 import pytest
 from helpers.project import NETWORK, ROOT, STUDY, TINY, copy_project, edit_params, sepablate
+
+from sepablate import models
+from sepablate.runs import source_hash
 
 OWN_STUDY = '''"""The shortcut. A question of one's own.
 
@@ -75,6 +79,37 @@ def test_it_trains_is_compared_and_changes_no_other_key(extended: Path, tmp_path
     shutil.copy(extended / "params.yaml", plain)
     keys = run(extended, "train", "xception", "--keys")
     assert keys == run(plain, "train", "xception", "--keys")
+
+
+def test_an_edit_to_what_it_builds_on_changes_its_key(
+    extended: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here through another file and inside a function; what it does not import changes nothing."""
+    folder = extended / "sepablate/models"
+    (folder / "between.py").write_text("from . import xception\n\nBase = xception.Xception\n")
+    network = folder / "three_layers.py"
+    inside = "    def base(self):\n        from sepablate.models.between import Base\n"
+    network.write_text(network.read_text() + "\n" + inside)
+    monkeypatch.setattr(source_hash, "PACKAGE", extended / "sepablate")
+    spec = importlib.util.spec_from_file_location("sepablate.models.three_layers", network)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    monkeypatch.setitem(models.MODELS, "three_layers", module.ThreeLayers)
+
+    def digest(edited: str | None = None) -> str:
+        if edited:
+            with (folder / edited).open("a") as file:
+                file.write("# an edit\n")
+        return source_hash.source_digest.__wrapped__("three_layers", "fashion_mnist", "torch")
+
+    before = digest()
+    assert digest("inception_v3.py") == before
+    of_base = digest("xception.py")
+    assert of_base != before
+    assert digest("between.py") not in (before, of_base)
 
 
 @pytest.mark.slow
