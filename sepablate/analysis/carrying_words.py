@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sepablate.analysis.formatting import (
     capitalize,
@@ -12,7 +12,7 @@ from sepablate.analysis.formatting import (
     probability,
     with_interval,
 )
-from sepablate.analysis.robustness import OUTCOMES, Carrying, FactorShare, LeftOut
+from sepablate.analysis.robustness import OUTCOMES, Carrying, FactorShare, LeftOut, Trend
 from sepablate.paper import xception as paper
 from sepablate.study import BASE, RobustnessStudy
 
@@ -97,8 +97,9 @@ def most(carrying: Carrying) -> FactorShare | None:
     return first if first and first.share > 0 else None
 
 
-def sentence(carrying: Carrying) -> str:
+def sentence(carrying: Carrying, declared: RobustnessStudy) -> str:
     """Return the result of one claim, in full."""
+    labels = _labels(declared)
     estimate, effects = carrying.estimate, carrying.effects
     parts = [
         f"Over {estimate.k} settings, {effects.left_label} minus {effects.right_label} is "
@@ -110,20 +111,19 @@ def sentence(carrying: Carrying) -> str:
         f"{probability(estimate.p_equal)} of equal effects).",
         f"The verdict **{carrying.outcome}**{on_what(carrying)}: {MEANS[carrying.outcome]}.",
         f"The difference has the claimed sign in {signs(carrying)}.",
-        _left_out(carrying),
+        _left_out(carrying, labels),
         _trend(carrying),
-        _diverged(carrying),
+        _diverged(carrying, labels),
     ]
     return " ".join(filter(None, parts)) + "\n"
 
 
 def settings_table(carrying: Carrying, declared: RobustnessStudy) -> str:
     """Return a line per setting: what it is, its images, its n, its difference."""
-    labels = {setting.name: declared.label(setting) for setting in declared.settings}
-    labels[BASE] = declared.label(None)
+    labels = _labels(declared)
     rows = [
         (
-            capitalize(labels.get(each.setting, each.setting)),
+            labels.get(each.setting, each.setting),
             f"`{each.dataset}`",
             f"{each.images_seen:,}",
             str(len(each.seeds)),
@@ -153,6 +153,12 @@ def interval(low: float, high: float) -> str:
     return f"[{percent(low, '+')}, {percent(high, '+')}]"
 
 
+def _labels(declared: RobustnessStudy) -> dict[str, str]:
+    """Return what the table calls each setting, by its name."""
+    labels = {setting.name: capitalize(declared.label(setting)) for setting in declared.settings}
+    return {BASE: capitalize(declared.label(None)), **labels}
+
+
 def _told(carrying: Carrying) -> str:
     first = most(carrying)
     text = f"**{carrying.outcome}**{on_what(carrying)}"
@@ -168,7 +174,8 @@ def _stability(carrying: Carrying) -> str:
     count = len(_deciding(carrying))
     if not count:
         return "the same whichever setting is left out"
-    return f"another verdict without {'one of ' * (count > 1)}{count} setting{'s' * (count > 1)}"
+    settings = f"any one of {count} settings" if count > 1 else "1 setting"
+    return f"another verdict if {settings}, named below, is left out"
 
 
 def _deciding(carrying: Carrying) -> list[LeftOut]:
@@ -176,15 +183,17 @@ def _deciding(carrying: Carrying) -> list[LeftOut]:
     return [each for each in carrying.left_out if each.outcome != carrying.outcome]
 
 
-def _left_out(carrying: Carrying) -> str:
+def _left_out(carrying: Carrying, labels: Mapping[str, str]) -> str:
     """Return whether a single setting decides the outcome."""
     others = _deciding(carrying)
     if not carrying.left_out:
         return ""
     if not others:
         return "It stays whichever setting is left out."
-    changed = ", ".join(f"{each.setting} ({each.outcome})" for each in others)
-    return f"It would be another without {changed}."
+    changed = "; ".join(f"*{labels.get(each.setting, each.setting)}*" for each in others)
+    outcomes = " or ".join(f"**{name}**" for name in dict.fromkeys(each.outcome for each in others))
+    settings = f"any one of these {len(others)} settings" if len(others) > 1 else "one setting"
+    return f"It would be {outcomes} without {settings}: {changed}."
 
 
 def _trend(carrying: Carrying) -> str:
@@ -198,13 +207,28 @@ def _trend(carrying: Carrying) -> str:
         f"{interval(trend.at_paper_low, trend.at_paper_high)} at the paper's budget, {doublings} "
         f"doubling{'s' * (doublings > 1)} further, if it went on so far."
     )
+    if why := _impossible(carrying, trend):
+        further += f" {why}: so few budgets say nothing of the paper's."
     changes = f"With each doubling of the images seen it changes by {slope} points."
     return changes + further * (doublings > 0)  # the paper's scale has the paper's budget
 
 
-def _diverged(carrying: Carrying) -> str:
+def _impossible(carrying: Carrying, trend: Trend) -> str:
+    """Return why the line's interval at the paper's budget is not to be believed; "" if it may."""
+    low, high = trend.at_paper_low, trend.at_paper_high
+    means = [mean for mean, _, _ in carrying.means if not math.isnan(mean)]
+    if low < -1 or high > 1:
+        return "Two scores cannot differ by more than 100 points"
+    if (high < 0 < min(means)) or (low > 0 > max(means)):
+        return "No setting has a difference of that sign"
+    return ""
+
+
+def _diverged(carrying: Carrying, labels: Mapping[str, str]) -> str:
     lost = [each for each in carrying.effects.settings if each.diverged]
     if not lost:
         return ""
-    named = "; ".join(f"{each.setting}: {', '.join(each.diverged)}" for each in lost)
+    named = "; ".join(
+        f"{labels.get(each.setting, each.setting)}: {', '.join(each.diverged)}" for each in lost
+    )
     return f"Runs diverged ({named}); their seeds are left out on both sides."

@@ -139,7 +139,7 @@ def _claim(name: str, each: Carrying, declared: RobustnessStudy) -> str:
         [
             f"## {effects_.left_label} {claim.comparison} {effects_.right_label}\n",
             f"![{claim.statement}: every setting]({name}/{figure_name(each)}.png)\n",
-            carrying_words.sentence(each),
+            carrying_words.sentence(each, declared),
             carrying_words.settings_table(each, declared),
             carrying_words.factors_table(each),
         ]

@@ -11,7 +11,7 @@ from helpers.made_up_settings import SETTINGS, claim_effects, made_up
 from helpers.project import ROOT
 
 from sepablate import study
-from sepablate.analysis import effects, robustness, setting_effects
+from sepablate.analysis import carrying_words, effects, robustness, setting_effects
 from sepablate.analysis.robustness import Estimate, judge, outcome
 from sepablate.errors import UserError
 from sepablate.study import Claim
@@ -101,6 +101,35 @@ def test_the_budget_line_has_nothing_else_and_its_trend_is_the_slope() -> None:
     assert verdict.trend.slope_low < verdict.trend.slope < verdict.trend.slope_high
     width = verdict.trend.at_paper_high - verdict.trend.at_paper_low
     assert width > verdict.estimate.true_high - verdict.estimate.true_low - 0.05
+
+
+@pytest.mark.parametrize(
+    ("slope", "words"),
+    [
+        (-0.01, " if it went on so far. No setting has a difference of that sign: so few budgets "),
+        (0.15, " if it went on so far. Two scores cannot differ by more than 100 points: so few "),
+        (0.01, " if it went on so far.\n"),
+    ],
+)
+def test_a_line_that_leaves_what_is_possible_is_not_believed(slope: float, words: str) -> None:
+    def effect(levels):
+        return 0.04 + slope * np.log2(float(Fraction(levels["budget"])))
+
+    verdict = judge(claim_effects(effect, noise=1e-4), made_up())
+    assert words in carrying_words.sentence(verdict, made_up())
+
+
+def test_the_settings_that_decide_have_the_words_of_the_table() -> None:
+    verdict = judge(claim_effects(lambda levels: 0.05, noise=0.002), made_up())
+    names = ("base", "budget_double")
+    others = [
+        dataclasses.replace(each, outcome="open" if each.setting in names else each.outcome)
+        for each in verdict.left_out
+    ]
+    two = dataclasses.replace(verdict, left_out=others)
+    says = "It would be **open** without any one of these 2 settings: *The scale itself*; *Budget "
+    assert f"{says}2*." in carrying_words.sentence(two, made_up())
+    assert "any one of 2 settings, named below, is left out." in carrying_words.summary([two])
 
 
 def test_few_settings_and_lost_seeds() -> None:
