@@ -45,8 +45,8 @@ def _line(path: Path, seeds: int) -> Iterator[str]:
         return
     family = len(verdicts)
     powers = [statistics.power(effect, seeds, LEVEL / family) for effect in effects]
+    differences = "one difference" if len(effects) == 1 else f"{len(effects)} differences"
     yield (
-        f"power   {min(powers):.2f} to {max(powers):.2f} with {seeds} seeds, for the "
-        f"{len(effects)} differences that {path} found among "
-        f"{count_of_claims(family)}, if as large here"
+        f"power   {min(powers):.2f} to {max(powers):.2f} with {seeds} seed{'s' * (seeds > 1)}, "
+        f"for the {differences} that {path} found among {count_of_claims(family)}, if as large here"
     )

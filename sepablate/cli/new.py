@@ -143,7 +143,8 @@ def _facts(question: "Question", declared: study.Study) -> list[str]:
     from sepablate.planning import earlier_runs
 
     (claim,), score = declared.claims, TASK_METRICS[declared.baseline.task].label
-    lines = [f"margin: {100 * claim.margin:g} points of {score}"]
+    points = 100 * claim.margin
+    lines = [f"margin: {points:g} point{'s' * (points != 1)} of {score}"]
     if question.known_at:
         lines.append(f"the claim is {earlier_runs.words(question.known_at)}: the report says so")
     return lines
@@ -165,9 +166,10 @@ def _next_commands(name: str, declared: study.Study, scale: str, pipeline: bool)
     from sepablate.store.collected_runs import trained_variants
 
     selected = scales.current()
-    if pipeline:  # which knows no other scale
-        words = "" if selected == scale else f": the scale that {layout.PARAMS} selects"
-        return [f"dvc repro experiments/dvc.yaml:own  # {_report_files(selected, 'OWN')}{words}"]
+    if pipeline:
+        then = f"; {layout.PARAMS} then selects {scale}"
+        does, words = ("repro", "") if selected == scale else (f"exp run -S scale={scale}", then)
+        return [f"dvc {does} experiments/dvc.yaml:own  # {_report_files(scale, 'OWN')}{words}"]
     option = "" if selected == scale else f" --scale {scale}"
     (changed,), trained = declared.variants, trained_variants(scale)
     named = [declared.baseline] * (declared.baseline.name not in trained) + [changed]

@@ -75,7 +75,8 @@ def forecast(stages: list[Stage], scale: str, say: Callable[[str], None]) -> For
     }
     networks = networks_of(to_train.values())
     if networks:
-        say(f"calibrating {len(networks)} networks on this machine")
+        plural = "s" * (len(networks) > 1)
+        say(f"calibrating {len(networks)} network{plural} on this machine")
     startups = _startup_seconds([stage for stage in stages if stage.state == RUNS])
     costs = {network: calibration.calibrate(jobs[:processes]) for network, jobs in networks.items()}
 

@@ -63,7 +63,14 @@ def collect(source: Path) -> ImageList:
     ambiguous.
     """
     if source.is_dir():
-        return _from_folder(source)
+        try:
+            return _from_folder(source)
+        except UserError as error:
+            found = sorted(source.glob("*.[cC][sS][vV]"))
+            if not found or not str(found[0]).isprintable():
+                raise
+            given = f"for the images that a CSV file lists, give that: {found[0]}"
+            raise UserError(f"{error}; {given}") from None
     if source.suffix.lower() == ".csv" and is_regular(source):
         entries = list(_from_csv(source))
         return ImageList(source.parent, entries, _class_order(entries, source.parent))

@@ -25,6 +25,7 @@ from sepablate.store.datasets import SPLITS, Registered, Row
 SMALL = 96  # pixels of the longer side of images that are held in memory
 MOST_BYTES = 1 << 30  # of the images that are held in memory, which each training process holds
 SHARE = 10  # one in so many images of a class is held out for validation, and for test
+FEW_TESTED = 100  # test images, below which a user is warned
 GREY = ("1", "L", "LA", *image_files.SIXTEEN_BITS)  # modes of Pillow
 
 
@@ -220,7 +221,8 @@ def _notes(
     """Return lines on what a user should know of the images."""
     notes = []
     if images.skipped:
-        notes.append(f"{images.skipped} other files or folders skipped")
+        others = "other file or folder" if images.skipped == 1 else "other files or folders"
+        notes.append(f"{images.skipped} {others} skipped")
     colours = Counter(probe.grey for probe in probes)
     if len(colours) == 2:
         notes.append(f"{colours[True]} of {len(probes)} images are grey: taken as colour")
@@ -233,7 +235,14 @@ def _notes(
     copies = [row for row in rows if row.split != "train" and row.digest in training]
     if copies:
         pair = f"{copies[0].image} = {training[copies[0].digest]}"
-        notes.append(f"{len(copies)} images that are not trained on equal training images ({pair})")
+        which = "image that is not trained on equals a training image"
+        if len(copies) > 1:
+            which = "images that are not trained on equal training images"
+        notes.append(f"{len(copies)} {which} ({pair})")
+    tested = sum(row.split == "test" for row in rows)
+    if tested < FEW_TESTED:
+        plural = "s" * (tested > 1)
+        notes.append(f"{tested} test image{plural}: intervals over test images will be wide")
     folded: dict[str, str] = {}
     for name in images.classes:
         if (other := folded.setdefault(name.casefold(), name)) != name:

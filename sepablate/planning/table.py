@@ -11,6 +11,10 @@ from sepablate.execution.environment import TABLE_WIDTH
 from sepablate.planning.forecast import Forecast, Row
 from sepablate.planning.pipeline import RUNS
 from sepablate.planning.work import StageRuns
+from sepablate.store import layout
+from sepablate.store.files import read_json
+
+TRAINED = "trained"  # instead of RUNS, where no run is missing
 
 
 def show(forecast: Forecast) -> None:
@@ -28,7 +32,13 @@ def show(forecast: Forecast) -> None:
         for name, step in (row.runs.started if row.runs else {}).items():
             steps = row.runs.steps[name] if row.runs else 0
             print(f"{row.stage.name}: {name} resumes from step {step} of {steps}")
-    print(f"time    {duration(forecast.seconds)}, {forecast.processes} runs in parallel")
+        if changed := _changed_source(row):
+            print(f"{row.stage.name}: {changed}")
+    if any(_is_trained(row) for row in forecast.rows):
+        print(f"{TRAINED}: all runs are there, and none trains; `dvc repro` only records them")
+    number, plural = forecast.processes, "s" * (forecast.processes > 1)
+    parallel = f"{number} run{plural} in parallel" if number else "nothing trains"
+    print(f"time    {duration(forecast.seconds)}, {parallel}")
     print(f"memory  {_size(forecast.memory)}, free {_size(forecast.memory_free)}")
     print(f"disk    {_size(forecast.disk)}, free {_size(forecast.disk_free)}")
     short = [
@@ -72,7 +82,29 @@ def _cells(row: Row) -> list[str]:
     counts = [str(count) for count in _counts(row.runs)] if row.runs else ["", "", ""]
     unknown = "?" if row.stage.state == RUNS else ""
     time = unknown if row.seconds is None else duration(row.seconds)
-    return [row.stage.short_name, row.stage.state, *counts, time]
+    state = TRAINED if _is_trained(row) else row.stage.state
+    return [row.stage.short_name, state, *counts, time]
+
+
+def _is_trained(row: Row) -> bool:
+    """Return whether DVC would run the stage, and it finds all its runs finished."""
+    return row.stage.state == RUNS and row.runs is not None and not row.runs.unfinished
+
+
+def _changed_source(row: Row) -> str:
+    """Return that a variant trains again because its source has changed; "" if it does not."""
+    jobs = row.runs.unfinished if row.runs and row.stage.variant else []
+    if not jobs:
+        return ""
+    run = jobs[0].run
+    path = layout.variant_config(run.scale_name, run.variant)
+    if not path.is_file():
+        return ""
+    before, fields = read_json(path, dict), ("source_digest", "kernels")
+    same_source, same_kernels = (before.get(field) == run.config[field] for field in fields)
+    if same_source or not same_kernels:  # other kernels are other source
+        return ""
+    return f"trains again: source that decides its numbers is not that of {path.parent}"
 
 
 def _counts(runs: StageRuns) -> tuple[int, int, int]:

@@ -222,8 +222,9 @@ def count_correct(
     workers = max(1, len(os.sched_getaffinity(0)) - 1)
     batches = plain_batches(split, transform, batch, workers, size)
     total = math.ceil(len(split) / batch)
+    console = Console(stderr=True)
     for images, labels in track(
-        batches, "evaluate", total, console=Console(stderr=True), transient=True
+        batches, "evaluate", total, console=console, transient=True, disable=not console.is_terminal
     ):
         logits = model(images.to(device, memory_format=torch.channels_last)).cpu()
         correct += _correct_at_rank(logits, labels)

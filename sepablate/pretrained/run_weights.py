@@ -58,12 +58,29 @@ def find(run: str | Path) -> Path:
     known = _known()
     if str(run) in known:
         return known[str(run)]
-    near = difflib.get_close_matches(str(run), known, NEAR, cutoff=0)
+    near = [
+        f"{key}{_whose(known[key])}"
+        for key in difflib.get_close_matches(str(run), known, NEAR, cutoff=0)
+    ]
     found = f"the nearest of {len(known)} that have: {', '.join(near)}" if near else "none has"
     raise UserError(
         f"run {str(run)!r}: has no weights here; {found}; `dvc pull` or `sepablate train` brings "
         f"them; choose a run's key or a file of weights, or for `sepablate evaluate` a network"
     )
+
+
+def _whose(path: Path) -> str:
+    """Return the variant, the scale and the seed of a weights file, where they are known."""
+    if path.name == layout.WEIGHTS:
+        try:
+            config = read_json(path.with_name(layout.RUN_CONFIG), dict)
+            variant, scale, seed = (config[field] for field in ("variant", "scale", "seed"))
+        except (OSError, UserError, KeyError):
+            return ""
+    else:
+        variant, scale = path.parent.name, path.parts[-4]
+        seed = path.stem.removeprefix("seed-")
+    return f" ({variant}, {scale}, seed {seed})"
 
 
 def _known() -> dict[str, Path]:

@@ -35,7 +35,8 @@ class Reproduction:
     def summary(self) -> str:
         """The counts in one line."""
         counts = ", ".join(f"{self.counts[outcome]} {outcome}" for outcome in (SAME, WITHIN, NOT))
-        return f"{self.counts.total()} committed numbers: {counts}"
+        total = self.counts.total()
+        return f"{total} committed number{'s' * (total != 1)}: {counts}"
 
 
 def compare_with_head(scale: str, studies: Sequence[str]) -> Reproduction:

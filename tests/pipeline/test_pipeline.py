@@ -74,7 +74,7 @@ def test_smoke_pipeline_from_nothing_to_report(
     model.write_text(text + "\n# an edit\n")
     rows = plan(project)
     assert rows["train@xception"] == ["runs", "0", "0", "2"]
-    assert rows["train@inception_v3"] == ["runs", "2", "0", "0"]
+    assert rows["train@inception_v3"] == ["trained", "2", "0", "0"]
     model.write_text(text)
     edit_params(project, precision="auto", learning_rate=0.05)
     with pytest.MonkeyPatch.context() as patch:  # a whole plan takes a calibration

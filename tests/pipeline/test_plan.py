@@ -1,5 +1,6 @@
 """The plan: what DVC says it would run, the runs that it counts, and how their times add up."""
 
+import json
 import os
 import re
 import subprocess
@@ -11,9 +12,10 @@ from helpers.project import ROOT, edit_params, sepablate
 
 from sepablate import scales, study
 from sepablate.execution import train_variant
-from sepablate.planning import forecast, pipeline, work
+from sepablate.planning import forecast, pipeline, table, work
 from sepablate.planning.calibration import Cost
 from sepablate.planning.pipeline import RUNS, UNCHANGED, Stage
+from sepablate.store import layout
 
 
 def test_stages_have_the_names_and_the_order_that_dvc_lists(
@@ -134,6 +136,37 @@ def test_settings_are_planned_each_at_its_own_cost(smoke: Path) -> None:
     reads = Stage("experiments/dvc.yaml:robustness", UNCHANGED)
     (marked,) = forecast.mark_dependents([reads], {"robustness"})
     assert marked.state == RUNS
+
+
+def test_a_plan_says_what_is_trained_and_why_another_trains_again(
+    smoke: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = work.stage_runs("xception", "smoke")
+    config = runs.unfinished[0].run.config
+    path = layout.variant_config("smoke", "xception")
+    path.parent.mkdir(parents=True)
+    rows = [
+        forecast.Row(Stage("train@xception", RUNS), runs, 1.0),
+        forecast.Row(Stage("train@no_residual", RUNS), work.StageRuns([]), 1.0),
+    ]
+    totals = {"seconds": 2.0, "memory": 0, "disk": 0, "memory_free": None, "disk_free": 9}
+    again = "train@xception: trains again: source that decides its numbers is not that of results"
+    for changes, said in (
+        ({}, False),
+        ({"source_digest": "another"}, True),
+        ({"source_digest": "another", "kernels": "fused"}, False),  # a choice of the machine
+    ):
+        path.write_text(json.dumps({**config, **changes}))
+        table.show(forecast.Forecast(rows, processes=0, **totals))
+        printed = capsys.readouterr().out
+        assert (again in printed) == said
+        assert "\ntime    2 s, nothing trains\n" in printed
+        cells = {
+            line.split()[0]: line.split()[1:3] for line in printed.splitlines() if line.strip()
+        }
+        assert cells["train@xception"] == ["runs", "0"]
+        assert cells["train@no_residual"] == ["trained", "0"]
+        assert cells["trained:"] == ["all", "runs"]
 
 
 def test_a_folder_that_is_no_project_is_one_line(

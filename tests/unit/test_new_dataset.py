@@ -116,7 +116,7 @@ def test_a_list_gives_the_order_of_classes(small: Path) -> None:
     Path("pets/classes.txt").write_text("owl\ncat\ndog\n")
     made = register(Path("pets"))
     assert made.registered.classes == ("owl", "cat", "dog")
-    assert not made.notes
+    assert made.notes == ["3 test images: intervals over test images will be wide"]
     assert Counter(in_memory()["train"].labels.tolist()) == {0: 8, 1: 8, 2: 8}
     Path("pets/classes.txt").write_text("owl\ncat\n")
     with pytest.raises(UserError, match=r"classes\.txt: 'dog' has images, but is not listed"):

@@ -37,6 +37,11 @@ def only_one_class(root: Path) -> None:
     shutil.rmtree(root / "owl")
 
 
+def images_with_a_list(root: Path) -> None:
+    only_one_class(root)
+    (root / "list.csv").write_text("image,label\ncat/00.png,1\n")
+
+
 def lying_directly(root: Path) -> None:
     shutil.move(root / "cat/00.png", root)
     for name in CLASSES:
@@ -48,6 +53,7 @@ FOLDERS: list[tuple[Change, list[str]]] = [
     (lambda root: [shutil.rmtree(path) for path in root.iterdir()], ["no class folders in it"]),
     (lying_directly, ["images lie in it directly"]),
     (only_one_class, ["only the class 'cat': choose two classes or more"]),
+    (images_with_a_list, ["only the class 'cat'", "a CSV file lists, give that: ", "/list.csv"]),
     (unlink("owl/*"), ["pets/owl: no .jpg or .jpeg or .png file in this class"]),
     (put("pig/a.gif"), ["pets/pig: no .jpg", "1 other file"]),
     (put("owl/bad.png", b"no image"), ["1 of 31 images are bad: ", "owl/bad.png: no JPEG or PNG"]),

@@ -1,6 +1,7 @@
 """What a run has left, found, built and measured again; timm's networks from it."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -196,8 +197,15 @@ def test_an_unknown_key_names_near_ones(tmp_path: Path, monkeypatch: pytest.Monk
     assert run_weights.find(keys["1"]) == layout.seed_weights("smoke", "xception", 1)
     assert run_weights.find(own.name) == own / layout.WEIGHTS
     assert run_weights.find("there/x") == Path("there/x")
-    with pytest.raises(ValueError, match="the nearest of 3 that have: 00aa00aa00aa00aa, "):
+    with pytest.raises(ValueError, match="the nearest of 3 that have: ") as refused:
         run_weights.find("00aa00aa00aa00ab")
+    first = f"{keys['0']} (xception, smoke, seed 0), "
+    assert f"that have: {first}" in str(refused.value)
+    assert f"{own.name};" in str(refused.value)  # no run.json says whose it is
+    config = {"variant": "no_residual", "scale": "laptop", "seed": 4}
+    (own / layout.RUN_CONFIG).write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=rf"{own.name} \(no_residual, laptop, seed 4\)"):
+        run_weights.find(own.name[:-1])
     with pytest.raises(ValueError, match="run '22cc22cc22cc22cc': has no weights here"):
         run_weights.find(keys["2"])
 
