@@ -24,9 +24,10 @@ __all__ = ["folder"]
 pytestmark = pytest.mark.usefixtures("folder")
 
 
-def test_publish_twice_changes_nothing() -> None:
+def test_publish_twice_changes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     write_results()
     assert publish("smoke", [STUDY]) == 5
+    assert "" not in capsys.readouterr().err.splitlines()  # a bar's, where there is no terminal
     first = shown()
     assert publish("smoke", [STUDY]) == 0
     assert shown() == first

@@ -183,6 +183,7 @@ def test_a_second_question_with_the_same_changes_says_whose_variant_it_takes(sma
     assert first.returncode == second.returncode == 0, first.stderr + second.stderr
     assert says not in first.stdout.splitlines()
     assert second.stdout.splitlines().count(says) == 1
+    assert "margin: 1 point of accuracy\n" in second.stdout
     asked = study.load("second")
     assert [each.name for each in asked.variants] == ["first"]
     assert asked.claims[0].margin == 0.01
