@@ -50,7 +50,7 @@ def test_a_study_is_planned_without_a_pipeline(monkeypatch: pytest.MonkeyPatch) 
     assert stages[2].compared_variants == {"xception", "pointwise_first"}
     assert stages[3].reports
     for words, line in {
-        ("order",): "study 'order' in experiments/: choose",
+        ("order",): "study 'order' in experiments/: did you mean borders?; choose",
         ("operation_order", "--all"): "plan operation_order: leave out --all",
     }.items():
         done = sepablate(ROOT, "plan", *words)
