@@ -131,14 +131,17 @@ def digests(split: ImageFiles, run: Run) -> list[str]:
 def test_a_containers_shared_memory_of_64_mb_is_enough(
     size: int, fitting: int, root: Path, splits: dict[str, ImageFiles]
 ) -> None:
-    """A real one, where this user may mount it: more workers would find no space left in it."""
+    """A real one, where this user may mount it: more workers would find no space left in it.
+
+    The images may lie in the shared memory of the tests, and are mounted elsewhere before.
+    """
     namespace = ["unshare", "--mount", *(["--map-root-user"] if os.geteuid() else [])]
-    mount = "mount -t tmpfs -o size=64m tmpfs /dev/shm"
+    mount = f"mount --bind {root} /mnt && mount -t tmpfs -o size=64m tmpfs /dev/shm"
     try:
         subprocess.run([*namespace, "sh", "-c", mount], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.skip(f"no mount of one's own here: {error}")
-    trainer = [sys.executable, "-c", CONTAINER, str(root), str(size)]
+    trainer = [sys.executable, "-c", CONTAINER, "/mnt", str(size)]
     done = subprocess.run(
         [*namespace, "sh", "-c", f'{mount} && exec "$@"', "sh", *trainer],
         cwd=ROOT,
