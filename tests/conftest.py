@@ -30,7 +30,7 @@ MEMORY, ROOM = Path("/dev/shm"), 6 << 30
 
 
 def pytest_configure() -> None:
-    """Work in memory if it has room: on a disk, flushes to it are half of the suite's time."""
+    """Work in memory if it has room: on a busy disk, flushes double the time of many tests."""
     if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
