@@ -6,6 +6,7 @@ import operator
 import signal
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
@@ -14,7 +15,7 @@ from rich.progress import Progress as ProgressBar
 from sepablate import study
 from sepablate.execution.job import BUSY, NO_SPACE, Job
 from sepablate.execution.trainer import Observer, Progress
-from sepablate.store import layout
+from sepablate.store import collected_runs, layout
 from sepablate.store.files import MANIFEST
 from sepablate.store.run_files import images_seen
 
@@ -115,12 +116,28 @@ def _print_state(console: Console, jobs: list[Job], finished: int) -> None:
         console.print(f"{finished} of {len(jobs)} runs are on disk already")
 
 
+def _shown_in(variant: str, scale: str) -> list[str]:
+    """Return the studies to show a variant in: a baseline where it is not without the others.
+
+    It is not if one of them is trained, or will be, in the paper's pipeline.
+    """
+    pipeline = Path(layout.PAPER_PIPELINE)
+    text = pipeline.read_text() if pipeline.is_file() else ""
+    with_others = {variant, *collected_runs.trained_variants(scale)}
+    return [
+        name
+        for name in study.studies_with(variant)
+        if with_others & {each.name for each in study.load(name).variants}
+        or f"sepablate study {name} " in text
+    ]
+
+
 @contextlib.contextmanager
 def _followed(jobs: list[Job]) -> Iterator[None]:
     from sepablate import tracking
 
     run = jobs[0].run
-    studies = study.studies_with(run.variant)
+    studies = _shown_in(run.variant, run.scale_name)
     follower = tracking.Live(studies, run.scale_name, [job.key for job in jobs])
     try:
         yield

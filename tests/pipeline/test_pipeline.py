@@ -280,12 +280,13 @@ def without_null(numbers: dict[str, object]) -> dict[str, object]:
 def check_mlflow(project: Path) -> None:
     client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
     scale, _ = scales.load("smoke", project / "params.yaml")
-    # The baseline shows in the controls' experiments as well, which have no other runs yet.
     named = {each.name.partition(" ")[0]: each for each in client.search_experiments()}
     experiments = [named[name] for name in STUDIES]
     for experiment in named.values():
-        for run in client.search_runs([experiment.experiment_id]):
-            assert run.info.status == "FINISHED"
+        found = client.search_runs([experiment.experiment_id])
+        assert {run.info.status for run in found} <= {"FINISHED"}
+        shown = {run.data.tags["variant"] for run in found if "variant" in run.data.tags}
+        assert len(shown) != 1  # none holds a baseline and nothing else
     for experiment in experiments:
         runs = client.search_runs([experiment.experiment_id])
         (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
