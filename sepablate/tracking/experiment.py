@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -88,9 +88,13 @@ class Experiment:
         for slot in gone:
             self.client.delete_run(self.runs.pop(slot).info.run_id)
         console = Console(stderr=True)
-        shown: Iterable[Record] = stored
-        if console.is_terminal:
-            shown = track(stored, f"MLflow, {self.study}", console=console, transient=True)
+        shown = track(
+            stored,
+            f"MLflow, {self.study}",
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
         return len(gone) + sum([self.log(record) for record in shown])
 
     def log(self, record: Record) -> bool:
