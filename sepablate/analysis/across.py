@@ -1,10 +1,10 @@
 """Every claim at every scale, and in the paper: from the files with verdicts only."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from sepablate.analysis import effects
 from sepablate.errors import UserError, command
 from sepablate.paper import xception as paper
 from sepablate.store import layout
@@ -171,7 +171,7 @@ def _parse(entry: Any, path: Any) -> tuple[dict[str, Any], Claim, str]:
 
 
 def _cell(numbers: tuple[Any, Any, Any], outcome: str, n: int) -> Cell:
-    mean, low, high = (math.nan if number is None else float(number) for number in numbers)
+    mean, low, high = map(effects.number, numbers)
     return Cell(mean, low, high, outcome, n)
 
 

@@ -155,6 +155,11 @@ def dump_json(value: object) -> str:
     return json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def number(value: Any) -> float:
+    """Return a number that `dump_json` wrote: nan for null."""
+    return math.nan if value is None else float(value)
+
+
 def read(path: Path) -> list[Measured]:
     """Return the numbers of the claims that `to_json` wrote; UserError if it is another file."""
     try:
@@ -164,7 +169,7 @@ def read(path: Path) -> list[Measured]:
 
 
 def _parse(entry: Mapping[str, Any]) -> Measured:
-    numbers = {name: math.nan if entry[name] is None else float(entry[name]) for name in NUMBERS}
+    numbers = {name: number(entry[name]) for name in NUMBERS}
     return Measured(
         **{
             **entry,

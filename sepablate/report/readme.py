@@ -1,12 +1,12 @@
 """Write the README's lines on the committed verdicts: `python -m sepablate.report.readme`."""
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sepablate.analysis.carrying_words import claimed_signs, interval
+from sepablate.analysis.effects import number
 from sepablate.analysis.formatting import (
     capitalize,
     markdown_table,
@@ -41,15 +41,15 @@ def results(verdicts: Sequence[Entry], carrying: Sequence[Entry]) -> str:
         verdicts: as they stand in verdicts.json.
         carrying: how far they carry, as it stands in carrying.json.
     """
-    number = len(verdicts)
+    count = len(verdicts)
     pooled = {_key(each["effects"]): each for each in carrying}
     final = [each for each in verdicts if each["measured"]["claim"]["metric"] == "accuracy"]
     rows = [_row(verdict, pooled.get(_key(verdict["measured"]))) for verdict in final]
     known = [verdict["sentence"].partition("‡ ")[2] for verdict in verdicts]
     notes = [f"‡ {note} " for note in dict.fromkeys(known) if note]
     return (
-        f"The verdicts on {number} claims of the paper, at scale `{SCALE}`: {_counted(verdicts)}. "
-        f"Differences have 95 % intervals, corrected for all {number} claims as the verdicts are.\n"
+        f"The verdicts on {count} claims of the paper, at scale `{SCALE}`: {_counted(verdicts)}. "
+        f"Differences have 95 % intervals, corrected for all {count} claims as the verdicts are.\n"
         f"\n{markdown_table(HEADER, rows)}\n{''.join(notes)}"
     )
 
@@ -57,10 +57,7 @@ def results(verdicts: Sequence[Entry], carrying: Sequence[Entry]) -> str:
 def _row(verdict: Entry, carries: Entry | None) -> tuple[str, ...]:
     """Return the cells of a claim at the scale and over its settings."""
     measured = verdict["measured"]
-    low, high = (
-        math.nan if verdict[name] is None else float(verdict[name])
-        for name in ("corrected_low", "corrected_high")
-    )
+    low, high = number(verdict["corrected_low"]), number(verdict["corrected_high"])
     numbers = with_interval(measured["mean"], low, high, sign="+")
     mark = " ‡" if "‡" in verdict["sentence"] else ""
     here = (
@@ -111,7 +108,7 @@ def over_settings(carrying: Sequence[Entry]) -> str:
     """
     settings, signs = len(carrying[0]["means"]), []
     for each in carrying:
-        means = [math.nan if mean is None else mean for mean, _, _ in each["means"]]
+        means = [number(mean) for mean, _, _ in each["means"]]
         signs.append(claimed_signs(each["effects"]["claim"]["comparison"], means)[0])
     counted = "all" if min(signs) == settings else ", ".join(map(str, signs))
     seen = [each["images_seen"] for each in carrying[0]["effects"]["settings"]]
