@@ -1,8 +1,8 @@
-"""The command line as a process of its own, forked from a server that has imported the libraries.
+"""Commands as processes of their own, forked from a server that has imported the libraries.
 
 `python -m sepablate` takes two of its three seconds for torch, as does the server that forks its
-workers. No module of sepablate is imported here: a command imports that of its folder. A command
-that a test stops, or whose environment it spoils, is started by `python`: see `processes.start`.
+workers; DVC takes one. No module of sepablate is imported here: a command imports that of its
+folder. One whose environment a test spoils is started by `python`.
 """
 
 import atexit
@@ -13,39 +13,98 @@ import importlib
 import json
 import os
 import runpy
+import select
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import traceback
+from collections.abc import Mapping
 from multiprocessing import util
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 LIBRARIES = ("torch._dynamo", "torchvision", "timm", "pandas", "scipy.stats", "matplotlib")
+LIBRARIES += ("dvc.cli.parser", "dvc.repo", "mlflow")
+SERVER = "SEPABLATE_TESTS_SERVER"  # the address of the server that forks a stage of DVC
 FORKSERVER = "from multiprocessing.forkserver import main; "
 SPAWN = util.spawnv_passfds
 LARGEST = 1 << 20  # bytes of a request
 
 
 @functools.cache
-def server() -> socket.socket:
-    """Start the server of this process; it ends with it."""
-    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with its:
-        command = [sys.executable, __file__, str(its.fileno())]
-        started = subprocess.Popen(command, pass_fds=[its.fileno()])
+def address() -> str:
+    """Start the server of this process, which ends with it; its abstract address."""
+    name = f"sepablate-tests-{os.getpid()}"
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener.bind(f"\0{name}")
+    listener.listen(64)
+    ours, its = os.pipe()
+    with listener:
+        command = [sys.executable, __file__, str(listener.fileno()), str(ours)]
+        started = subprocess.Popen(command, pass_fds=[listener.fileno(), ours])
+    os.close(ours)
     atexit.register(started.wait)
-    atexit.register(ours.close)
-    return ours
+    atexit.register(os.close, its)
+    return name
+
+
+class Command:
+    """A command that the server has forked, as `subprocess.Popen` has one."""
+
+    def __init__(self, server: str, request: Mapping[str, object], *ends: int) -> None:
+        """Let a server fork the command of a request; ends: its input, output and errors."""
+        self.connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.connection.connect(f"\0{server}")
+        socket.send_fds(self.connection, [json.dumps(request).encode()], ends)
+        self.pid = int(self.connection.recv(LARGEST))
+        self.returncode: int | None = None
+        self.stdout: TextIO | None = None
+
+    def wait(self) -> int:
+        """Wait for the end; the exit status, negative for a signal."""
+        if self.returncode is None:
+            self.returncode = int(self.connection.recv(LARGEST))
+            self.connection.close()
+        return self.returncode
+
+    def poll(self) -> int | None:
+        """The exit status if it has ended."""
+        if self.returncode is None and select.select([self.connection], [], [], 0)[0]:
+            self.wait()
+        return self.returncode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, None]:
+        """All that it printed into `stdout`, when it has ended."""
+        assert self.stdout
+        with self.stdout:
+            printed = self.stdout.read()
+        self.connection.settimeout(timeout)
+        self.wait()
+        return printed, None
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def request(
+    folder: Path, *command: str, environment: Mapping[str, str] | None = None, **more: object
+) -> dict[str, object]:
+    """What a server needs to know of `python -m` that command; more: as `be_command` takes it."""
+    own = dict(environment or os.environ)
+    return {"folder": str(folder), "command": command, "environment": own, **more}
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run `python -m sepablate` in a folder, in the environment of this process."""
-    request = {"folder": str(folder), "arguments": arguments, "environment": dict(os.environ)}
     output, errors = os.pipe(), os.pipe()
-    socket.send_fds(server(), [json.dumps(request).encode()], [output[1], errors[1]])
+    with open(os.devnull) as nothing:
+        command = request(folder, "sepablate", *arguments)
+        started = Command(address(), command, nothing.fileno(), output[1], errors[1])
     os.close(output[1])
     os.close(errors[1])
     with os.fdopen(output[0]) as out, os.fdopen(errors[0]) as err:
@@ -54,31 +113,63 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         reader.start()
         printed = out.read()
         reader.join()
-    status = int(server().recv(LARGEST))
-    return subprocess.CompletedProcess(["sepablate", *arguments], status, printed, *said)
+    done = started.wait()
+    return subprocess.CompletedProcess(["sepablate", *arguments], done, printed, *said)
 
 
-def serve(control: socket.socket) -> dict[str, Any] | None:
+def serve(listener: socket.socket, lifeline: int) -> dict[str, Any] | None:
     """Fork for each request; return it in the forked process, and None at the end."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system reaps who waits for a command
     while True:
-        message, ends, _, _ = socket.recv_fds(control, LARGEST, 2)
-        if not message:
+        ready, _, _ = select.select([listener, lifeline], [], [])
+        if lifeline in ready:
             return None
+        connection, _ = listener.accept()
+        if os.fork():
+            connection.close()
+            continue
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        listener.close()
+        os.close(lifeline)
+        message, ends, _, _ = socket.recv_fds(connection, LARGEST, 3)
+        found = json.loads(message)
         child = os.fork()
         if not child:
-            control.close()
-            for number, end in enumerate(ends, start=1):
+            connection.close()
+            for number, end in enumerate(ends):
                 os.dup2(end, number)
                 os.close(end)
-            return json.loads(message)
+            return found
         for end in ends:
             os.close(end)
-        control.send(str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])).encode())
+        with contextlib.suppress(OSError):  # it has begun, or ended
+            if found.get("group"):
+                os.setpgid(child, child)
+        connection.send(str(child).encode())
+        select.select([connection, os.pidfd_open(child)], [], [])
+        if connection in select.select([connection], [], [], 0)[0]:
+            os.kill(child, signal.SIGKILL)  # as who asked was killed
+            os._exit(1)
+        _, status = os.waitpid(child, 0)
+        connection.send(str(os.waitstatus_to_exitcode(status)).encode())
+        os._exit(0)
 
 
-def be_command(folder: str, arguments: list[str], environment: dict[str, str]) -> NoReturn:
-    """Be `python -m sepablate` up to its exit functions; to free all modules takes a second."""
+def be_command(
+    folder: str,
+    command: list[str],
+    environment: dict[str, str],
+    group: bool = False,
+    before: str = "",
+) -> NoReturn:
+    """Be `python -m command` up to its exit functions; to free all modules takes a second.
+
+    group: whether in a process group of its own. before: code that comes first.
+    """
     status: Any = 1
+    if group:
+        os.setpgid(0, 0)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests: `nohup`
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.stdout = sys.__stdout__ = os.fdopen(1, "w", closefd=False)
     sys.stderr = sys.__stderr__ = os.fdopen(2, "w", closefd=False)
@@ -86,10 +177,12 @@ def be_command(folder: str, arguments: list[str], environment: dict[str, str]) -
     os.environ.update(environment)
     os.chdir(folder)
     sys.path.insert(0, folder)
-    sys.argv = ["sepablate", *arguments]
+    sys.argv = command
     util.spawnv_passfds = start_program
+    exec(before, {})
     try:
-        runpy.run_module("sepablate", run_name="__main__", alter_sys=True)
+        runpy.run_module(command[0], run_name="__main__", alter_sys=True)
+        status = 0
     except SystemExit as end:
         status = end.code
     except BaseException:
@@ -132,17 +225,32 @@ def be_forkserver(code: str, passed: list[int]) -> NoReturn:
     os._exit(0)
 
 
-def main() -> NoReturn:
+def forward(command: list[str]) -> NoReturn:
+    """Be `python` where DVC starts a stage: the server forks `python -m sepablate`."""
+    if command[:2] != ["-m", "sepablate"]:
+        os.execv(sys.executable, [sys.executable, *command])
+    started = Command(os.environ[SERVER], request(Path.cwd(), *command[1:]), 0, 1, 2)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: started.send_signal(number))
+    status = started.wait()
+    if status < 0:
+        os.kill(os.getpid(), -status)
+    sys.exit(status)
+
+
+def main(listener: int, lifeline: int) -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     del sys.path[0]  # the folder of this file
     for library in LIBRARIES:
         importlib.import_module(library)
     gc.freeze()  # a collection in a forked process would copy the pages of all modules
-    request = serve(socket.socket(fileno=int(sys.argv[1])))
+    request = serve(socket.socket(fileno=listener), lifeline)
     if request:
         be_command(**request)
     os._exit(0)
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1] == "forward":
+        forward(sys.argv[2:])
+    main(*map(int, sys.argv[1:]))

@@ -8,19 +8,34 @@ import sys
 import termios
 from pathlib import Path
 
+from helpers import fork_server
 from helpers.project import PATIENCE, checkpoints, living, wait_for
+
+BIN = Path(__file__).parent / "bin"
 
 
 def start(
-    project: Path,
-    *command: str,
-    slow: bool = False,
-    terminal: int | None = None,
-    **environment: str,
-) -> subprocess.Popen[str]:
+    project: Path, *command: str, slow: bool = False, **environment: str
+) -> fork_server.Command:
     """`python -m` that command, in a process group of its own, as a terminal starts it.
 
     slow: on a disk that takes 0.3 s for each flush, so that there is time to disturb it.
+    """
+    own, before = {**os.environ, **environment}, SLOW_DISK * slow
+    request = fork_server.request(project, *command, environment=own, group=True, before=before)
+    ours, its = os.pipe()
+    with open(os.devnull) as nothing:
+        started = fork_server.Command(fork_server.address(), request, nothing.fileno(), its, its)
+    os.close(its)
+    started.stdout = os.fdopen(ours)
+    return started
+
+
+def start_dvc(
+    project: Path, *arguments: str, terminal: int | None = None, **environment: str
+) -> subprocess.Popen[str]:
+    """Real DVC and its stages, by `python`, to be killed, on a slow disk.
+
     terminal: the open terminal that it belongs to.
     """
 
@@ -29,17 +44,14 @@ def start(
         if terminal is not None:
             fcntl.ioctl(terminal, termios.TIOCSCTTY)
 
+    hook = project / "slow-disk"
+    hook.mkdir(exist_ok=True)
+    (hook / "sitecustomize.py").write_text(SLOW_DISK)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    own = {**os.environ, "PATH": path, **environment}
-    if slow:
-        hook = project / "slow-disk"
-        hook.mkdir(exist_ok=True)
-        (hook / "sitecustomize.py").write_text(SLOW_DISK)
-        own["PYTHONPATH"] = str(hook)
     return subprocess.Popen(
-        [sys.executable, "-m", *command],
+        [sys.executable, "-m", "dvc", *arguments],
         cwd=project,
-        env=own,
+        env={**os.environ, "PATH": path, "PYTHONPATH": str(hook), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -55,7 +67,7 @@ os.fsync = lambda file: (fsync(file), time.sleep(0.3))
 """
 
 
-def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+def ended(process: subprocess.Popen[str] | fork_server.Command) -> tuple[int, str]:
     """Exit status and output of a process that `start` started, when nothing of it is left."""
     output, _ = process.communicate(timeout=PATIENCE)
     wait_for(lambda: not living(process.pid))
@@ -63,10 +75,17 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 
 def dvc(project: Path, *arguments: str) -> str:
-    """Run real DVC in the project, this environment's Python first on the path."""
-    status, output = ended(start(project, "dvc", *arguments))
+    """Run DVC in the project; a server forks it and its stages."""
+    status, output = ended(start(project, "dvc", *arguments, **forking()))
     assert status == 0, output
     return output
+
+
+def forking() -> dict[str, str]:
+    """The environment in which `python -m sepablate` is forked by the server of this process."""
+    path = f"{BIN}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    server = {fork_server.SERVER: fork_server.address()}
+    return {"PATH": path, "SEPABLATE_TESTS_PYTHON": sys.executable, **server}
 
 
 def holders(project: Path, group: int) -> list[int]:

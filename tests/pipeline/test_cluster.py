@@ -2,12 +2,13 @@
 
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers import fork_server
+from helpers.processes import start
 from helpers.project import (
     PATIENCE,
     TRAIN,
@@ -34,15 +35,8 @@ def workers() -> Iterator[distributed.LocalCluster]:
         yield started
 
 
-def start(project: Path, address: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "sepablate", *TRAIN, "--cluster", address],
-        cwd=project,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+def start_on(cluster: distributed.LocalCluster, project: Path) -> fork_server.Command:
+    return start(project, "sepablate", *TRAIN, "--cluster", cluster.scheduler_address)
 
 
 def trainers(project: Path, parents: set[int]) -> dict[int, int]:
@@ -72,7 +66,7 @@ def test_a_cluster_trains_the_same_bytes_even_if_it_loses_a_worker(
     assert done.returncode == 0, done.stderr
     assert not (half / "results").exists()
     assert verify_manifest(half / ".sepablate/runs" / keys[0])
-    process = start(half, workers.scheduler_address)
+    process = start_on(workers, half)
     wait_for(lambda: checkpoints(half))
     parents = trainers(half, pids(workers)).values()
     os.kill(next(iter(parents)), signal.SIGKILL)
@@ -94,7 +88,7 @@ def test_trainers_end_with_the_command_that_asked_for_them(
     half: Path, workers: distributed.LocalCluster, number: int
 ) -> None:
     edit_params(half, images=50_000, epochs=3, evaluations=500)
-    process = start(half, workers.scheduler_address)
+    process = start_on(workers, half)
     wait_for(lambda: len(checkpoints(half)) > 1)
     assert len(trainers(half, pids(workers))) == 2
     process.send_signal(number)

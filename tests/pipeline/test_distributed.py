@@ -11,7 +11,6 @@ import resource
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Callable
 from multiprocessing import forkserver
@@ -20,7 +19,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import fork_server
 from helpers.images import class_folders
+from helpers.processes import forking, start
 from helpers.project import (
     PATIENCE,
     ROOT,
@@ -45,8 +46,8 @@ from sepablate.training.step import TrainContext, evaluate
 
 TINY = {"images": 96, "batch_size": 16, "micro_batch": 8, "evaluations": 3, "precision": "fp32"}
 TINY |= {"validation_images": 21, "test_images": 33, "seeds": [0]}
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-TORCHRUN += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m", "sepablate", *TRAIN]
+TORCHRUN = ["--nproc-per-node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+TORCHRUN += ["--no-python", "python", "-m", "sepablate", *TRAIN]
 Before = Callable[[int], None]
 
 
@@ -121,15 +122,9 @@ def put_aside(project: Path) -> dict[str, bytes]:
 # With torchrun
 
 
-def start_torchrun(project: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        TORCHRUN,
-        cwd=project,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+def start_torchrun(project: Path) -> fork_server.Command:
+    """A real torchrun, whose ranks a server forks."""
+    return start(project, "torch.distributed.run", *TORCHRUN, **forking())
 
 
 def rank_1(project: Path) -> list[int]:
