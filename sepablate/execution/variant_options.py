@@ -26,7 +26,7 @@ def options_of(model: str) -> Mapping[str, Any]:
 
     A default that is no literal is None. Raises UserError for an unknown network.
     """
-    index = ast.parse((MODELS / "__init__.py").read_text()).body
+    index = ast.parse((MODELS / "registry.py").read_text()).body
     files = {
         alias.name: f"{(node.module or '').rpartition('.')[2]}.py"
         for node in index

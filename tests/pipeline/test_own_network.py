@@ -47,7 +47,7 @@ def extended(tmp_path: Path, data_folder: Path) -> Path:
     project = copy_project(tmp_path, [STUDY])
     edit_params(project, **TINY, seeds=[0])
     shutil.copy(ROOT / NETWORK, project / "sepablate/models")
-    index = project / "sepablate/models/__init__.py"
+    index = project / "sepablate/models/registry.py"
     text = index.read_text()
     for line, new in (
         ("from sepablate.models.xc", "from sepablate.models.three_layers import ThreeLayers\n"),
