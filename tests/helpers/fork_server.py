@@ -171,8 +171,7 @@ def be_command(
         os.setpgid(0, 0)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests: `nohup`
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.stdout = sys.__stdout__ = os.fdopen(1, "w", closefd=False)
-    sys.stderr = sys.__stderr__ = os.fdopen(2, "w", closefd=False)
+    print_to_ends()
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
@@ -192,6 +191,11 @@ def be_command(
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status or 0)
+
+
+def print_to_ends() -> None:
+    sys.stdout = sys.__stdout__ = os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.__stderr__ = os.fdopen(2, "w", closefd=False)
 
 
 def start_program(path: str, arguments: list[str], passed: list[int]) -> int:
@@ -216,6 +220,7 @@ def be_forkserver(code: str, passed: list[int]) -> NoReturn:
             if number not in (0, 1, 2, *passed):
                 with contextlib.suppress(OSError):  # that of the list itself
                     os.close(number)
+        print_to_ends()
         exec(code, {})
     except SystemExit:
         os._exit(0)

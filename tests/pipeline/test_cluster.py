@@ -62,10 +62,11 @@ def test_a_cluster_trains_the_same_bytes_even_if_it_loses_a_worker(
 ) -> None:
     keys = sepablate(half, *TRAIN, "--keys").stdout.split()
     assert len(keys) == 3
-    done = sepablate(half, *TRAIN, "--only", keys[0])
-    assert done.returncode == 0, done.stderr
-    assert not (half / "results").exists()
-    assert verify_manifest(half / ".sepablate/runs" / keys[0])
+    for key in keys[:2]:
+        done = sepablate(half, *TRAIN, "--only", key)
+        assert done.returncode == 0, done.stderr
+        assert not (half / "results").exists()
+        assert verify_manifest(half / ".sepablate/runs" / key)
     process = start_on(workers, half)
     wait_for(lambda: checkpoints(half))
     parents = trainers(half, pids(workers)).values()
@@ -87,10 +88,10 @@ def test_a_cluster_trains_the_same_bytes_even_if_it_loses_a_worker(
 def test_trainers_end_with_the_command_that_asked_for_them(
     half: Path, workers: distributed.LocalCluster, number: int
 ) -> None:
-    edit_params(half, images=50_000, epochs=3, evaluations=500)
+    edit_params(half, images=50_000, epochs=3, evaluations=500, seeds=[0])
     process = start_on(workers, half)
-    wait_for(lambda: len(checkpoints(half)) > 1)
-    assert len(trainers(half, pids(workers))) == 2
+    wait_for(lambda: checkpoints(half))
+    assert len(trainers(half, pids(workers))) == 1
     process.send_signal(number)
     output, _ = process.communicate(timeout=PATIENCE)
     wait_for(lambda: not trainers(half, pids(workers)))

@@ -84,7 +84,9 @@ def ranks(
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     forkserver._forkserver._stop()  # of an earlier test, whose copy of the modules may be gone
-    context = pool.start_forkserver()
+    with pytest.MonkeyPatch.context() as patch:  # it has imported what a rank needs
+        patch.setattr("multiprocessing.util.spawnv_passfds", fork_server.start_program)
+        context = pool.start_forkserver()
     both = [
         context.Process(target=rank, args=(number, port, project, before, arguments))
         for number in (0, 1)
