@@ -122,7 +122,7 @@ def test_stopped_under_dvc_and_mlflow(half: Path, empty_database: Path, number: 
     path = half / "sepablate/tracking/live.py"  # MLflow may be slow here, and must be asked
     path.write_text(path.read_text().replace("PATIENCE = 5.0", f"PATIENCE = {PATIENCE}"))
     screen, terminal = os.openpty()
-    process = start_dvc(half, "repro", "train@xception", terminal=terminal)
+    process = start_dvc(half, terminal=terminal)
     os.close(terminal)
     query = (
         "SELECT status FROM runs WHERE lifecycle_stage = 'active' AND name LIKE 'xception seed%'"
@@ -156,7 +156,7 @@ def test_killing_dvc_ends_its_trainers(half: Path, stays: bool) -> None:
     fish.write_text('#!/bin/sh\nsh -c "$2; true"\ntrue\n')
     fish.chmod(0o755)
     shell = {"SHELL": str(fish)} if stays else {}
-    process = start_dvc(half, "repro", "train@xception", **shell)
+    process = start_dvc(half, **shell)
     wait_for(lambda: checkpoints(half))
     assert holders(half, process.pid)
     process.kill()
@@ -169,7 +169,7 @@ def test_killing_dvc_ends_its_trainers(half: Path, stays: bool) -> None:
 def test_a_worker_that_hangs_ends_with_dvc(half: Path) -> None:
     """No step has to end for it: a stopped process cannot take one."""
     subprocess.run(["git", "init", "-q"], cwd=half, check=True)
-    process = start_dvc(half, "repro", "train@xception")
+    process = start_dvc(half)
     wait_for(lambda: checkpoints(half))
     workers = holders(half, process.pid)
     for pid in workers:

@@ -11,11 +11,11 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from helpers.bomb import Bomb
+from helpers.processes import ended, start
 from helpers.project import ROOT, STUDY, TINY, contents, edit_params
 from hypothesis import given
 from hypothesis import strategies as st
@@ -133,15 +133,18 @@ def test_two_people_get_the_same_bytes_and_none_of_the_other(
 ) -> None:
     """From nothing to a report, in two folders: no connection, no difference, nothing of yours.
 
-    The second person has trained Xception already: in `finished`, which nobody watched.
+    The first person starts `python` to train and to report, all else is forked. The second person
+    has trained Xception already: in `finished`, which nobody watched.
     """
     project, copy = half, tmp_path_factory.mktemp("another") / "copy"
     shutil.copytree(finished, copy)
     logs = [watched(each.parent / f"{each.name}-home") for each in (project, copy)]
     environments = [personal(log) for log in logs]
-    own = zip((project, copy), environments, (COMMANDS, COMMANDS[1:]), strict=True)
+    first = by_python(project, environments[0], COMMANDS[0])
     with ThreadPoolExecutor() as both:
-        assert all(both.map(lambda each: succeeds(*each), own))
+        assert [*both.map(middle, (project, copy), environments)] == [0, 0]
+    last = by_python(project, environments[0], COMMANDS[-1])
+    assert [first, last, forked(copy, environments[1], COMMANDS[-1])] == [0, 0, 0]
     assert not [log.read_text() for log in logs if log.exists()]
     probe = "import socket\ntry: socket.create_connection(('127.0.0.1', 9), 1)\nexcept OSError: 0"
     subprocess.run([sys.executable, "-c", probe], env=environments[0], check=True)
@@ -156,8 +159,7 @@ def test_two_people_get_the_same_bytes_and_none_of_the_other(
     ]
     for path, content in contents(project / "results").items():
         assert not [each for each in yours if each.encode() in content], path
-    command = [sys.executable, "-m", "sepablate", "publish"]
-    subprocess.run(command, cwd=project, env=environments[0], capture_output=True)
+    assert forked(project, environments[0], ("publish",)) == 0
     messages = in_mlflow(project / "mlflow.db")
     assert "inception_v3" in messages
     assert not [each for each in yours if each in messages]
@@ -169,15 +171,19 @@ def test_two_people_get_the_same_bytes_and_none_of_the_other(
     assert {name.rpartition(".")[2] for name in ours} >= {"csv", "md", "json", "svg", "png"}
 
 
-def succeeds(project: Path, environment: dict[str, str], commands: tuple[Any, ...]) -> bool:
-    """Whether these commands, one after the other, all do."""
-    return all(
-        subprocess.run(
-            [sys.executable, "-m", "sepablate", *each], cwd=project, env=environment
-        ).returncode
-        == 0
-        for each in commands
-    )
+def by_python(project: Path, environment: dict[str, str], command: tuple[str, ...]) -> int:
+    """The exit status of a command."""
+    whole = [sys.executable, "-m", "sepablate", *command]
+    return subprocess.run(whole, cwd=project, env=environment).returncode
+
+
+def forked(project: Path, environment: dict[str, str], command: tuple[str, ...]) -> int:
+    process = start(project, "sepablate", *command, before=NO_NETWORK, **environment)
+    return ended(process)[0]
+
+
+def middle(project: Path, environment: dict[str, str]) -> int:
+    return max(forked(project, environment, each) for each in COMMANDS[1:-1])
 
 
 def watched(home: Path) -> Path:

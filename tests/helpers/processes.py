@@ -9,19 +9,20 @@ import termios
 from pathlib import Path
 
 from helpers import fork_server
-from helpers.project import PATIENCE, checkpoints, living, wait_for
+from helpers.project import PATIENCE, checkpoints, living, sepablate, wait_for
 
 BIN = Path(__file__).parent / "bin"
 
 
 def start(
-    project: Path, *command: str, slow: bool = False, **environment: str
+    project: Path, *command: str, slow: bool = False, before: str = "", **environment: str
 ) -> fork_server.Command:
     """`python -m` that command, in a process group of its own, as a terminal starts it.
 
     slow: on a disk that takes 0.3 s for each flush, so that there is time to disturb it.
+    before: code that comes first.
     """
-    own, before = {**os.environ, **environment}, SLOW_DISK * slow
+    own, before = {**os.environ, **environment}, before + SLOW_DISK * slow
     request = fork_server.request(project, *command, environment=own, group=True, before=before)
     ours, its = os.pipe()
     with open(os.devnull) as nothing:
@@ -32,9 +33,9 @@ def start(
 
 
 def start_dvc(
-    project: Path, *arguments: str, terminal: int | None = None, **environment: str
+    project: Path, terminal: int | None = None, **environment: str
 ) -> subprocess.Popen[str]:
-    """Real DVC and its stages, by `python`, to be killed, on a slow disk.
+    """Real DVC that trains Xception, by `python`, to be killed, on a slow disk.
 
     terminal: the open terminal that it belongs to.
     """
@@ -44,12 +45,13 @@ def start_dvc(
         if terminal is not None:
             fcntl.ioctl(terminal, termios.TIOCSCTTY)
 
+    assert sepablate(project, "fetch").returncode == 0  # else a stage of its own
     hook = project / "slow-disk"
-    hook.mkdir(exist_ok=True)
+    hook.mkdir()
     (hook / "sitecustomize.py").write_text(SLOW_DISK)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return subprocess.Popen(
-        [sys.executable, "-m", "dvc", *arguments],
+        [sys.executable, "-m", "dvc", "repro", "--single-item", "train@xception"],
         cwd=project,
         env={**os.environ, "PATH": path, "PYTHONPATH": str(hook), **environment},
         stdout=subprocess.PIPE,

@@ -144,7 +144,7 @@ def rank_1(project: Path) -> list[int]:
 
 @pytest.mark.slow
 def test_torchrun_trains_as_one_process_does_and_resumes_to_the_same_bytes(project: Path) -> None:
-    edit_params(project, **TINY, epochs=3)
+    edit_params(project, **TINY, epochs=2)
     assert sepablate(project, *TRAIN).returncode == 0
     single, names = losses(project), set(put_aside(project))
     process = start_torchrun(project)
@@ -161,7 +161,7 @@ def test_torchrun_trains_as_one_process_does_and_resumes_to_the_same_bytes(proje
     together = put_aside(project)
     assert set(together) == names
 
-    edit_params(project, evaluations=18)  # nothing but a checkpoint after each step
+    edit_params(project, evaluations=12)  # nothing but a checkpoint after each step
     process = start_torchrun(project)
     wait_for(lambda: checkpoints(project))
     for pid in rank_1(project):
