@@ -3,6 +3,7 @@
 import dataclasses
 import heapq
 import json
+import os
 import resource
 import shutil
 from collections.abc import Callable, Iterable
@@ -76,7 +77,7 @@ def forecast(stages: list[Stage], scale: str, say: Callable[[str], None]) -> For
     networks = networks_of(to_train.values())
     if networks:
         plural = "s" * (len(networks) > 1)
-        say(f"calibrating {len(networks)} network{plural} on this machine")
+        say(f"calibrating {len(networks)} network{plural} on this machine{busy(cgroup.cores())}")
     startups = _startup_seconds([stage for stage in stages if stage.state == RUNS])
     costs = {network: calibration.calibrate(jobs[:processes]) for network, jobs in networks.items()}
 
@@ -177,6 +178,14 @@ def _sum_up(
         memory_free=cgroup.memory_free(),
         disk_free=shutil.disk_usage(Path()).free,
     )
+
+
+def busy(cores: int) -> str:
+    """Return a remark if other programs use more than half of this machine's cores, else ""."""
+    load, _, _ = os.getloadavg()
+    if load <= cores / 2:
+        return ""
+    return f", which is busy (load average {load:.1f}, {cores} cores): the times will be too long"
 
 
 def _result_bytes(job: Job) -> int:

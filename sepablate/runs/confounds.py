@@ -33,11 +33,12 @@ def refuse(
         right: the same of the other one.
     """
     found = undeclared(study.load(name), left[1], right[1])
-    for field, (ours, theirs) in found.items():
+    if found:
+        fields = ", ".join(f"{field} {values!r}" for field, values in found.items())
         raise UserError(
-            f"study {name}{where}: {left[0]} and {right[0]} differ in {field} ({ours!r}, "
-            f"{theirs!r}), which the study does not declare: make them equal, or add {field} to "
-            f"its confounds with the reason"
+            f"study {name}{where}: {left[0]} and {right[0]} differ in {fields}, which the study "
+            f"does not declare: make them equal, or add {', '.join(found)} to its confounds with "
+            f"the reason"
         )
 
 

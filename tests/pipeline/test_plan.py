@@ -195,3 +195,16 @@ def test_another_scale_than_the_selected_one_runs_everything(smoke: Path) -> Non
     free = smoke / ".dvc/tmp"
     after = {path for path in smoke.rglob("*") if ".git" not in path.parts}
     assert {path for path in after - before if free not in (path, *path.parents)} == set()
+
+
+@pytest.mark.parametrize(
+    ("load", "remark"),
+    [
+        (0.0, ""),
+        (1.0, ""),
+        (1.06, ", which is busy (load average 1.1, 2 cores): the times will be too long"),
+    ],
+)
+def test_a_busy_machine_is_named(load: float, remark: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 9.0, 9.0))
+    assert forecast.busy(2) == remark
