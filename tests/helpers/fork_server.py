@@ -96,7 +96,7 @@ def request(
 ) -> dict[str, object]:
     """What a server needs to know of `python -m` that command; more: as `be_command` takes it."""
     own = dict(environment or os.environ)
-    return {"folder": str(folder), "command": command, "environment": own, **more}
+    return {"folder": str(folder.absolute()), "command": command, "environment": own, **more}
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
