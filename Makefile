@@ -15,7 +15,7 @@ STUDIES := xception_vs_inception residual_connections pointwise_activation
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help env git repro repro-all test check lint schema readme ui verify docs lock torture bench
+.PHONY: help env git repro repro-all test suite check lint schema readme ui verify docs lock torture bench
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,8 +53,11 @@ repro-all: git $(STAMP) ## The same, and the controls (dvc repro --all-pipelines
 	dvc repro --all-pipelines
 	@sepablate publish || true
 
-test: lint ## Check and test everything (a quarter of an hour on two cores)
-	pytest -n 3
+test: $(STAMP) ## Check and test everything (10 minutes on two cores)
+	@$(MAKE) --no-print-directory -j 2 lint suite
+
+suite: $(STAMP)
+	MAKEFLAGS= pytest -n 3
 
 torture: $(STAMP) ## Kill and damage a smoke pipeline for 20 minutes; count what is lost
 	PYTHONPATH=tests python tests/faults/torture.py
