@@ -1,5 +1,7 @@
 """Read params.yaml, whatever it holds, as a mapping."""
 
+import copy
+import functools
 import re
 import stat
 from pathlib import Path
@@ -21,13 +23,18 @@ _Loader.add_implicit_resolver(
 )
 
 
+@functools.lru_cache(8)
+def _parse(text: str) -> Any:
+    return _Loader(text).get_single_data()
+
+
 def read_params(path: Path) -> dict[str, Any]:
     """Return the content of params.yaml; UserError unless it is a mapping with scales."""
     try:
         status = path.stat()
         if stat.S_ISFIFO(status.st_mode) or status.st_size > LARGEST:
             raise UserError(f"{path}: choose a regular file of at most {LARGEST:,} bytes")
-        params = _Loader(path.read_text()).get_single_data()
+        params = copy.deepcopy(_parse(path.read_text()))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; run from the project's root folder") from None
     except UserError:

@@ -2,14 +2,17 @@
 
 `python -m sepablate` takes two of its three seconds for torch, as does the server that forks its
 workers; DVC takes one. No module of sepablate is imported here: a command imports that of its
-folder. One whose environment a test spoils is started by `python`.
+folder, compiled here if it is as in this repository. One whose environment a test spoils is started
+by `python`.
 """
 
+import _imp
 import atexit
 import contextlib
 import functools
 import gc
 import importlib
+import inspect
 import json
 import os
 import runpy
@@ -21,15 +24,21 @@ import sys
 import threading
 import traceback
 from collections.abc import Mapping
+from importlib.machinery import SourceFileLoader
 from multiprocessing import util
 from pathlib import Path
+from types import CodeType
 from typing import Any, NoReturn, TextIO
 
 LIBRARIES = ("torch._dynamo", "torchvision", "timm", "pandas", "scipy.stats", "matplotlib")
-LIBRARIES += ("dvc.cli.parser", "dvc.repo", "mlflow")
+LIBRARIES += ("matplotlib.backends.backend_svg", "pyarrow.pandas_compat", "markdown_it.main")
+LIBRARIES += ("typer.main", "pydantic.dataclasses", "dvc.cli.parser", "dvc.repo", "mlflow")
+LIBRARIES += ("mlflow.store.tracking.sqlalchemy_store", "sqlalchemy.dialects.sqlite")
 SERVER = "SEPABLATE_TESTS_SERVER"  # the address of the server that forks a stage of DVC
 FORKSERVER = "from multiprocessing.forkserver import main; "
 SPAWN = util.spawnv_passfds
+COMPILE = SourceFileLoader.source_to_code
+ROOT = Path(__file__).parents[2]
 LARGEST = 1 << 20  # bytes of a request
 
 
@@ -243,11 +252,28 @@ def forward(command: list[str]) -> NoReturn:
     sys.exit(status)
 
 
+def compile_once() -> None:
+    """Compile the sources of this repository; their copies take them, as from a `.pyc`."""
+    sources = [*ROOT.glob("sepablate/**/*.py"), *ROOT.glob("experiments/*.py")]
+    codes = {path.read_bytes(): compile(path.read_bytes(), path, "exec") for path in sources}
+
+    def source_to_code(loader: Any, data: bytes, path: str, **more: Any) -> CodeType:
+        code = codes.get(data)
+        if code is None:
+            return COMPILE(loader, data, path, **more)
+        _imp._fix_co_filename(code, path)
+        return code
+
+    SourceFileLoader.source_to_code = source_to_code
+
+
 def main(listener: int, lifeline: int) -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     del sys.path[0]  # the folder of this file
     for library in LIBRARIES:
         importlib.import_module(library)
+    inspect.getmodule(compile("", "", "exec"))  # it keeps the files of all, which pydantic wants
+    compile_once()
     gc.freeze()  # a collection in a forked process would copy the pages of all modules
     request = serve(socket.socket(fileno=listener), lifeline)
     if request:
