@@ -27,7 +27,7 @@ from collections.abc import Mapping
 from importlib.machinery import SourceFileLoader
 from multiprocessing import util
 from pathlib import Path
-from types import CodeType
+from types import CodeType, ModuleType
 from typing import Any, NoReturn, TextIO
 
 LIBRARIES = ("torch._dynamo", "torchvision", "timm", "pandas", "scipy.stats", "matplotlib")
@@ -103,17 +103,20 @@ class Command:
 def request(
     folder: Path, *command: str, environment: Mapping[str, str] | None = None, **more: object
 ) -> dict[str, object]:
-    """What a server needs to know of `python -m` that command; more: as `be_command` takes it."""
+    """What a server needs to know of `python -m` that command; more: as `be_command` takes it.
+
+    Of `python -c`, if the command begins so.
+    """
     own = dict(environment or os.environ)
     return {"folder": str(folder.absolute()), "command": command, "environment": own, **more}
 
 
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `python -m sepablate` in a folder, in the environment of this process."""
+def run(folder: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run what `request` takes in a folder, with these variables more than this process has."""
     output, errors = os.pipe(), os.pipe()
     with open(os.devnull) as nothing:
-        command = request(folder, "sepablate", *arguments)
-        started = Command(address(), command, nothing.fileno(), output[1], errors[1])
+        wanted = request(folder, *command, environment={**os.environ, **environment})
+        started = Command(address(), wanted, nothing.fileno(), output[1], errors[1])
     os.close(output[1])
     os.close(errors[1])
     with os.fdopen(output[0]) as out, os.fdopen(errors[0]) as err:
@@ -123,7 +126,7 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         printed = out.read()
         reader.join()
     done = started.wait()
-    return subprocess.CompletedProcess(["sepablate", *arguments], done, printed, *said)
+    return subprocess.CompletedProcess(command, done, printed, *said)
 
 
 def serve(listener: socket.socket, lifeline: int) -> dict[str, Any] | None:
@@ -171,7 +174,7 @@ def be_command(
     group: bool = False,
     before: str = "",
 ) -> NoReturn:
-    """Be `python -m command` up to its exit functions; to free all modules takes a second.
+    """Be `python -m command`, or `-c`, up to its exit functions; to free all takes a second.
 
     group: whether in a process group of its own. before: code that comes first.
     """
@@ -184,12 +187,17 @@ def be_command(
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
-    sys.path.insert(0, folder)
+    sys.path[:0] = [folder, *environment.get("PYTHONPATH", "").split(os.pathsep)]
     sys.argv = command
     util.spawnv_passfds = start_program
     exec(before, {})
     try:
-        runpy.run_module(command[0], run_name="__main__", alter_sys=True)
+        if command[0] == "-c":
+            sys.argv = ["-c", *command[2:]]
+            sys.modules["__main__"] = main = ModuleType("__main__")
+            exec(command[1], vars(main))
+        else:
+            runpy.run_module(command[0], run_name="__main__", alter_sys=True)
         status = 0
     except SystemExit as end:
         status = end.code

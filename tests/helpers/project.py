@@ -81,7 +81,7 @@ def edit_params(project: Path, **changes: object) -> None:
 
 def sepablate(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the command line of the copy in `project`."""
-    return fork_server.run(project, *arguments)
+    return fork_server.run(project, "sepablate", *arguments)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -4,10 +4,10 @@ import csv
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from helpers import fork_server
 from helpers.environments import refused
 from helpers.own_images import class_folders, picture, save
 from helpers.processes import dvc
@@ -109,9 +109,7 @@ def test_images_in_files_train_and_a_changed_one_stops_the_training(pets: Path) 
     printed = done(pets, "new", "dataset", "photos", "photos/list.csv", "--add-scale")
     assert "photos: 18 train, 3 validation, 3 test images (read from their files), " in printed
     train = ("train", "xception", "--scale", "photos", "--no-mlflow")
-    calibrated = subprocess.run(
-        [sys.executable, "-c", CALIBRATE], cwd=pets, capture_output=True, text=True
-    )
+    calibrated = fork_server.run(pets, "-c", CALIBRATE)
     assert calibrated.stdout == "True\n", calibrated.stderr
     done(pets, *train)
     assert "verified" in done(pets, "fetch", "--scale", "photos")

@@ -7,14 +7,13 @@ calls them.
 import dataclasses
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from helpers import fork_server
 from helpers.kernel_results import NO_CPU_KERNELS
 from helpers.project import TINY, TRAIN, edit_params, results, sepablate
 from helpers.tiny_runs import context, tiny
@@ -200,7 +199,7 @@ from sepablate.store.checkpoint import newest_step
 
 stop = sys.argv[1] == "stop"
 found = train_variant.seed_jobs("xception", "smoke", {})
-context = multiprocessing.get_context("spawn")
+context = multiprocessing.get_context("forkserver")
 steps, ended = (context.Array("q", [-1] * len(found), lock=False) for _ in range(2))
 found[2].folder.mkdir(parents=True, exist_ok=True)
 lock = (found[2].folder / "lock").open("w")
@@ -224,8 +223,7 @@ def test_runs_in_one_process_end_each_by_itself(half: Path) -> None:
     edit_params(half, **changes)
 
     def together(how: str) -> list[Any]:
-        command = [sys.executable, "-c", TOGETHER, how]
-        done = subprocess.run(command, cwd=half, capture_output=True, text=True)
+        done = fork_server.run(half, "-c", TOGETHER, how)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout.splitlines()[-1])
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.images import class_folders, shards
+from helpers.processes import start
 from helpers.project import ROOT, wait_for
 from PIL import Image
 from timm.data import create_transform
@@ -28,7 +29,7 @@ from sepablate.training.file_batches import FileBatches, eval_file_batches
 from sepablate.training.process_group import World
 
 HALF = (0.5, 0.5, 0.5)
-TEST_FOLDERS = (ROOT, ROOT / "tests", ROOT / "tests/unit")
+TEST_FOLDERS = os.pathsep.join(map(str, (ROOT, ROOT / "tests", ROOT / "tests/unit")))
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +146,7 @@ def test_a_containers_shared_memory_of_64_mb_is_enough(
     done = subprocess.run(
         [*namespace, "sh", "-c", f'{mount} && exec "$@"', "sh", *trainer],
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, TEST_FOLDERS))},
+        env=os.environ | {"PYTHONPATH": TEST_FOLDERS},
         capture_output=True,
         text=True,
     )
@@ -256,7 +257,7 @@ def test_shards_give_the_same_batches_as_folders_of_the_same_order(
 
 
 TRAINER = """
-import signal, sys
+import signal, sys, time
 from pathlib import Path
 from test_loader import run_of
 from sepablate.data import imagenet
@@ -274,7 +275,8 @@ while not stop:
 for later in range(step, step + 12):  # more than lay in memory
     batches.batch(later)
 print("still reading", flush=True)
-input()
+while Path(sys.argv[2]).exists():
+    time.sleep(0.01)
 raise SystemExit(3)  # with workers that still have something to do
 """
 
@@ -289,17 +291,11 @@ def alive(process: int) -> bool:
 @pytest.mark.slow
 @pytest.mark.parametrize("killed", [False, True])
 def test_workers_outlive_a_signal_to_the_group_but_not_the_trainer(
-    killed: bool, root: Path
+    killed: bool, root: Path, tmp_path: Path
 ) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", TRAINER, root],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, TEST_FOLDERS))},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    waiting = tmp_path / "waiting"
+    waiting.touch()
+    process = start(ROOT, "-c", TRAINER, str(root), str(waiting), PYTHONPATH=TEST_FOLDERS)
     assert process.stdout is not None
     assert process.stdout.readline() == "reading\n"
     os.killpg(process.pid, signal.SIGTERM)
@@ -308,6 +304,7 @@ def test_workers_outlive_a_signal_to_the_group_but_not_the_trainer(
     assert len([each for each in workers if alive(int(each))]) == 2
     if killed:
         process.kill()
-    process.communicate("\n", timeout=60)
+    waiting.unlink()
+    process.communicate(timeout=60)
     assert process.returncode == (-signal.SIGKILL if killed else 3)
     wait_for(lambda: not any(alive(int(each)) for each in workers))
