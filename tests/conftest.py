@@ -3,8 +3,6 @@
 import gc
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: workers of pytest share the cores
 
 import torch
+from helpers import fork_server
 from helpers.project import (
     ROOT,
     STUDY,
@@ -114,10 +113,10 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def make(folder: Path) -> None:
         for name in ("mlflow.db.tmp", "mlflow.db.tmp-journal"):
             (folder / name).write_bytes(b"half")
-        code = "from sepablate.tracking import connection; connection.connect()"
-        path = {**os.environ, "PYTHONPATH": str(ROOT)}
-        path.pop("MLFLOW_TRACKING_URI", None)
-        subprocess.run([sys.executable, "-c", code], cwd=folder, env=path, check=True)
+        code = "import os; os.environ.pop('MLFLOW_TRACKING_URI', None)\n"
+        code += "from sepablate.tracking import connection; connection.connect()"
+        done = fork_server.run(folder, "-c", code, PYTHONPATH=str(ROOT))
+        assert done.returncode == 0, done.stderr
 
     return made_once(tmp_path_factory, "mlflow", make) / "mlflow.db"
 

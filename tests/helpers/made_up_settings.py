@@ -7,15 +7,18 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from helpers.made_up_runs import make_runs
-from helpers.project import ROOT
+from helpers.project import ROOT, made_once
 from sepablate import study
 from sepablate.analysis.setting_effects import ClaimEffects, SettingEffect
+from sepablate.report import robustness as report
 from sepablate.study import BASE, Claim, RobustnessStudy
 
 SETTINGS = 12  # departures, as at a scale of grey garments
 SCALE = "tiny"
+SEEDS = 2  # of a setting's made-up runs; those of the scale have 6
 VARIANTS = ("xception", "inception_v3", "no_residual", "relu_between", "elu_between")
 STEPS = {"1/8": 3, "1/4": 6, "1/2": 9, "1": 18, "2": 36}  # by the level of the budget
 
@@ -65,14 +68,27 @@ def claim_effects(
     )
 
 
-def make_project() -> None:
-    """Make runs at a scale and in the settings of the study, below the current folder."""
+@pytest.fixture(scope="session")
+def project_of_settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with runs at a scale and in the settings of the study, and with the report."""
+
+    def make(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            _make_runs()
+            report.effects_outputs("robustness", SCALE)
+            report.report_outputs("robustness", SCALE)
+
+    return made_once(tmp_path_factory, "settings", make)
+
+
+def _make_runs() -> None:
     shutil.copytree(ROOT / "experiments", "experiments")
     runs = Path("results") / SCALE / "runs"
     for number, setting in enumerate(made_up().settings[:SETTINGS]):
         shutil.rmtree(runs, ignore_errors=True)
         for name in VARIANTS:
-            make_runs(name, seeds=range(number * 10, number * 10 + 3))
+            make_runs(name, seeds=range(number * 10, number * 10 + SEEDS))
             _change_config(runs / name, setting.levels.get("budget", "1"))
         shutil.copytree(runs, runs.parent / "settings" / setting.name / "runs")
     shutil.rmtree(runs)
