@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers import fork_server
 from helpers.processes import ended, holders, opened, start, start_dvc
 from helpers.project import (
     PATIENCE,
@@ -84,8 +85,7 @@ print(kills)
 
 def test_killed_at_each_flush_and_rename(half: Path, finished: Path) -> None:
     """Before and after each flush and each rename of one run, in checkpoint, CSV and seal alike."""
-    command = [sys.executable, "-c", KILLED_AT_EACH_WRITE]
-    done = subprocess.run(command, cwd=half, capture_output=True, text=True)
+    done = fork_server.run(half, "-c", KILLED_AT_EACH_WRITE)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.split()[-1]) > 20
     assert sepablate(half, *TRAIN).returncode == 0

@@ -248,8 +248,8 @@ def be_forkserver(code: str, passed: list[int]) -> NoReturn:
 
 
 def forward(command: list[str]) -> NoReturn:
-    """Be `python` where DVC starts a stage: the server forks `python -m sepablate`."""
-    if command[:2] != ["-m", "sepablate"]:
+    """Be `python` where a process of a test starts it: the server forks what is of sepablate."""
+    if command[0] != "-m" or command[1].partition(".")[0] != "sepablate":
         os.execv(sys.executable, [sys.executable, *command])
     started = Command(os.environ[SERVER], request(Path.cwd(), *command[1:]), 0, 1, 2)
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -3,12 +3,14 @@
 import dataclasses
 import math
 import re
+import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from helpers.processes import BIN, forking
 
 from sepablate import models, scales
 from sepablate.bench import end_to_end, loops, measure, suite, timm_networks
@@ -78,15 +80,23 @@ def test_a_case_is_checked_and_timed_without_who_is_not_installed(project: Path)
         assert each.difference < 1e-5
 
 
+@pytest.fixture
+def forked(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Contenders are forked, in a project."""
+    monkeypatch.chdir(project)
+    for name, value in forking().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "executable", str(BIN / "python"))
+
+
 @pytest.mark.slow
-def test_contenders_of_a_gpu_start_side_by_side(project: Path) -> None:
+@pytest.mark.usefixtures("forked")
+def test_contenders_of_a_gpu_start_side_by_side() -> None:
     """They train wherever they can, which here is the CPU."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(project)
-        contenders = ("sepablate", "bare loop")
-        case = {case.name: case for case in cases_for("cuda:0")}["tiny"]
-        case = dataclasses.replace(case, turn=3, rounds=2, contenders=contenders)
-        found = measure.measure(case)
+    contenders = ("sepablate", "bare loop")
+    case = {case.name: case for case in cases_for("cuda:0")}["tiny"]
+    case = dataclasses.replace(case, turn=3, rounds=2, contenders=contenders)
+    found = measure.measure(case)
     assert [each.contender for each in found] == ["sepablate", "bare loop"]
     assert [len(each.seconds) for each in found] == [2, 2]
     assert [len(each.first_step) for each in found] == [1, 1]
@@ -104,29 +114,27 @@ def test_cases_are_chosen_in_order_of_worth() -> None:
 
 
 @pytest.mark.slow
-def test_a_contender_that_is_late_is_stopped(project: Path) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(project)
-        process = measure.ContenderProcess(NAMED["tiny"], "bare loop", time.monotonic())
-        with pytest.raises(measure.ContenderError, match=r"^bare loop: not done in its time$"):
-            process.wait_for_first_step()
-        assert process.process.poll() is not None
-        with pytest.raises(measure.ContenderError, match=r"^sepablate: not done in its time$"):
-            measure.measure(NAMED["tiny"], end=time.monotonic())
+@pytest.mark.usefixtures("forked")
+def test_a_contender_that_is_late_is_stopped() -> None:
+    process = measure.ContenderProcess(NAMED["tiny"], "bare loop", time.monotonic())
+    with pytest.raises(measure.ContenderError, match=r"^bare loop: not done in its time$"):
+        process.wait_for_first_step()
+    assert process.process.poll() is not None
+    with pytest.raises(measure.ContenderError, match=r"^sepablate: not done in its time$"):
+        measure.measure(NAMED["tiny"], end=time.monotonic())
 
 
 @pytest.mark.slow
-def test_the_turns_end_with_the_time_of_the_case(project: Path) -> None:
+@pytest.mark.usefixtures("forked")
+def test_the_turns_end_with_the_time_of_the_case() -> None:
     """Each contender has had one."""
     messages: list[str] = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(project)
-        work = measure.Work(dataclasses.replace(NAMED["tiny"], turn=2), messages.append, 0.0)
-        names = ("sepablate", "bare loop")
-        started = [
-            (each, measure._start(work, each, math.inf)) for each in map(measure.Measurement, names)
-        ]
-        found = measure._take_turns(work, started)
+    work = measure.Work(dataclasses.replace(NAMED["tiny"], turn=2), messages.append, 0.0)
+    names = ("sepablate", "bare loop")
+    started = [
+        (each, measure._start(work, each, math.inf)) for each in map(measure.Measurement, names)
+    ]
+    found = measure._take_turns(work, started)
     assert [(each.contender, len(each.seconds)) for each in found] == [(name, 1) for name in names]
     assert messages[-1] == "tiny: turn 1 of 5 is the last: its time is up\n"
 
@@ -186,10 +194,8 @@ def test_the_larger_network_of_a_gpu_is_its_peers(small: Case) -> None:
         assert (found - expected).abs().max() < 0.05 * expected.abs().max()
 
 
-def test_a_contender_with_other_outputs_is_refused(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(project)
+@pytest.mark.usefixtures("forked")
+def test_a_contender_with_other_outputs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     case = dataclasses.replace(NAMED["tiny"], contenders=("bare loop",))
     expected = measure._reference
 
