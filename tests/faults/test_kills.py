@@ -6,7 +6,6 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -34,9 +33,8 @@ pytestmark = pytest.mark.slow
 def test_random_kills_of_a_run_end_in_the_same_bytes(project: Path) -> None:
     """`make torture` does the same for longer, and to the pipeline around it."""
     edit_params(project, **TINY, epochs=4, evaluations=12)
-    script = [sys.executable, str(ROOT / "tests/helpers/killed_runs.py"), "10", "0", "3"]
-    path = {**os.environ, "PYTHONPATH": str(project)}
-    done = subprocess.run(script, cwd=project, env=path, capture_output=True, text=True)
+    code = "from helpers import killed_runs; killed_runs.main(10, 0, 3)"
+    done = fork_server.run(project, "-c", code, PYTHONPATH=str(ROOT / "tests"))
     assert done.returncode == 0, done.stderr
     kills, lost = map(int, done.stdout.split())
     assert kills >= 10

@@ -22,6 +22,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Mapping
 from importlib.machinery import SourceFileLoader
@@ -44,18 +45,21 @@ LARGEST = 1 << 20  # bytes of a request
 
 @functools.cache
 def address() -> str:
-    """Start the server of this process, which ends with it; its abstract address."""
-    name = f"sepablate-tests-{os.getpid()}"
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    listener.bind(f"\0{name}")
-    listener.listen(64)
-    ours, its = os.pipe()
-    with listener:
-        command = [sys.executable, __file__, str(listener.fileno()), str(ours)]
-        started = subprocess.Popen(command, pass_fds=[listener.fileno(), ours])
-    os.close(ours)
-    atexit.register(started.wait)
-    atexit.register(os.close, its)
+    """The abstract address of the server of this test session, which is started if there is none.
+
+    It ends with pytest, which is the parent of this process with pytest-xdist.
+    """
+    owner = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+    name = f"sepablate-tests-{owner}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        try:
+            listener.bind(f"\0{name}")
+        except OSError:
+            return name  # another process has started it
+        listener.listen(64)
+        listener.set_inheritable(True)
+        command = [sys.executable, __file__, str(listener.fileno()), str(owner)]
+        os.posix_spawn(sys.executable, command, os.environ)
     return name
 
 
@@ -65,7 +69,8 @@ class Command:
     def __init__(self, server: str, request: Mapping[str, object], *ends: int) -> None:
         """Let a server fork the command of a request; ends: its input, output and errors."""
         self.connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.connection.connect(f"\0{server}")
+        while self.connection.connect_ex(f"\0{server}"):
+            time.sleep(0.01)  # the server does not listen yet
         socket.send_fds(self.connection, [json.dumps(request).encode()], ends)
         self.pid = int(self.connection.recv(LARGEST))
         self.returncode: int | None = None
@@ -129,12 +134,12 @@ def run(folder: Path, *command: str, **environment: str) -> subprocess.Completed
     return subprocess.CompletedProcess(command, done, printed, *said)
 
 
-def serve(listener: socket.socket, lifeline: int) -> dict[str, Any] | None:
-    """Fork for each request; return it in the forked process, and None at the end."""
+def serve(listener: socket.socket, owner: int) -> dict[str, Any] | None:
+    """Fork for each request; return it in the forked process, and None when its owner has ended."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system reaps who waits for a command
     while True:
-        ready, _, _ = select.select([listener, lifeline], [], [])
-        if lifeline in ready:
+        ready, _, _ = select.select([listener, owner], [], [])
+        if owner in ready:
             return None
         connection, _ = listener.accept()
         if os.fork():
@@ -142,7 +147,7 @@ def serve(listener: socket.socket, lifeline: int) -> dict[str, Any] | None:
             continue
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         listener.close()
-        os.close(lifeline)
+        os.close(owner)
         message, ends, _, _ = socket.recv_fds(connection, LARGEST, 3)
         found = json.loads(message)
         child = os.fork()
@@ -275,7 +280,8 @@ def compile_once() -> None:
     SourceFileLoader.source_to_code = source_to_code
 
 
-def main(listener: int, lifeline: int) -> NoReturn:
+def main(listener: int, owner: int) -> NoReturn:
+    lifeline = os.pidfd_open(owner)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     del sys.path[0]  # the folder of this file
     for library in LIBRARIES:
