@@ -30,6 +30,9 @@ def test_verify_names_a_file_with_other_content(name: str) -> None:
 
 @pytest.mark.parametrize("content", GARBAGE)
 def test_verify_names_a_run_file_with_other_content(content: bytes) -> None:
+    listing = TINY / "controls_digests.json"  # another report on the same runs takes time
+    for name in (*manifest.read(listing).files, listing.name, "controls_runs.tar.gz"):
+        (TINY / name).unlink()
     runs, measured = TINY / "runs/xception", TINY / "measured/xception"
     for path in (runs / "config.json", runs / "seed-1.csv", measured / "seed-2.json"):
         whole = path.read_bytes()

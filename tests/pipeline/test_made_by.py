@@ -1,6 +1,8 @@
 """Results of older code are named as such, and checked in all but the hash of their configs."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 from helpers.published import TINY, current, made, without_runs
@@ -18,8 +20,23 @@ LINE = (
 )
 
 
-def made_by_older_code() -> None:
-    """Change what the keys are made of, as other code would, and say so."""
+@pytest.fixture(scope="module")
+def of_older_code(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of these results; what the keys are made of has changed, and they say so."""
+    folder = tmp_path_factory.mktemp("older")
+    shutil.copytree(made, folder, dirs_exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        change_a_config()
+    return folder
+
+
+@pytest.fixture
+def older(of_older_code: Path, current: Path) -> None:
+    shutil.copytree(of_older_code, current, dirs_exist_ok=True)
+
+
+def change_a_config() -> None:
     path = TINY / "runs/no_residual/config.json"
     path.write_text(path.read_text().replace("0.045", "0.046"))
     content = {"commit": "8f12b1a", "note": "on one GPU"}
@@ -32,8 +49,8 @@ def made_by_older_code() -> None:
         outputs.report_outputs([name], "tiny", report)
 
 
+@pytest.mark.usefixtures("older")
 def test_the_report_and_verify_name_the_commit() -> None:
-    made_by_older_code()
     assert LINE in (TINY / "REPORT.md").read_text().partition("## Setup\n")[2].splitlines()
     findings = verify("tiny")
     assert findings.wrong == []
@@ -42,15 +59,15 @@ def test_the_report_and_verify_name_the_commit() -> None:
     assert verify("tiny").wrong == []
 
 
+@pytest.mark.usefixtures("older")
 def test_without_the_file_the_keys_are_recomputed() -> None:
-    made_by_older_code()
     (TINY / "made_by.json").unlink()
     wrong = verify("tiny").wrong
     assert any("no_residual/config.json, seed 3: the hash is" in line for line in wrong)
 
 
+@pytest.mark.usefixtures("older")
 def test_keys_are_still_compared_between_files() -> None:
-    made_by_older_code()
     path = TINY / "measured/xception/seed-1.json"
     path.write_text(path.read_text().replace('"run_key": "', '"run_key": "0'))
     assert any(line.startswith(f"{path}: not of the run") for line in verify("tiny").wrong)

@@ -20,7 +20,7 @@ FEW = {
     "batch_size": 2,
     "micro_batch": 1,
     "epochs": 1,
-    "evaluations": 2,
+    "evaluations": 1,
     "validation_images": 1,
     "test_images": 2,
     "workers": 1,

@@ -18,7 +18,7 @@ from torch import nn
 from sepablate.pretrained import evaluate
 
 CLASSES = tuple(f"n{number:02}" for number in range(7))
-IMAGES = 8
+IMAGES = 7
 PAPER = {
     "xception": ("0.790", "0.945"),
     "inception_v3": ("0.782", "0.941"),

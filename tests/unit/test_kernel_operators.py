@@ -21,11 +21,11 @@ def activation(*shape: int, bf16: bool, seed: int = 0) -> Tensor:
     return x.bfloat16().to(memory_format=torch.channels_last) if bf16 else x
 
 
-BOTH_FORMATS = pytest.mark.parametrize("bf16", [True, False], ids=["bf16", "fp32"])
-IMAGES = pytest.mark.parametrize("shape", [(3, 16, 4, 4), (2, 5, 7, 6)], ids=str)
+IMAGES = pytest.mark.parametrize(
+    ("shape", "bf16"), [((3, 16, 4, 4), True), ((2, 5, 7, 6), False)], ids=["bf16", "fp32"]
+)
 
 
-@BOTH_FORMATS
 @IMAGES
 @pytest.mark.parametrize("stride", [1, 2])
 def test_opcheck_depthwise(shape: tuple[int, ...], bf16: bool, stride: int) -> None:
@@ -40,7 +40,6 @@ def test_opcheck_depthwise(shape: tuple[int, ...], bf16: bool, stride: int) -> N
     opcheck(operators.depthwise.default, (x, weight, stride, True))
 
 
-@BOTH_FORMATS
 @IMAGES
 @pytest.mark.parametrize(
     ("kernel", "geometry"), [((1, 1), (1, 0, 0)), ((3, 3), (2, 1, 1)), ((1, 3), (1, 0, 1))]
@@ -60,7 +59,6 @@ def test_opcheck_convolution(
     opcheck(operators.convolution.default, (x.requires_grad_(), weight, *geometry))
 
 
-@BOTH_FORMATS
 @IMAGES
 @pytest.mark.parametrize("padding", [0, 1])
 def test_opcheck_max_pool(shape: tuple[int, ...], bf16: bool, padding: int) -> None:
@@ -73,7 +71,6 @@ def test_opcheck_max_pool(shape: tuple[int, ...], bf16: bool, padding: int) -> N
     opcheck(operators.max_pool.default, (x.requires_grad_(), padding))
 
 
-@BOTH_FORMATS
 @IMAGES
 @pytest.mark.parametrize(("relu", "residual"), [(True, False), (False, True), (True, True)])
 def test_opcheck_batch_norm(shape: tuple[int, ...], bf16: bool, relu: bool, residual: bool) -> None:
