@@ -1,6 +1,7 @@
 """Labels of the points of a figure, placed so that none covers another."""
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
@@ -37,11 +38,15 @@ def place_labels(points: Sequence[Point], axis: Axes) -> Axes:
     pixels = figure.dpi / 72
     taken = [_taken(point, pixels, axis) for point in points]
     for point in points:
-        boxes = [_box(point, offset, axis) for offset in OFFSETS]
-        covered = [_covered(box, taken, axis.bbox) for box in boxes]
-        best = covered.index(min(covered))
-        taken.append(boxes[best].padded(pixels))
-        _annotate(point, OFFSETS[best], axis, _line_to(point, OFFSETS[best]))
+        found: list[tuple[float, Bbox, Offset]] = []
+        for offset in OFFSETS:
+            box = _box(point, offset, axis)
+            found.append((_covered(box, taken, axis.bbox), box, offset))
+            if not found[-1][0]:
+                break  # no later one covers less
+        _, box, offset = min(found, key=itemgetter(0))
+        taken.append(box.padded(pixels))
+        _annotate(point, offset, axis, _line_to(point, offset))
     return axis
 
 

@@ -4,6 +4,7 @@ Most are comparisons (Study), which train networks; some time single layers (Lay
 takes the claims of comparisons to further settings (RobustnessStudy).
 """
 
+import functools
 import importlib.util
 import traceback
 from collections.abc import Callable
@@ -131,7 +132,7 @@ def _comparisons(folder: Path) -> dict[str, Study]:
 
 
 def _all_declared(folder: Path) -> dict[str, Declared]:
-    """Return what the files in `folder` declare, by name; each file is executed once."""
+    """Return what the files in `folder` declare, by name."""
     return {name: _declared(name, folder) for name in _stems(folder)}
 
 
@@ -156,6 +157,23 @@ def _declared(name: str, folder: Path) -> Declared:
     path = folder / f"{name}.py"
     if path.exists() and not path.is_file():  # to open a pipe would wait for ever
         raise UserError(f"{path}: not a regular file; move it away")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(_located(error, path)) from None
+    return _executed(name, path, Path.cwd(), content)
+
+
+@functools.cache
+def _executed(name: str, path: Path, home: Path, content: bytes) -> Declared:
+    """Return what a study file of that content declares; it is executed once.
+
+    Args:
+        name: the study.
+        path: the file.
+        home: the current folder, from which the path leads to the file.
+        content: of the file.
+    """
     spec = importlib.util.spec_from_file_location(f"experiments.{name}", path)
     assert spec is not None
     assert spec.loader is not None

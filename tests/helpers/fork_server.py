@@ -192,7 +192,8 @@ def be_command(
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
-    sys.path[:0] = [folder, *environment.get("PYTHONPATH", "").split(os.pathsep)]
+    further = environment.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[:0] = [folder, *filter(None, further)]
     sys.argv = command
     util.spawnv_passfds = start_program
     exec(before, {})
