@@ -18,6 +18,7 @@ import sepablate
 from sepablate import study
 from sepablate.analysis import run_table
 from sepablate.store import layout
+from sepablate.store.params_file import read_params
 
 MULTILABEL = "xception_multilabel"
 
@@ -203,3 +204,15 @@ for cell in json.loads(sys.argv[1]):
     else:
         exec(compile(ast.Module([last], []), "cell", "exec"), names)
 """
+
+
+def test_files_that_are_edited_while_python_runs_are_read_again(small: Path) -> None:
+    path, params = Path("experiments/residual_connections.py"), Path("params.yaml")
+    text = "import dataclasses\n" + (ROOT / path).read_text()
+    for title in ("one", "another"):
+        path.write_text(f"{text}\nSTUDY = dataclasses.replace(STUDY, title={title!r})\n")
+        assert study.load("residual_connections").title == title
+    read_params(params)["scales"].clear()  # what a caller does to it is its own
+    assert "smoke" in read_params(params)["scales"]
+    params.write_text("scales: {other: {}}")
+    assert {*read_params(params)["scales"]} == {"other"}
