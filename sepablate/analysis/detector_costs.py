@@ -10,6 +10,7 @@ from pandas.api.types import is_integer_dtype
 from sepablate.analysis.formatting import markdown_table
 from sepablate.errors import UserError, command
 from sepablate.paper import mobilenets
+from sepablate.store.files import refuse_endless
 
 VGG = "vgg_16"
 TITLE = "MobileNet as the base of a detector (table 13)"
@@ -60,6 +61,7 @@ def read(path: Path) -> pd.DataFrame:
 
     Raises UserError if it is another file.
     """
+    refuse_endless(path)
     try:
         frame = pd.read_csv(path)
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:

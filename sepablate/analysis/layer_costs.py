@@ -12,6 +12,7 @@ from sepablate.analysis.formatting import markdown_table
 from sepablate.errors import UserError, command
 from sepablate.paper import mobilenets
 from sepablate.store import layout
+from sepablate.store.files import refuse_endless
 from sepablate.study import LayerStudy
 
 TEXTS = ("precision", "direction", "device", "torch")
@@ -117,6 +118,7 @@ def read(scale: str, name: str) -> pd.DataFrame:
     path = layout.study_folder(scale, name) / layout.LAYER_MEASUREMENTS
     if not path.is_file():
         raise UserError(f"{path}: missing; run {command(f'layers {name}', scale)}")
+    refuse_endless(path)
     try:
         frame = pd.read_csv(path)
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:

@@ -34,8 +34,10 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 GARMENTS = dict.fromkeys(("fashion_mnist", "garment_boxes", "garment_scenes"), "fashion-mnist")
 DOWNLOADED = {"cifar10": "cifar-10", **GARMENTS}  # by name, the folder
+LISTS = (image_files.CLASS_NAMES, *(f"{split}.csv" for split in datasets.SPLITS))
 LARGEST_DOWNLOAD = 1 << 29  # bytes of a file, unpacked; all of CIFAR-10 are 184 million
-LARGEST_IMAGE = 1 << 30  # bytes; the most pixels that Pillow accepts need as many, uncompressed
+# Bytes of an image, as many as the most pixels that Pillow accepts need uncompressed, or of a list
+LARGEST_FILE = 1 << 30
 
 
 class DataSet(Protocol):
@@ -113,29 +115,67 @@ def fetch(name: str) -> None:
 
     Files that are far larger than any of their kind are refused before one is read whole.
     """
-    source = dataset(name)
-    if name in DOWNLOADED:
-        for path in sorted((layout.DATA / DOWNLOADED[name]).rglob("*")):
-            if path.is_file() and _unpacked(path) > LARGEST_DOWNLOAD:
-                _refuse(str(path), LARGEST_DOWNLOAD)
-    else:
-        splits: Mapping[str, Split]
-        splits = (
-            source.files() if isinstance(source, RegisteredImages) else source.load(layout.DATA)
-        )
-        for split in splits.values():
-            if isinstance(split, ImageFiles) and split.sizes.max(initial=0) > LARGEST_IMAGE:
-                _refuse(split.name(int(split.sizes.argmax())), LARGEST_IMAGE)
+    source = _bounded(name, unpacked=True)
+    if isinstance(source, RegisteredImages):
+        refuse_large_images(source.files())
+    elif name not in DOWNLOADED:
+        refuse_large_images(source.load(layout.DATA))
     source.fetch(layout.DATA)
 
 
-def _unpacked(path: Path) -> int:
+def load(name: str, test: bool = True) -> Mapping[str, Split]:
+    """Return the splits of a data set, as `DataSet.load` does, within the bounds of `fetch`."""
+    source = _bounded(name)
+    if isinstance(source, RegisteredImages) and source.IMAGE_SIZE is not None:
+        refuse_large_images(source.files(test))  # which are read whole now, others later
+    splits = source.load(layout.DATA, test)
+    refuse_large_images(splits)
+    return splits
+
+
+def refuse_large(path: Path, most: int = LARGEST_FILE, unpacked: bool = False) -> None:
+    """Raise UserError for a file of more bytes than any of its kind has.
+
+    Args:
+        path: the file, if it is there.
+        most: the bytes of the largest.
+        unpacked: whether the content of a .gz file counts.
+    """
+    if path.is_file() and (_unpacked(path, most) if unpacked else path.stat().st_size) > most:
+        _refuse(str(path), most)
+
+
+def refuse_large_images(splits: Mapping[str, Split]) -> None:
+    """Raise UserError for an image that stays in its file and is far larger than any is."""
+    for split in splits.values():
+        if isinstance(split, ImageFiles) and split.sizes.max(initial=0) > LARGEST_FILE:
+            _refuse(split.name(int(split.sizes.argmax())), LARGEST_FILE)
+
+
+def _bounded(name: str, unpacked: bool = False) -> DataSet:
+    """Return a data set of which no list and no downloaded file is too large; UserError names it.
+
+    Args:
+        name: of the data set.
+        unpacked: whether what the user put there packed counts as well: only `fetch` reads it.
+    """
+    if name in DOWNLOADED:
+        folder = layout.DATA / DOWNLOADED[name]
+        for path in sorted(folder.rglob("*") if unpacked else folder.glob("*")):
+            refuse_large(path, LARGEST_DOWNLOAD, unpacked)
+    elif name in DATASETS:
+        for each in LISTS:
+            refuse_large(layout.DATA / name / each)
+    return dataset(name)
+
+
+def _unpacked(path: Path, most: int) -> int:
     """Return the size of a file's content, as far as it is needed to refuse it."""
     size = path.stat().st_size
-    if path.suffix == ".gz" and size <= LARGEST_DOWNLOAD:
+    if path.suffix == ".gz" and size <= most:
         size = 0
         with contextlib.suppress(OSError, EOFError, zlib.error), gzip.open(path) as file:
-            while size <= LARGEST_DOWNLOAD and (chunk := file.read(1 << 20)):
+            while size <= most and (chunk := file.read(1 << 20)):
                 size += len(chunk)
     return size
 
@@ -158,7 +198,7 @@ def digest(name: str) -> str:
 
 @functools.cache
 def _digest(name: str, folder: Path) -> str:
-    return dataset(name).digest(folder)
+    return _bounded(name).digest(folder)
 
 
 def check_files(name: str, classes: int, counts: Mapping[str, tuple[str, int]]) -> None:
@@ -172,17 +212,18 @@ def check_files(name: str, classes: int, counts: Mapping[str, tuple[str, int]]) 
         counts: for each split that is used, the place of the number of images, for the error, and
             the number.
     """
-    source = dataset(name)
+    source = _bounded(name)
     if isinstance(source, RegisteredImages):
         if classes != source.CLASSES:
             raise UserError(
                 f"data set {name}: {source.CLASSES} classes, but {classes} in the network: leave "
                 "out `classes` in the scale"
             )
-        _check_registered(name, source.registered.digest, Path.cwd())
+        _check_once(name, source.registered.digest, Path.cwd())
     elif source.CLASSES is None:
-        splits = source.load(layout.DATA, test="test" in counts).items()
-        files = {split: images for split, images in splits if isinstance(images, ImageFiles)}
+        splits = source.load(layout.DATA, test="test" in counts)
+        refuse_large_images(splits)
+        files = {name: split for name, split in splits.items() if isinstance(split, ImageFiles)}
         image_files.check_classes(files, classes)
         image_files.check_counts(files, counts)
     elif known := datasets.limits(name):  # the scale may have more images of another task's
@@ -193,6 +234,13 @@ def check_files(name: str, classes: int, counts: Mapping[str, tuple[str, int]]) 
 
 
 @functools.cache
-def _check_registered(name: str, digest: str, project: Path) -> None:
+def _check_once(name: str, digest: str, project: Path) -> None:
     """Check a registered data set with that digest in that project, once a process."""
-    RegisteredImages(name, datasets.read(name)).check()
+    check_registered(name)
+
+
+def check_registered(name: str) -> None:
+    """Raise UserError unless the images of a registered data set are there; see its `check`."""
+    source = RegisteredImages(name, datasets.read(name))
+    refuse_large_images(source.files())
+    source.check()

@@ -9,6 +9,7 @@ import copy
 import functools
 import json
 import os
+import select
 import signal
 import statistics
 import sys
@@ -36,6 +37,7 @@ MAX_TIME_RATIO = 0.9  # bf16 must take at most this fraction of fp32's time, ker
 # The kernels' error against fp32 may be this many times that of torch's bf16 operators, and more.
 ERROR_FACTOR, ERROR_MARGIN = 1.5, 0.02
 KERNELS = ("fused", "triton", "torch")
+PATIENCE = 600  # seconds for the C++ kernels to be compiled and tried
 PROBE = {"classes": 10, "in_channels": 1, "width": 0.125, "stem_stride": 1, "padding": "same"}
 
 
@@ -182,11 +184,14 @@ def cpu_failure() -> str | None:
         os._exit(0)
     os.close(writer)
     with os.fdopen(reader, errors="replace") as answer:
+        late = not select.select([answer], [], [], PATIENCE)[0]
+        if late:
+            os.kill(child, signal.SIGKILL)
         reason = answer.read()
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
-        name = signal.Signals(os.WTERMSIG(status)).name
-        return f"{name} on this processor; delete {build._cache_folder()} to compile them again"
+        end = f"no answer in {PATIENCE} s" if late else signal.Signals(os.WTERMSIG(status)).name
+        return f"{end} on this processor; delete {build._cache_folder()} to compile them again"
     return reason or _load_failure()
 
 

@@ -57,7 +57,7 @@ def _collect(jobs: list[Job], trial_scores: TrialScores) -> None:
 
 def constant_scores(run: Run) -> dict[str, float]:
     """Return the score, by split, of the training labels' frequencies as scores of every image."""
-    splits = data.dataset(run.dataset).load(layout.DATA)
+    splits = data.load(run.dataset)
     objective = make_objective(run.task, splits["train"].first(run.scale.images).labels)
     counts = {"validation": run.scale.validation_images, "test": run.scale.test_images}
     scores = {}

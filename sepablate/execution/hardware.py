@@ -4,6 +4,7 @@ import ctypes
 import functools
 import importlib.util
 import math
+import os
 import platform
 import sys
 from collections.abc import Callable
@@ -28,8 +29,18 @@ def devices() -> list[str]:
     count = torch.cuda.device_count()
     if count and (reason := _gpu_failure()):
         print(f"sepablate: GPU unusable ({reason}); using the CPU", file=sys.stderr)
+        hide_gpus()
         count = 0
     return [f"cuda:{index}" for index in range(count)] or ["cpu"]
+
+
+def hide_gpus() -> None:
+    """Let PyTorch find no GPU, in this process and those that it starts.
+
+    Where it counts one, its DataLoader copies each batch to memory that the driver has to give.
+    """
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    torch.cuda.is_available = lambda: False  # it may have been counted already
 
 
 def _gpu_failure() -> str | None:

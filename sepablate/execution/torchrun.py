@@ -20,7 +20,7 @@ from torch import distributed
 
 from sepablate import scales
 from sepablate.errors import UserError
-from sepablate.execution import environment, process_lifetime, worker
+from sepablate.execution import environment, hardware, process_lifetime, worker
 from sepablate.execution.job import BUSY, DONE, INTERRUPTED, Job
 from sepablate.execution.trainer import Observer, Progress, Stopped, stop_requests
 from sepablate.scales import Scale
@@ -171,7 +171,7 @@ def check_batches(name: str, scale: Scale, processes: int) -> None:
 def _connect() -> tuple[World, str]:
     """Initialise torch's process group; return it with this process's device."""
     local_rank, local_size = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
-    count, device = torch.cuda.device_count(), "cpu"
+    count, device = sum(name != "cpu" for name in hardware.devices()), "cpu"
     if 0 < count < local_size:
         raise UserError(
             f"torchrun --nproc-per-node {local_size}: choose at most the {count} accelerators"

@@ -58,6 +58,8 @@ def run_jobs(jobs: dict[int, Job], steps: SharedInts, outcomes: Outcomes) -> Non
             process trains it, or the reason in words why it could not be trained.
     """
     stops = become_worker()
+    if all(job.device == "cpu" for job in jobs.values()):
+        hardware.hide_gpus()  # the server that forked this process does not know that none is used
     monitors = {index: RunMonitor(job, stops, steps, index) for index, job in jobs.items()}
     if len(jobs) == 1:
         ((index, job),) = jobs.items()
@@ -93,8 +95,7 @@ def run_job(job: Job, monitor: "RunMonitor", world: World = SINGLE) -> int | str
             if (status := world.broadcast(status)) is not None:
                 return status
             monitor.on_start()
-            module = data.dataset(job.run.dataset)
-            splits = module.load(layout.DATA, test=not job.run.trial_images)
+            splits = data.load(job.run.dataset, test=not job.run.trial_images)
             result = by_task.fit(job.run, splits, job.folder, monitor, job.device, world)
             if world.is_main:
                 monitor.write_result(*result)
@@ -130,8 +131,7 @@ def _train_stacked(
         try:
             for index in ready:
                 monitors[index].on_start()
-            module = data.dataset(first.run.dataset)
-            splits = module.load(layout.DATA, test=not first.run.trial_images)
+            splits = data.load(first.run.dataset, test=not first.run.trial_images)
             population.fit(list(members.values()), splits, first.device)
             for index, member in members.items():
                 assert member.result is not None

@@ -124,6 +124,8 @@ def _measure(job: Job, submitted: float) -> Cost:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     process_lifetime.die_with_parent()
+    if job.device == "cpu":
+        hardware.hide_gpus()
     worker.tune_allocator()
     run, splits = job.run, _load_or_draw(job.run)
     state = engine.start(run, job.device)
@@ -182,7 +184,7 @@ def _mean_seconds(call: Callable[[], object], seconds: float, most: int) -> floa
 def _load_or_draw(run: Run) -> Mapping[str, Split]:
     """Load the data, or draw noise of the same shape if they are not fetched yet."""
     try:
-        return data.dataset(run.dataset).load(layout.DATA, test=False)
+        return data.load(run.dataset, test=False)
     except UserError:
         source = data.dataset(run.dataset)
         size, channels = source.IMAGE_SIZE or 28, () if source.CHANNELS == 1 else (source.CHANNELS,)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from sepablate.data import image_files
+from sepablate.data import image_files, refuse_large
 from sepablate.errors import UserError, choices
 from sepablate.store.datasets import SPLITS
 from sepablate.store.files import is_regular
@@ -72,6 +72,7 @@ def collect(source: Path) -> ImageList:
             given = f"for the images that a CSV file lists, give that: {found[0]}"
             raise UserError(f"{error}; {given}") from None
     if source.suffix.lower() == ".csv" and is_regular(source):
+        refuse_large(source)
         entries = list(_from_csv(source))
         return ImageList(source.parent, entries, _class_order(entries, source.parent))
     state = "neither a folder nor a .csv file" if source.exists() else "there is no such folder"
@@ -235,6 +236,7 @@ def _class_order(entries: Sequence[Entry], root: Path) -> tuple[str, ...]:
         raise UserError(f"{root}: only the class {names[0]!r}: choose two classes or more")
     listed = root / image_files.CLASS_NAMES
     if is_regular(listed):
+        refuse_large(listed)
         lines = tuple(image_files.read_lines(listed))
         if wrong := sorted(set(lines) ^ set(names)):
             state = "has no image" if wrong[0] in lines else "has images, but is not listed"

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from PIL import Image
 
-from sepablate.data import DATASETS, image_files
+from sepablate.data import DATASETS, image_files, refuse_large_images
 from sepablate.data.image_files import ImageFiles
 from sepablate.data.registered_images import for_each_image, refuse_bad, upright
 from sepablate.errors import UserError
@@ -165,6 +165,7 @@ def _probe(images: ImageList) -> list[Probe]:
     except OSError as error:
         raise UserError(f"{error.filename}: {error.strerror}") from None
 
+    refuse_large_images({"all": files})
     results = for_each_image(lambda index: _probe_one(files, index), len(files), "reading images")
     refuse_bad([result for result in results if isinstance(result, str)], len(files))
     return [result for result in results if isinstance(result, Probe)]

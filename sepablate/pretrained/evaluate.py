@@ -28,7 +28,7 @@ from timm.data import (
 from timm.models import PretrainedCfg, load_state_dict
 from torch import Tensor, nn
 
-from sepablate.data import imagenet
+from sepablate.data import imagenet, refuse_large_images
 from sepablate.data.image_files import ImageFiles, check_classes
 from sepablate.errors import UserError
 from sepablate.models import build
@@ -120,6 +120,7 @@ def evaluate(
         borders = "tensorflow" if _is_keras(weights) else "torch"
     model = load(name, weights, borders)
     split = imagenet.images(data / "validation")
+    refuse_large_images({"validation": split})
     check_classes({"validation": split}, model.get_submodule("classifier.dense").out_features)  # type: ignore[arg-type]
     size = config.input_size[-1]
     transform = create_transform(

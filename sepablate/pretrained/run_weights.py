@@ -218,7 +218,7 @@ def _score(run: Run, saved: Weights, chosen: str, device: str) -> tuple[float, i
     """
     if run.kernels == "fused":
         device = "cpu"
-    splits = data.dataset(run.dataset).load(layout.DATA, test=chosen == "test")
+    splits = data.load(run.dataset, test=chosen == "test")
     if chosen == "validation":
         images = splits["validation"].first(run.trial_images or run.scale.validation_images)
     else:

@@ -18,7 +18,6 @@ from voluptuous import Invalid
 
 from sepablate import data, study
 from sepablate.data import download
-from sepablate.data.registered_images import RegisteredImages
 from sepablate.errors import UserError, command, explain
 from sepablate.provenance.finding import HINT, Finding
 from sepablate.provenance.tracking_damage import tracking_damage
@@ -120,15 +119,15 @@ def _rwlock(repair: bool) -> Iterator[Finding]:
 
 def _is_lock(path: Path) -> bool:
     try:
-        COMPILED_LOCKFILE_SCHEMA(yaml.safe_load(path.read_text()))
-    except (yaml.YAMLError, UnicodeDecodeError, Invalid, RecursionError):
+        COMPILED_LOCKFILE_SCHEMA(yaml.safe_load(read_text(path)))
+    except (yaml.YAMLError, UserError, Invalid, RecursionError):
         return False
     return True
 
 
 def _is_json(path: Path) -> bool:
     try:
-        json.loads(path.read_text())
+        json.loads(read_text(path))
     except (ValueError, RecursionError):
         return False
     return True
@@ -143,12 +142,13 @@ def _data() -> Iterator[Finding]:
             for name in module.SOURCE.expected:
                 try:
                     if (folder / name).exists():
+                        data.refuse_large(folder / name, data.LARGEST_DOWNLOAD)
                         download.verified(module.SOURCE, folder, name)
                 except (UserError, OSError) as error:
                     yield Finding(_words(error, folder / name))
     for name in datasets.registered_names():
         try:
-            RegisteredImages(name, datasets.read(name)).check()
+            data.check_registered(name)
         except UserError as error:
             yield Finding(str(error))
 

@@ -1,12 +1,14 @@
 """The run keys that tables and figures name."""
 
 import csv
+import io
 from pathlib import Path
 from xml.etree import ElementTree
 
 from PIL import Image
 
 from sepablate.errors import UserError
+from sepablate.store.files import read_text
 
 Keys = dict[str, dict[int, str]]  # variant -> seed -> run key
 DESCRIPTION = "{http://purl.org/dc/elements/1.1/}description"
@@ -31,9 +33,9 @@ def read_run_keys(path: Path) -> Keys:
 
 def _read_table(path: Path) -> str:
     try:
-        with path.open(newline="") as file:
-            rows = [(row.get("variant"), row.get("run_keys")) for row in csv.DictReader(file)]
-    except (csv.Error, UnicodeDecodeError) as error:
+        lines = csv.DictReader(io.StringIO(read_text(path), newline=""))
+        rows = [(row.get("variant"), row.get("run_keys")) for row in lines]
+    except csv.Error as error:
         raise UserError(f"{path}: not a CSV table: {error}") from None
     return ";".join(f"{variant} {keys}" for variant, keys in rows if variant and keys)
 

@@ -100,4 +100,5 @@ def read(path: Path) -> Manifest:
 
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file: 64 hexadecimal digits."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from sepablate.errors import UserError
 from sepablate.store import layout
-from sepablate.store.files import DISK_FULL, NoSpace, refuse_pipe, verify_manifest
+from sepablate.store.files import DISK_FULL, NoSpace, refuse_endless, verify_manifest
 
 LARGEST = 1 << 29  # bytes of an archive's files together
 
@@ -35,8 +35,8 @@ def pack(files: Mapping[str, bytes]) -> bytes:
 def read(source: Path) -> dict[str, bytes]:
     """Return the files of an archive by name; UserError for another file, or a damaged one."""
     files = {}
-    refuse_pipe(source)
     try:
+        refuse_endless(source)
         with gzip.open(source) as packed:
             content = packed.read(LARGEST)
             if packed.read(1):  # at the end, where there is nothing, gzip compares the checksum
@@ -66,8 +66,8 @@ def unpacked(source: Path) -> Path:
 
     Raises UserError for another file, or a damaged one.
     """
-    refuse_pipe(source)
     try:
+        refuse_endless(source)
         state = source.stat()
         digest = _digest(source.absolute(), state.st_mtime_ns, state.st_size)
     except OSError as error:

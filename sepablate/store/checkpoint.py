@@ -16,6 +16,7 @@ import torch
 from sepablate.store.files import write_atomically
 
 KEPT = 2
+DIGITS = 32  # of the digest in a name
 NAME = re.compile(r"checkpoint-(\d{9})-([0-9a-f]{32})\.pt")
 
 State = dict[str, Any]
@@ -47,8 +48,12 @@ def read(folder: Path, problem: Callable[[State], str | None] = lambda state: No
         problem: returns why a state is not one of this run; None if it is.
     """
     for path in _newest_first(folder):
-        content = path.read_bytes()
-        reason = "damaged" if _digest(content) not in path.name else _problem(content, problem)
+        reason: str | None = "damaged"
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest()[:DIGITS] in path.name:
+                file.seek(0)
+                content = file.read()
+                reason = _problem(content, problem)
         if reason is None:
             return content
         print(f"sepablate: {path}: {reason}; deleted", file=sys.stderr, flush=True)
@@ -89,4 +94,4 @@ def _newest_first(folder: Path) -> list[Path]:
 
 
 def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:32]
+    return hashlib.sha256(content).hexdigest()[:DIGITS]

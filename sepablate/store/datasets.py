@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from sepablate.errors import UserError
 from sepablate.store import layout
-from sepablate.store.files import is_regular, read_json, write_atomically
+from sepablate.store.files import is_regular, read_json, refuse_endless, write_atomically
 
 SINGLE_LABEL = ("cifar10", "fashion_mnist", "imagenet")
 MULTI_LABEL = ("garment_scenes", "labelled_images")
@@ -134,7 +134,10 @@ def read(name: str) -> Registered:
 def read_rows(name: str, registered: Registered) -> list[Row]:
     """Return the images of a registered data set; UserError if their list is missing or edited."""
     file = list_path(name)
-    content = file.read_bytes() if is_regular(file) else b""
+    content = b""
+    if is_regular(file):
+        refuse_endless(file)
+        content = file.read_bytes()
     if digest(content) != registered.list_digest:
         state = "changed after" if content else "missing or empty;"
         raise UserError(f"{file}: {state} `sepablate new dataset` wrote it: restore it")

@@ -18,6 +18,7 @@ T = TypeVar("T", dict[str, Any], list[Any])
 MANIFEST = "done.json"
 DISK_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 NO_FOLDER_FLUSH = (errno.EINVAL, errno.EOPNOTSUPP)  # on some network disks
+LARGEST = 1 << 29  # bytes of a file that is read whole; COCO's list of boxes has 470 million
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # a file system without flock
 
 
@@ -71,14 +72,21 @@ def is_regular(path: Path) -> bool:
 
 
 def refuse_pipe(path: Path) -> None:
-    """Raise UserError for a pipe: to open one would wait for ever."""
-    if path.is_fifo():
-        raise UserError(f"{path}: a pipe, not a regular file; move it away")
+    """Raise UserError for a pipe or a device: to read one might never end."""
+    if path.is_fifo() or path.is_char_device():
+        raise UserError(f"{path}: a pipe or a device, not a regular file; move it away")
+
+
+def refuse_endless(path: Path) -> None:
+    """Raise UserError for a pipe, a device, or a file of more bytes than any that is read whole."""
+    refuse_pipe(path)
+    if path.stat().st_size > LARGEST:
+        raise UserError(f"{path}: holds more than {LARGEST} bytes, as no file of its kind")
 
 
 def read_text(path: Path) -> str:
-    """Return the content of a text file; UserError if it is not UTF-8, or a pipe."""
-    refuse_pipe(path)
+    """Return the content of a text file; UserError if it is not UTF-8, a pipe, or far too large."""
+    refuse_endless(path)
     try:
         return path.read_text("utf-8")
     except UnicodeDecodeError as error:

@@ -32,7 +32,8 @@ def read_params(path: Path) -> dict[str, Any]:
     """Return the content of params.yaml; UserError unless it is a mapping with scales."""
     try:
         status = path.stat()
-        if stat.S_ISFIFO(status.st_mode) or status.st_size > LARGEST:
+        other = not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode)
+        if other or status.st_size > LARGEST:
             raise UserError(f"{path}: choose a regular file of at most {LARGEST:,} bytes")
         params = copy.deepcopy(_parse(path.read_text()))
     except OSError as error:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from sepablate.errors import UserError
 from sepablate.store import layout
-from sepablate.store.files import read_json, verify_manifest
+from sepablate.store.files import read_json, refuse_endless, verify_manifest
 
 LEARNING_RATE, TRAIN_LOSS = "learning_rate", "train/loss"
 DIVERGED = "final/diverged_at_step"  # in place of a run's final scores
@@ -71,6 +71,7 @@ def format_rows(rows: Iterable[Row], run_key: str, variant: str, seed: int) -> s
 
 def read_run(path: Path) -> list[RunRow]:
     """Return the lines of a run's CSV file; UserError if it is not one."""
+    refuse_endless(path)
     try:
         with path.open(newline="") as file:
             header, *lines = list(csv.reader(file)) or [[]]

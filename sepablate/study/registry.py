@@ -18,6 +18,7 @@ from sepablate.study.study import Claim, Study, compared_variants
 from sepablate.study.variant import INCEPTION_V3_2016, Variant, check_name
 
 FOLDER = Path("experiments")
+LARGEST = 1_000_000  # bytes of a study
 Declared = Study | LayerStudy | RobustnessStudy
 Kind = TypeVar("Kind", Study, LayerStudy, RobustnessStudy)
 COMMANDS = {
@@ -157,6 +158,8 @@ def _declared(name: str, folder: Path) -> Declared:
     path = folder / f"{name}.py"
     if path.exists() and not path.is_file():  # to open a pipe would wait for ever
         raise UserError(f"{path}: not a regular file; move it away")
+    if path.is_file() and path.stat().st_size > LARGEST:
+        raise UserError(f"{path}: holds more than {LARGEST} bytes, as no study; remove it")
     try:
         content = path.read_bytes()
     except OSError as error:

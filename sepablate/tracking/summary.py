@@ -1,11 +1,13 @@
 """A study in MLflow: the numbers and the words on its parent run, a saved view of its runs."""
 
 import csv
+import io
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sepablate.store import layout, run_files
+from sepablate.store.files import read_text
 from sepablate.study import FOLDER, TASK_SCORES, Study
 from sepablate.tracking import verdicts
 from sepablate.tracking.records import COMMIT, SOURCE, SOURCE_TYPE, Record
@@ -34,8 +36,7 @@ def variant_metrics(study: str, scale: str) -> dict[str, float]:
     path = layout.study_folder(scale, study) / layout.TABLE
     if not path.is_file():
         return {}
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = csv.DictReader(io.StringIO(read_text(path), newline=""))
     columns = [f"{score}{end}" for score in TASK_SCORES.values() for end in ESTIMATE]
     return {
         f"{column}/{row['variant']}": float(row[column])

@@ -12,10 +12,10 @@ from helpers.images import add
 from PIL import Image
 
 from sepablate import data, recipes, study
+from sepablate.analysis import detector_costs
 from sepablate.data import imagenet
 from sepablate.errors import UserError
-from sepablate.store import archive_files, files
-from sepablate.store.run_files import is_finished
+from sepablate.store import archive_files, files, params_file, run_files
 
 DATA_FILES = {
     "fashion-mnist/train-images-idx3-ubyte": "fashion_mnist",
@@ -109,6 +109,13 @@ def device(path: Path) -> None:
     path.symlink_to("/dev/zero")
 
 
+def sparse(path: Path) -> None:
+    """A file of two gigabytes that takes no room on the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.truncate(2 << 30)
+
+
 @pytest.mark.parametrize("make", [pipe, dangling, circle, device])
 def test_a_shard_that_is_no_file_is_named(make: Callable[[Path], None], tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "0.tar", "w") as archive:
@@ -139,20 +146,39 @@ def test_what_is_no_file_is_named_and_never_opened(
         data.dataset(DATA_FILES[name]).fetch(tmp_path)
 
 
-def test_a_pipe_in_the_place_of_a_lock_or_a_result_is_named(tmp_path: Path) -> None:
+def test_a_pipe_in_the_place_of_a_lock_is_named(tmp_path: Path) -> None:
     pipe(tmp_path / "lock")
     with pytest.raises(UserError, match="lock: a pipe"), files.locked(tmp_path / "lock"):
         pass
-    with pytest.raises(UserError, match="lock: a pipe"):
-        files.read_json(tmp_path / "lock", dict)
-    for name in ("done.json", "run.json", "study.py"):
-        pipe(tmp_path / name)
-    assert not is_finished(tmp_path, "0" * 16)
-    for read in (archive_files.read, archive_files.unpacked):
-        with pytest.raises(UserError, match="lock: a pipe"):
-            read(tmp_path / "lock")
-    with pytest.raises(UserError, match=r"study\.py: not a regular file; move it away"):
-        study.names(tmp_path)
+
+
+@pytest.mark.parametrize("make", [pipe, device, sparse])
+def test_what_never_ends_in_the_place_of_a_result_is_named(
+    make: Callable[[Path], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    three_gigabytes: None,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make(Path("x"))
+    named = "^x: (a pipe or a device|holds more than)"
+    for read in (
+        archive_files.read,
+        archive_files.unpacked,
+        detector_costs.read,
+        run_files.read_rows,
+        lambda path: files.read_json(path, dict),
+    ):
+        with pytest.raises(UserError, match=named) as error:
+            read(Path("x"))
+        assert "\n" not in str(error.value)
+    for name in ("done.json", "run.json", "study.py", "params.yaml"):
+        make(Path(name))
+    assert not run_files.is_finished(Path(), "0" * 16)
+    with pytest.raises(UserError, match=r"^study\.py: (not a regular file|holds more than)"):
+        study.names(Path())
+    with pytest.raises(UserError, match=r"^params\.yaml: choose a regular file of at most"):
+        params_file.read_params(Path("params.yaml"))
 
 
 @pytest.mark.parametrize("content", ["[" * 100_000, '{"a": ' * 100_000, "9" * 5000])
@@ -160,7 +186,7 @@ def test_json_that_no_program_wrote_is_one_line(content: str, tmp_path: Path) ->
     for name in ("done.json", "run.json"):
         (tmp_path / name).write_text(content)
     assert files.corrupt_files(tmp_path) == ["done.json"]
-    assert not is_finished(tmp_path, "0" * 16)
+    assert not run_files.is_finished(tmp_path, "0" * 16)
     for kind in (dict, list):
         with pytest.raises(UserError, match=r"run\.json: not valid JSON"):
             files.read_json(tmp_path / "run.json", kind)
@@ -182,13 +208,6 @@ def test_lists_of_classes_are_regular_files(make: Callable[[Path], None], tmp_pa
         imagenet.load(tmp_path)
 
 
-def sparse(path: Path) -> None:
-    """A file of two gigabytes that takes no room on the disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        file.truncate(2 << 30)
-
-
 def gzip_bomb(path: Path) -> None:
     """A kilobyte for each megabyte, and 700 of them."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -196,19 +215,29 @@ def gzip_bomb(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "make"),
+    ("name", "make", "read"),
     [
-        ("fashion-mnist/train-images-idx3-ubyte", sparse),
-        ("fashion-mnist/train-images-idx3-ubyte.gz", gzip_bomb),
-        ("cifar-10/test_batch.bin", sparse),
-        ("cifar-10/cifar-10-binary.tar.gz", gzip_bomb),
-        ("imagenet/train/a/0.jpg", sparse),
-        ("labelled_images/0.jpg", sparse),
+        *(
+            (name, sparse, read)
+            for read in (data.fetch, data.load)
+            for name in (
+                "fashion-mnist/train-images-idx3-ubyte",
+                "cifar-10/test_batch.bin",
+                "imagenet/train/a/0.jpg",
+                "imagenet/classes.txt",
+                "labelled_images/0.jpg",
+                "labelled_images/train.csv",
+                "coco/annotations/instances_train2017.json",
+            )
+        ),
+        ("fashion-mnist/train-images-idx3-ubyte.gz", gzip_bomb, data.fetch),
+        ("cifar-10/cifar-10-binary.tar.gz", gzip_bomb, data.fetch),
     ],
 )
 def test_a_file_far_too_large_is_refused_before_it_is_read(
     name: str,
     make: Callable[[Path], None],
+    read: Callable[[str], object],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     three_gigabytes: None,
@@ -223,7 +252,7 @@ def test_a_file_far_too_large_is_refused_before_it_is_read(
     first = name.partition("/")[0]
     dataset = {"fashion-mnist": "garment_boxes", "cifar-10": "cifar10"}.get(first, first)
     with pytest.raises(UserError, match=f"data/{name}: holds more than [0-9]+ bytes") as error:
-        data.fetch(dataset)
+        read(dataset)
     assert "\n" not in str(error.value)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.environments import python
 from helpers.images import class_folders, shards
 from helpers.project import edit_params, sepablate
 from PIL import Image
@@ -115,20 +116,45 @@ def test_what_cannot_be_read_stops_with_its_name(spoil, complaint: str, root: Pa
         imagenet.load(root)
 
 
-def test_an_unreadable_subfolder_stops(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Root may read everything, so that the refusal is made here."""
-    locked = root / "imagenet/train/n01/locked"
-    locked.mkdir()
-    scandir = os.scandir
+FETCH = """
+import os, sys
+from sepablate import data
+from sepablate.errors import UserError
+for folder in sys.argv[1:]:
+    os.chdir(folder)
+    try:
+        data.fetch("imagenet")
+    except UserError as error:
+        print(error)
+"""
+UNREADABLE = {
+    "train/n01/locked": "{}: Permission denied",
+    "train/n02": "{}: Permission denied",
+    "validation": "{}: Permission denied",
+    "train/n01/0003.JPEG": "1 of 42 images are bad: {}: [Errno 13] Permission denied",
+    "classes.txt": "{}: no text file in UTF-8: [Errno 13] Permission denied",
+    "shards/train/train-000007.tar": "{}: no whole, uncompressed tar file: [Errno 13] Permission",
+}
 
-    def refuse(path: object = ".") -> object:
-        if Path(str(path)) == locked:
-            raise PermissionError(13, "Permission denied", str(path))
-        return scandir(path)  # type: ignore[call-overload]
 
-    monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(UserError, match="n01/locked: Permission denied"):
-        imagenet.load(root)
+def test_what_a_user_may_not_read_stops(root: Path, tmp_path: Path) -> None:
+    """By a user's rights: root may read everything."""
+    (root / "imagenet/train/n01/locked").mkdir()
+    (root / "imagenet/classes.txt").write_text("n01\nn02\nn03\n")
+    folders = []
+    for number, name in enumerate(UNREADABLE):
+        folders.append(tmp_path / str(number))
+        target = folders[-1] / "data/imagenet"
+        if name.startswith("shards"):
+            shards(root / "imagenet", target)
+        else:
+            shutil.copytree(root / "imagenet", target)
+        (target / name.removeprefix("shards/")).chmod(0)
+    done = python(tmp_path, "-c", FETCH, *map(str, folders))
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(UNREADABLE), done.stderr
+    for line, (name, words) in zip(lines, UNREADABLE.items(), strict=True):
+        assert line.startswith(words.format(f"data/imagenet/{name.removeprefix('shards/')}"))
 
 
 def test_folders_named_by_numbers_are_in_the_order_of_the_numbers(tmp_path: Path) -> None:
