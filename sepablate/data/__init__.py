@@ -161,8 +161,9 @@ def _bounded(name: str, unpacked: bool = False) -> DataSet:
     """
     if name in DOWNLOADED:
         folder = layout.DATA / DOWNLOADED[name]
-        for path in sorted(folder.rglob("*") if unpacked else folder.glob("*")):
-            refuse_large(path, LARGEST_DOWNLOAD, unpacked)
+        for path in sorted(folder.rglob("*")):
+            if unpacked or path.suffix != ".gz":
+                refuse_large(path, LARGEST_DOWNLOAD, unpacked)
     elif name in DATASETS:
         for each in LISTS:
             refuse_large(layout.DATA / name / each)

@@ -3,7 +3,6 @@
 It lets a copy of the results be checked where the runs are not on disk.
 """
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from sepablate.errors import UserError, command
 from sepablate.store import layout
-from sepablate.store.files import read_json, write_atomically
+from sepablate.store.files import read_json, sha256, write_atomically
 
 LAYERS, SETTINGS = "layers", "settings"
 
@@ -96,9 +95,3 @@ def read(path: Path) -> Manifest:
         if all(isinstance(text, str) for text in texts):
             return manifest
     raise UserError(f"{path}: not the manifest of a report: choose names and digests")
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file: 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

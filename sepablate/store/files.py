@@ -19,6 +19,8 @@ MANIFEST = "done.json"
 DISK_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 NO_FOLDER_FLUSH = (errno.EINVAL, errno.EOPNOTSUPP)  # on some network disks
 LARGEST = 1 << 29  # bytes of a file that is read whole; COCO's list of boxes has 470 million
+LARGEST_HASHED = 1 << 32  # bytes of any other file of a run or a report: seconds of work
+ABSENT, TOO_LARGE = "absent", "too large"  # in the place of a digest
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # a file system without flock
 
 
@@ -163,10 +165,11 @@ def corrupt_files(folder: Path) -> list[str]:
             for name, digest in digests.items()
             if not _is_absent_weights(folder / name)
         }
-        changed = [name for name, digest in needed.items() if _digest(folder / name) != digest]
+        changed = [name for name, digest in needed.items() if sha256(folder / name) != digest]
         outside = any(Path(name).name != name for name in digests)
         sorted_text = json.dumps(digests, indent=1, sort_keys=True) + "\n"
-        whole = needed and not outside and text == sorted_text
+        digested = not any(digest in (ABSENT, TOO_LARGE) for digest in digests.values())
+        whole = needed and digested and not outside and text == sorted_text
         return changed or ([] if whole else [MANIFEST])
     except (FileNotFoundError, NotADirectoryError):
         return []
@@ -180,12 +183,15 @@ def _is_absent_weights(path: Path) -> bool:
 
 def manifest_text(folder: Path, names: Iterable[str]) -> str:
     """Return the SHA-256 of these files of a folder, as in its manifest."""
-    return json.dumps({name: _digest(folder / name) for name in sorted(names)}, indent=1) + "\n"
+    return json.dumps({name: sha256(folder / name) for name in sorted(names)}, indent=1) + "\n"
 
 
-def _digest(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, or why it has none: it is none, or far too large."""
     if not path.is_file():
-        return "absent"
+        return ABSENT
+    if path.stat().st_size > LARGEST_HASHED:
+        return TOO_LARGE
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -9,7 +9,8 @@ from helpers.published import TINY, current, made, without_runs
 
 from sepablate.errors import UserError
 from sepablate.provenance.verify import verify
-from sepablate.report import manifest, outputs
+from sepablate.report import outputs
+from sepablate.store import files
 from sepablate.store.made_by import read_made_by
 
 __all__ = ["current", "made"]
@@ -96,7 +97,7 @@ def test_some_reports_of_a_scale_may_be_of_older_code() -> None:
     listing = TINY / "controls_digests.json"
     before, after = (json.loads(listing.read_text()) for _ in range(2))
     name = "residual_learning_rate/claims.json"
-    after["files"][name] = manifest.sha256(path)
+    after["files"][name] = files.sha256(path)
     listing.write_text(json.dumps(after))
     assert verify("tiny").wrong != []
     content = {"commit": "8f12b1a", "reports": ["CONTROLS"]}
