@@ -7,6 +7,7 @@ import math
 import os
 import platform
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from sepablate.execution import cgroup
 from sepablate.store import git
 
+CUDA_WARNING = "CUDA initialization: "
 POWERCAP = Path("/sys/class/powercap")
 Counter = tuple[Callable[[], float], float]  # joules so far, and where they overflow to 0
 
@@ -26,8 +28,10 @@ if platform.machine() == "x86_64" and torch.backends.cpu.get_cpu_capability() ==
 @functools.cache
 def devices() -> list[str]:
     """Return one name per accelerator, or the CPU's; a GPU that cannot be used is named, once."""
-    count = torch.cuda.device_count()
-    if count and (reason := _gpu_failure()):
+    with warnings.catch_warnings(record=True) as warned:
+        count = torch.cuda.device_count()
+    reason = _gpu_failure() if count else _first_line(warned[0].message if warned else "")
+    if reason:
         print(f"sepablate: GPU unusable ({reason}); using the CPU", file=sys.stderr)
         hide_gpus()
         count = 0
@@ -39,6 +43,7 @@ def hide_gpus() -> None:
 
     Where it counts one, its DataLoader copies each batch to memory that the driver has to give.
     """
+    warnings.filterwarnings("ignore", CUDA_WARNING, UserWarning)  # at the first backward pass
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     torch.cuda.is_available = lambda: False  # it may have been counted already
 
@@ -48,10 +53,16 @@ def _gpu_failure() -> str | None:
     try:
         torch.ones(1, device="cuda:0").item()
     except (RuntimeError, AssertionError) as error:
-        return str(error).strip().partition("\n")[0] or type(error).__name__
+        return _first_line(error) or type(error).__name__
     if importlib.util.find_spec("triton") is None:  # nor are NVIDIA's libraries: see gpu_stubs.py
         return "the environment is for the CPU only"
     return None
+
+
+def _first_line(problem: object) -> str:
+    """Return the first line of an error or a warning, without what PyTorch adds to each."""
+    line = str(problem).strip().partition("\n")[0].partition(" (Triggered internally")[0]
+    return line.removeprefix(CUDA_WARNING)
 
 
 def warm_up_steps(device: str) -> int:

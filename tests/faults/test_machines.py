@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -9,8 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from helpers import images
 from helpers.environments import command, python, refused
-from helpers.project import ROOT, STUDY, TRAIN
+from helpers.project import ROOT, STUDY, TRAIN, copy_project, edit_params
 from helpers.records import folder, write_results
 
 from sepablate.kernels.cpu import build
@@ -78,6 +81,75 @@ def test_kernels_of_another_processor_are_a_line_and_pytorch_trains(tmp_path: Pa
     assert line.startswith("sepablate: fused kernels unavailable (SIGILL on this processor; ")
     assert line.endswith("; using PyTorch kernels")
     assert nnpack == "(False,)"  # or PyTorch warns, at each convolution, that it needs AVX2
+
+
+NO_DRIVER = """
+#include <stdlib.h>
+int nvmlInit(void) { return 0; }
+int nvmlDeviceGetCount_v2(int *count) { *count = 1; return 0; }
+int cuInit(unsigned flags) { return atoi(getenv("DRIVER")); }
+int cuDriverGetVersion(int *version) { *version = 13020; return 0; }
+int cuGetProcAddress_v2(char *name, void **function, int version, long flags, int *found) {
+    *function = (void *)cuInit; return 0; }
+"""
+BACKWARD = """
+import torch
+from sepablate.execution import hardware
+print(hardware.devices(), hardware.devices(), hardware.describe()["accelerator"])
+print(torch.cuda.is_available())  # by which the loader of images decides
+torch.ones(1, requires_grad=True).sum().backward()
+"""
+
+
+@pytest.fixture(scope="module")
+def broken_gpu(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Variables of a process that counts a GPU, of which the driver then knows nothing."""
+    folder = tmp_path_factory.mktemp("driver")
+    for name in ("libnvidia-ml.so.1", "libcuda.so.1"):
+        compiled(NO_DRIVER, folder / name)
+    counted = {"LD_LIBRARY_PATH": str(folder), "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+    return {**counted, "DRIVER": "100"}
+
+
+needs_cuda = pytest.mark.skipif(torch.version.cuda is None, reason="needs PyTorch with CUDA")
+UNUSABLE = r"sepablate: GPU unusable \([^\n]+\); using the CPU\n"
+
+
+@needs_c
+@needs_cuda
+@pytest.mark.parametrize(
+    ("number", "counted"),
+    [("100", True), ("999", False), ("804", True)],  # none, unknown, older than PyTorch
+)
+def test_a_gpu_that_is_there_but_unusable_is_one_line(
+    tmp_path: Path, broken_gpu: dict[str, str], number: str, counted: bool
+) -> None:
+    """Not counted, the driver fails when PyTorch looks for a GPU, which is then a warning."""
+    variables = {**broken_gpu, "DRIVER": number}
+    if not counted:
+        (tmp_path / "libcuda.so.1").symlink_to(Path(broken_gpu["LD_LIBRARY_PATH"]) / "libcuda.so.1")
+        (tmp_path / "libnvidia-ml.so.1").write_text("")
+        variables |= {"LD_LIBRARY_PATH": str(tmp_path), "PYTORCH_NVML_BASED_CUDA_CHECK": "0"}
+    done = python(tmp_path, "-c", BACKWARD, **variables)
+    assert done.stdout == "['cpu'] ['cpu'] none\nFalse\n", done.stderr
+    assert re.fullmatch(UNUSABLE, done.stderr), done.stderr
+
+
+@needs_c
+@needs_cuda
+@pytest.mark.slow
+def test_images_on_disk_are_trained_on_without_the_gpu_that_is_counted(
+    tmp_path: Path, data_folder: Path, broken_gpu: dict[str, str]
+) -> None:
+    """The loader would copy each batch to memory of the driver."""
+    project = copy_project(tmp_path, [STUDY])
+    images.class_folders(project / "data/imagenet", data_folder)
+    small = {"image_size": 32, "images": 27, "batch_size": 9, "validation_images": 3}
+    small |= {"dataset": "imagenet", "classes": 3, "test_images": 12, "seeds": [0]}
+    edit_params(project, **small, epochs=1, evaluations=1, workers=1)
+    done = command(project, *TRAIN, **broken_gpu, PYTHONPATH=None)
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(UNUSABLE, done.stderr), done.stderr  # by no worker again
 
 
 NO_LOCKS = """

@@ -14,7 +14,7 @@ from helpers.project import ROOT, edit_params, results, sepablate
 from helpers.tiny_runs import context, tiny
 
 from sepablate import data
-from sepablate.execution import backend, hardware
+from sepablate.execution import backend
 from sepablate.runs.run import Run
 from sepablate.training import batches, engine
 from sepablate.training.step import train_step
@@ -72,26 +72,6 @@ def test_without_bf16_matrix_products_auto_trains_by_torch(tmp_path: Path) -> No
     )
     assert done.stdout == "torch\n"
     assert "'fused': the processor has no bf16 matrix products" in done.stderr.splitlines()[-1]
-
-
-def test_a_gpu_that_computes_nothing_is_named_and_the_cpu_used(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """As in a container whose driver is older than torch: counted, but unusable."""
-
-    def refuse(*_: object, **__: object) -> None:
-        raise RuntimeError("CUDA error: no kernel image is available\nand more")
-
-    hardware.devices.cache_clear()
-    with monkeypatch.context() as changed:
-        changed.setattr(torch.cuda, "device_count", lambda: 2)
-        changed.setattr(torch, "ones", refuse)
-        assert hardware.devices() == ["cpu"]
-        assert hardware.describe()["accelerator"] == "none"
-        assert hardware.devices() == ["cpu"]
-    hardware.devices.cache_clear()
-    line = "GPU unusable (CUDA error: no kernel image is available); using the CPU"
-    assert capfd.readouterr().err == f"sepablate: {line}\n"
 
 
 def test_without_a_compiler_auto_says_so_in_a_line_and_trains_by_torch(tmp_path: Path) -> None:

@@ -10,13 +10,10 @@ import torch
 from helpers.environments import command
 from helpers.project import ROOT
 from helpers.tiny_runs import tiny
-from typer.testing import CliRunner
 
 import sepablate
 from sepablate import data, models
-from sepablate.cli.app import app
 from sepablate.data.split import Split
-from sepablate.execution import hardware
 from sepablate.kernels.cpu import build
 from sepablate.models.weight_init import init_weights
 from sepablate.pretrained import run_weights, timm_export
@@ -141,23 +138,6 @@ def test_a_score_that_differs_says_why_it_may(tmp_path: Path, monkeypatch) -> No
     assert "on another machine or by other kernels" in run_weights.measure(str(path), None)[-1]
     monkeypatch.setattr(data, "digest", lambda name: "other")
     assert "other code, data or torch" in run_weights.measure(str(path), None)[-1]
-
-
-def test_a_gpu_that_is_counted_but_unusable_is_not_used(tmp_path: Path, monkeypatch) -> None:
-    """As in training: a line, and the CPU."""
-    monkeypatch.chdir(ROOT)
-    run = tiny(test_images=40)
-    path = write(run, network(run), tmp_path / "w.safetensors")
-    hardware.devices.cache_clear()
-    with monkeypatch.context() as changed:
-        changed.setattr(torch.cuda, "device_count", lambda: 1)
-        changed.setattr(torch.cuda, "is_available", lambda: True)
-        changed.setattr(hardware, "_gpu_failure", lambda: "no kernel image")
-        done = CliRunner().invoke(app, ["evaluate", str(path)])
-    hardware.devices.cache_clear()
-    assert done.exit_code == 0, done.output
-    assert "sepablate: GPU unusable (no kernel image); using the CPU\n" in done.output
-    assert "test accuracy of 40 images" in done.output
 
 
 def test_weights_of_a_network_that_is_not_here_are_refused_in_a_line(tmp_path: Path) -> None:
