@@ -58,7 +58,9 @@ def main() -> None:
         message = explain_memory(error) or ""
         if not message:
             raise
-    except typer.Abort:
+    except typer.Abort as error:
+        if isinstance(error.__cause__, EOFError):  # a bug: no command asks for input
+            raise error.__cause__ from None
         status = 130
     if message and is_main_process():
         print(f"sepablate: {' '.join(message.split())}", file=sys.stderr)

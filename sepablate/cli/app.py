@@ -27,6 +27,7 @@ from sepablate.cli.publishing import best_network, publish_studies
 from sepablate.cli.robustness import across, robustness
 from sepablate.cli.train import train, tune
 from sepablate.errors import UserError
+from sepablate.execution import environment
 from sepablate.store import layout
 from sepablate.store.files import write_atomically
 
@@ -102,6 +103,7 @@ def plan(
     """
     from sepablate import planning, scales
 
+    environment.warn_of_little_memory()
     chosen = resolve_scale(scale)
     if name and everything:
         raise UserError(f"plan {name}: leave out --all, which is for the pipelines")

@@ -44,6 +44,7 @@ def evaluate(
     that it was trained for, also the user's own. `sepablate train --raw-weights` keeps others.
     NETWORK: top-1 and top-5 accuracy.
     """
+    environment.warn_of_little_memory()
     environment.use_short_socket_folder()  # for the processes that read images
     from sepablate.execution import backend, hardware
     from sepablate.models import MODELS

@@ -150,6 +150,8 @@ def _until_done(work: Callable[[], list[str]], minutes: int | None) -> NoReturn:
 
     A signal to stop and the end of the minutes arrive as KeyboardInterrupt, as Ctrl-C does.
     """
+    if launch.is_main_process():
+        environment.warn_of_little_memory()
     for number in process_lifetime.stop_signals():
         signal.signal(number, signal.default_int_handler)
     if minutes:

@@ -8,11 +8,13 @@ import tempfile
 from pathlib import Path
 
 from sepablate.errors import UserError
+from sepablate.execution import cgroup
 from sepablate.store import layout
 
 SOCKET_NAME = len("/pymp-xxxxxxxx/listener-xxxxxxxx")
 MAX_FOLDER = 107 - SOCKET_NAME  # Linux allows a socket 107 bytes
 SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
+LITTLE = 1 << 30  # bytes that a command takes that imports PyTorch in several processes
 TABLE_WIDTH = 200  # columns: a narrow terminal wraps the lines of a table, and no name is cut
 
 
@@ -69,6 +71,14 @@ def go_on_without_output() -> None:
 def discard_output() -> None:
     """Let what is still in the output's buffers vanish: flushing it at exit would fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def warn_of_little_memory() -> None:
+    """Say before PyTorch is imported that this container may not have the memory for it."""
+    free = cgroup.memory_free()
+    if free is not None and free < LITTLE:
+        line = f"{free >> 20} MiB of memory are free, of about {LITTLE >> 20} that this takes"
+        print(f"sepablate: {line}; it may be killed", file=sys.stderr, flush=True)
 
 
 def use_writable_cache() -> None:

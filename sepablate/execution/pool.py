@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 
+from sepablate.errors import UserError
 from sepablate.execution import cgroup, environment, hardware, process_lifetime, worker
 from sepablate.execution.job import (
     DONE,
@@ -30,6 +31,8 @@ from sepablate.runs.run import Run
 POLL = 0.1  # seconds between checks of the processes
 FULL_GPU_PIXELS = 1_000_000  # input pixels of a forward pass that saturates a GPU
 MAX_RUNS_PER_GPU = 6  # small runs that share one
+SERVER_GONE = 255  # what multiprocessing gives as a worker's exit status then
+KILLED = "a process was killed, perhaps for lack of memory: free some, or raise its limit"
 NOT_REPORTED = -1000  # initial status of a run; it stays if its process dies
 STOPPED = (INTERRUPTED, -signal.SIGTERM, -signal.SIGKILL)  # how a worker that is stopped ends
 
@@ -133,6 +136,7 @@ def reap_workers(
             status = outcomes[index]
             if status == NOT_REPORTED:
                 status = group.process.exitcode or DONE
+                status = KILLED if status == SERVER_GONE else status
             if not (stopping and status in STOPPED):
                 progress.record(jobs[index], status)
     return alive
@@ -152,7 +156,10 @@ def _start(
     jobs = {i: dataclasses.replace(job, co_located_runs=others) for i, job in group.items()}
     name = next(iter(jobs.values())).key
     process = context.Process(target=worker.run_jobs, args=(jobs, steps, outcomes), name=name)
-    process.start()
+    try:
+        process.start()
+    except (EOFError, ConnectionError):  # of the server, while it forks
+        raise UserError(KILLED) from None
     return process
 
 

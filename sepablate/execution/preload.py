@@ -5,9 +5,13 @@ import os
 import signal
 import sys
 
-import torch._dynamo  # torch imports it, in a second, for the first optimizer of each process
+from sepablate.execution import process_lifetime
 
-from sepablate.execution import worker
+process_lifetime.be_killed_first()
+
+import torch._dynamo  # noqa: E402 (torch imports it, in a second, for each first optimizer)
+
+from sepablate.execution import worker  # noqa: E402
 
 __all__ = ["torch", "worker"]
 

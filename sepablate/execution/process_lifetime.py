@@ -1,5 +1,6 @@
 """Processes that do not outlive the one that started them. Imported before torch: keep it light."""
 
+import contextlib
 import ctypes
 import multiprocessing
 import os
@@ -55,6 +56,15 @@ def die_with_parent() -> None:
         os.kill(os.getpid(), number)
     elif _guardian is not None and _guardian.pid != _parent:
         _signal_at_end(_guardian, number)
+
+
+def be_killed_first() -> None:
+    """Let Linux kill this process and its children where memory lacks, not those that started it.
+
+    A command of which only a worker is killed can say so.
+    """
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")  # of 1000
 
 
 def orphaned() -> bool:

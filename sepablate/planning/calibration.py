@@ -29,9 +29,7 @@ from sepablate.training.step import TrainContext, eval_steps
 
 STEP_SECONDS, EVALUATION_SECONDS = 2.5, 0.8  # of measuring
 NOISE_IMAGES = 50_000
-KILLED = (
-    "a process that was timed was killed, perhaps for lack of memory: free some, or raise its limit"
-)
+FIRST = "from sepablate.execution.process_lifetime import be_killed_first; be_killed_first()\n"
 # The imports and first processes of a stage that trains, and of one that analyses.
 TRAINING_STARTUP = """
 from sepablate.execution import pool
@@ -85,11 +83,11 @@ def calibrate(jobs: list[Job]) -> Cost:
     Raises UserError where one of the processes is killed, as for its memory.
     """
     with ProcessPoolExecutor(len(jobs), mp_context=pool.start_forkserver()) as executor:
-        futures = [executor.submit(_measure, job, time.monotonic()) for job in jobs]
         try:
+            futures = [executor.submit(_measure, job, time.monotonic()) for job in jobs]
             costs = [future.result() for future in futures]
-        except BrokenProcessPool:
-            raise UserError(KILLED) from None
+        except (BrokenProcessPool, EOFError, ConnectionError):  # or their server
+            raise UserError(pool.KILLED) from None
     return Cost(
         start=mean(cost.start for cost in costs),
         step=mean(cost.step for cost in costs),
@@ -107,11 +105,11 @@ def time_startup(code: str) -> float:
     """
     began = time.monotonic()
     try:
-        subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+        subprocess.run([sys.executable, "-c", FIRST + code], capture_output=True, check=True)
     except subprocess.CalledProcessError as error:
-        if error.returncode >= 0:
+        if error.returncode >= 0 and b"EOFError" not in error.stderr:  # of its server that is gone
             raise
-        raise UserError(KILLED) from None
+        raise UserError(pool.KILLED) from None
     return time.monotonic() - began
 
 

@@ -198,6 +198,19 @@ def test_a_worker_that_is_killed_takes_no_other_with_it(half: Path, finished: Pa
     assert results(half) == results(finished)  # of two processes
 
 
+def test_a_server_of_workers_that_is_killed_is_named(half: Path) -> None:
+    """As the out-of-memory killer does it, too; its workers end with it."""
+    edit_params(half, seeds=[0])
+    process = start(half, "sepablate", *TRAIN, slow=True)
+    wait_for(lambda: checkpoints(half) and holders(half, process.pid))
+    status = Path(f"/proc/{holders(half, process.pid)[0]}/stat").read_text()
+    os.kill(int(status.rpartition(")")[2].split()[1]), signal.SIGKILL)
+    code, output = ended(process)
+    assert code == 1, output
+    line = "sepablate: xception seed 0: a process was killed, perhaps for lack of memory: free some"
+    assert output.strip().splitlines()[-1].startswith(line)
+
+
 def test_the_same_command_twice_at_once_trains_once(half: Path, finished: Path) -> None:
     edit_params(half, seeds=[0])
     first = start(half, "sepablate", *TRAIN)

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-import signal
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,6 +23,7 @@ def write_groups(root: Path, files: dict[str, str]) -> None:
 
 
 GIB = 2**30
+SWAPS = Path("/proc/swaps")  # a line of titles, and one for each
 GROUPS = {
     "v2": (
         "0::/pod/own",
@@ -124,25 +125,53 @@ def real_group() -> Iterator[list[Path]]:
 
 JOIN = """
 import os, sys
-from sepablate.execution import cgroup
 for folder in sys.argv[1:]:
     with open(f"{folder}/cgroup.procs", "w") as file:
         file.write(str(os.getpid()))
+"""
+SHOW = """
+from sepablate.execution import cgroup, environment
 print(cgroup.cores(), cgroup.memory_free())
+environment.warn_of_little_memory()
 """
 
 
 def test_the_limits_of_a_real_group_are_seen(real_group: list[Path]) -> None:
-    command = [sys.executable, "-c", JOIN, *map(str, real_group)]
+    command = [sys.executable, "-c", JOIN + SHOW, *map(str, real_group)]
     own = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=own, capture_output=True, text=True)
     cores, free = done.stdout.split()
     assert cores == "1", done.stderr
     assert GIB // 2 < int(free) <= GIB
+    words = r"\d+ MiB of memory are free, of about 1024 that this takes; it may be killed"
+    assert re.fullmatch(f"sepablate: {words}\n", done.stderr), done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGILL])
-def test_a_killed_process_of_the_plan_is_one_line(number: int) -> None:
-    """As by a container that has less memory than a start takes."""
+TRAIN = """
+for name in ("memory.limit_in_bytes", "memory.max"):
+    if os.path.exists(f"{folder}/{name}"):
+        with open(f"{folder}/{name}", "w") as file:
+            file.write(str(650 << 20))
+os.execv(sys.executable, [sys.executable, "-m", "sepablate", "train", "xception", "--no-mlflow"])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(len(SWAPS.read_text().splitlines()) > 1, reason="memory that is swapped out")
+def test_a_training_without_the_memory_for_it_says_so(real_group: list[Path], half: Path) -> None:
+    command = [sys.executable, "-c", JOIN + TRAIN, *map(str, real_group)]
+    done = subprocess.run(command, cwd=half, capture_output=True, text=True)
+    assert done.returncode in (1, 2), done.stdout + done.stderr
+    warning, *lines = done.stderr.strip().splitlines()
+    assert warning.endswith("of about 1024 that this takes; it may be killed")
+    assert lines, done.stdout
+    assert all("a process was killed, perhaps for lack of memory: free" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    "code", ["import os; os.kill(os.getpid(), 9)", "import os; os.abort()", "raise EOFError"]
+)
+def test_a_killed_process_of_the_plan_is_one_line(code: str) -> None:
+    """As by a container that has less memory than a start takes; it, or the server it starts."""
     with pytest.raises(UserError, match="was killed, perhaps for lack of memory"):
-        calibration.time_startup(f"import os; os.kill(os.getpid(), {number})")
+        calibration.time_startup(code)
