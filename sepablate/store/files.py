@@ -74,9 +74,9 @@ def is_regular(path: Path) -> bool:
 
 
 def refuse_pipe(path: Path) -> None:
-    """Raise UserError for a pipe or a device: to read one might never end."""
-    if path.is_fifo() or path.is_char_device():
-        raise UserError(f"{path}: a pipe or a device, not a regular file; move it away")
+    """Raise UserError for a pipe, a device or a socket: to read one might never end."""
+    if path.is_fifo() or path.is_char_device() or path.is_socket():
+        raise UserError(f"{path}: a pipe, device or socket, not a regular file; move it away")
 
 
 def refuse_endless(path: Path) -> None:

@@ -3,6 +3,7 @@
 import gzip
 import os
 import resource
+import socket
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -109,6 +110,11 @@ def device(path: Path) -> None:
     path.symlink_to("/dev/zero")
 
 
+def named_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(path))
+
+
 def sparse(path: Path) -> None:
     """A file of two gigabytes that takes no room on the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -152,7 +158,7 @@ def test_a_pipe_in_the_place_of_a_lock_is_named(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("make", [pipe, device, sparse])
+@pytest.mark.parametrize("make", [pipe, device, named_socket, sparse])
 def test_what_never_ends_in_the_place_of_a_result_is_named(
     make: Callable[[Path], None],
     tmp_path: Path,
@@ -161,7 +167,7 @@ def test_what_never_ends_in_the_place_of_a_result_is_named(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     make(Path("x"))
-    named = "^x: (a pipe or a device|holds more than)"
+    named = "^x: (a pipe, device or socket|holds more than)"
     for read in (
         archive_files.read,
         archive_files.unpacked,

@@ -99,6 +99,17 @@ def test_our_network_counts_what_timms_own_loop_counts(
         assert line.startswith(f"top-{top}  {found}  the paper: {printed} (arXiv:"), expected
 
 
+def test_weights_are_taken_however_they_are_wrapped(tmp_path: Path) -> None:
+    state = timm.create_model("mobilenetv1_100", num_classes=3).state_dict()
+    torch.save(state, tmp_path / "plain.pth")
+    expected = evaluate.load("mobilenet_v1", tmp_path / "plain.pth").state_dict()
+    parallel = {f"module.{key}": value for key, value in state.items()}
+    for wrapped in ({"model": state}, {"model": parallel}, {"state_dict_ema": state}, parallel):
+        torch.save(wrapped, tmp_path / "wrapped.pth")
+        found = evaluate.load("mobilenet_v1", tmp_path / "wrapped.pth").state_dict()
+        assert all(torch.equal(found[key], value) for key, value in expected.items())
+
+
 def test_the_mean_can_be_imagenets(data: Path, tmp_path: Path) -> None:
     network = timm.create_model("mobilenetv1_100", num_classes=len(CLASSES))
     save_file(network.state_dict(), tmp_path / "m.safetensors")
