@@ -8,6 +8,7 @@ only `inception_v3.gluon_in1k` needs ImageNet's mean and standard deviation.
 
 import math
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,7 +186,8 @@ def _read(path: Path) -> Any:
     try:
         if _is_keras(path):
             return keras_weights.read(path)
-        return load_state_dict(str(path), device="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of unusual files, for PyTorch's developers
+            return load_state_dict(str(path), device="cpu", weights_only=True)
     except UserError:
         raise
     except Exception as error:  # for a file that is no checkpoint the readers raise nearly anything

@@ -220,6 +220,30 @@ def test_mlflow_is_a_line_without_locks(without_locks: dict[str, str]) -> None:
     assert not [path for path in Path().iterdir() if path.name.startswith("mlflow.db")]
 
 
+NO_HARD_LINKS = """
+#include <errno.h>
+int link(const char *from, const char *to) { errno = EPERM; return -1; }
+int linkat(int a, const char *from, int b, const char *to, int how) { errno = EPERM; return -1; }
+"""
+
+
+@needs_c
+@pytest.mark.slow
+@pytest.mark.usefixtures("folder")
+def test_mlflow_needs_no_hard_links(tmp_path: Path) -> None:
+    write_results()
+    shutil.copy(ROOT / "params.yaml", ".")
+    Path("mlflow.db").unlink()
+    library = str(compiled(NO_HARD_LINKS, tmp_path / "library/no_links.so"))
+    refuses = (
+        "import os\ntry: os.link('params.yaml', 'linked')\nexcept PermissionError: print('no')"
+    )
+    assert python(Path.cwd(), "-c", refuses, LD_PRELOAD=library).stdout == "no\n"
+    done = command(Path.cwd(), "publish", "--scale", "smoke", LD_PRELOAD=library)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "MLflow: " in done.stdout
+
+
 @pytest.mark.parametrize("arguments", [["list"], ["doctor"], ["--help"]])
 def test_a_python_without_the_packages_is_one_line(tmp_path: Path, arguments: list[str]) -> None:
     """As where DVC is started by its path, and `python` is the system's."""

@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import warnings
 from pathlib import Path
 
 import pytest
@@ -139,7 +140,10 @@ def test_what_is_no_checkpoint_is_refused_and_never_run(tmp_path: Path) -> None:
     }
     for file in sorted(tmp_path.iterdir()):
         reason = reasons.get(file.name, "no file of only weights, as .safetensors, .pth or .h5")
-        with pytest.raises(ValueError, match=f"^{re.escape(str(file))}: {reason}") as raised:
+        with (
+            warnings.catch_warnings(action="error"),
+            pytest.raises(ValueError, match=f"^{re.escape(str(file))}: {reason}") as raised,
+        ):
             evaluate.load("xception", file)
         assert "\n" not in str(raised.value)
     assert not (tmp_path / "bomb").exists()
