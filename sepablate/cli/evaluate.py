@@ -60,8 +60,7 @@ def evaluate(
 
         device = hardware.devices()[0]
         lines = evaluate.evaluate(source, weights, data, batch, mean_std, device, borders)
-    for line in lines:
-        print(line)
+    print(*lines, sep="\n")
 
 
 def export_weights(
