@@ -120,9 +120,7 @@ def evaluate(
     if borders == "auto":
         borders = "tensorflow" if _is_keras(weights) else "torch"
     model = load(name, weights, borders)
-    split = imagenet.images(data / "validation")
-    refuse_large_images({"validation": split})
-    check_classes({"validation": split}, model.get_submodule("classifier.dense").out_features)  # type: ignore[arg-type]
+    split = _images(data / "validation", model)
     size = config.input_size[-1]
     transform = create_transform(
         size, crop_pct=config.crop_pct, interpolation=config.interpolation, mean=mean, std=std
@@ -137,6 +135,14 @@ def evaluate(
         "The intervals are 95 % (Wilson) over images. Xception's paper left out the blacklisted "
         "validation images; Inception V3's says that all 50,000 give about 0.002 less.",
     ]
+
+
+def _images(folder: Path, model: nn.Module) -> ImageFiles:
+    """Return a folder's images; UserError if the network has another number of classes."""
+    split = imagenet.images(folder)
+    refuse_large_images({"validation": split})
+    check_classes({"validation": split}, model.get_submodule("classifier.dense").out_features)  # type: ignore[arg-type]
+    return split
 
 
 def _timm_config(name: str) -> PretrainedCfg:
