@@ -93,7 +93,9 @@ def test_the_best_network_of_a_study_becomes_an_mlflow_model(
     assert max(scores, key=lambda each: sum(scores[each].values())) == variant
     assert max(scores[variant].values()) == scores[variant][f"seed-{seed}"]
 
-    set_tracking_uri(f"sqlite:///{whole}/mlflow.db")
+    address_here = f"sqlite:///{whole}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address_here)  # which the next line sets as well
+    set_tracking_uri(address_here)
     model, images = pytorch.load_model(address), torch.randn(5, 1, 28, 28)
     weights = f"results/smoke/runs/{variant}/seed-{seed}.safetensors"
     with torch.no_grad():
