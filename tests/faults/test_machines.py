@@ -122,7 +122,7 @@ UNUSABLE = r"sepablate: GPU unusable \([^\n]+\); using the CPU\n"
 def test_a_gpu_that_is_there_but_unusable_is_one_line(
     tmp_path: Path, broken_gpu: dict[str, str], number: str, counted: bool
 ) -> None:
-    """Not counted, the driver fails when PyTorch looks for a GPU, which is then a warning."""
+    """Where it is not counted, PyTorch warns in two lines that the driver fails."""
     variables = {**broken_gpu, "DRIVER": number}
     if not counted:
         (tmp_path / "libcuda.so.1").symlink_to(Path(broken_gpu["LD_LIBRARY_PATH"]) / "libcuda.so.1")
