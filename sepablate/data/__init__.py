@@ -7,7 +7,7 @@ import warnings
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import NoReturn
 
 from sepablate.data import image_files
 from sepablate.data.image_files import ImageFiles

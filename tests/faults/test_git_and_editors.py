@@ -102,7 +102,10 @@ def test_a_file_that_is_not_in_the_commit_is_told(
 
 
 def test_no_setting_of_git_changes_a_byte(tmp_path: Path) -> None:
-    """Under core.autocrlf, as on Windows, each run key and each digest would be another."""
+    """Under core.autocrlf, as on Windows, each run key and each digest would be another.
+
+    Nor under another one that is a person's own.
+    """
     source, clone = tmp_path / "source", tmp_path / "clone"
     source.mkdir()
     skip = shutil.ignore_patterns("__pycache__", "runs", "measured")
@@ -113,9 +116,13 @@ def test_no_setting_of_git_changes_a_byte(tmp_path: Path) -> None:
     run_git("init", "-q", folder=source)
     run_git("add", "-A", folder=source)
     run_git("commit", "-qm", "All", folder=source)
-    run_git("clone", "-q", "-c", "core.autocrlf=true", str(source), str(clone))
-    for name in ("sepablate", "experiments", "results"):
-        assert contents(clone / name) == contents(source / name), name
+    attributes = tmp_path / "attributes"
+    attributes.write_text("* text eol=crlf\n")
+    for setting in ("autocrlf=true", "eol=crlf", f"attributesFile={attributes}"):
+        run_git("clone", "-q", "-c", f"core.{setting}", str(source), str(clone))
+        for name in ("sepablate", "experiments", "results"):
+            assert contents(clone / name) == contents(source / name), (setting, name)
+        shutil.rmtree(clone)
 
 
 BACKUPS = ("{}~", ".#{}", "._{}", "#{}#", ".{}.swp", "{}.orig", "{}.bak")

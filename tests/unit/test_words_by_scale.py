@@ -106,3 +106,19 @@ def test_verdicts_carry_to_imagenet_only_where_it_is_not_among_the_settings() ->
         assert ", and with three of them wide.\n" in text
     half = carried(57_000_000, "fashion_mnist")
     assert re.search(r"budget, 1 doubling further", half)
+
+
+# The words that these texts count; a name such as "figure 1 variants" does not occur.
+PLURALS = "runs|networks|images|seeds|studies|claims|settings|times|epochs|variants|trials|steps"
+PLURALS += "|classes|processes|points|cores|files"
+ONE_OF_MANY = re.compile(rf"(?<![\d.,])(a|1|one) ({PLURALS})\b")
+
+
+def test_one_is_in_the_singular(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a report of a single seed, and in all that is committed."""
+    for name in ("xception_vs_inception", "residual_connections"):
+        text = report(name, "smoke", 1, monkeypatch)
+        assert "seeds 0" in text
+        assert not ONE_OF_MANY.findall(text)
+    for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("results/**/*.md")):
+        assert not ONE_OF_MANY.findall(path.read_text()), path
