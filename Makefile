@@ -53,7 +53,7 @@ repro-all: git $(STAMP) ## The same, and the controls (dvc repro --all-pipelines
 	dvc repro --all-pipelines
 	@sepablate publish || true
 
-test: $(STAMP) ## Check and test everything (10 minutes on two cores)
+test: $(STAMP) ## Check and test everything (10 to 15 minutes on two cores)
 	@$(MAKE) --no-print-directory -j 2 lint suite
 
 suite: $(STAMP)
