@@ -212,9 +212,10 @@ def _check_archive(
     archive: Path, variants: Mapping[str, Iterable[str]], remedy: str
 ) -> Iterator[str]:
     """Yield a line if an archive has other runs of variants, which are given by scale."""
-    expected = run_archive.renewed(variants, archive)  # none where it is far too large
-    if archive.is_file() and sha256(archive) != hashlib.sha256(expected).hexdigest():
-        yield f"{archive}: has other runs; {remedy} writes it again"
+    if archive.is_file():
+        expected = run_archive.renewed(variants, archive)
+        if sha256(archive) != hashlib.sha256(expected).hexdigest():  # none if it is far too large
+            yield f"{archive}: has other runs; {remedy} writes it again"
 
 
 def _sources(scale: str, variants: Iterable[str]) -> str:
