@@ -13,8 +13,8 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch: workers of pytest share the
 import torch
 from helpers import fork_server
 from helpers.project import (
+    QUICK,
     ROOT,
-    STUDY,
     TINY,
     TRAIN,
     copy_project,
@@ -80,7 +80,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, data_folder: Path) -> Pat
     """
 
     def make(folder: Path) -> None:
-        edit_params(copy_project(folder, [STUDY]), **TINY, epochs=2, evaluations=6, seeds=[0, 1, 2])
+        edit_params(copy_project(folder, [QUICK]), **TINY, epochs=2, evaluations=6, seeds=[0, 1, 2])
         done = sepablate(folder, *TRAIN, "--processes", "2")
         assert done.returncode == 0, done.stderr
 
@@ -90,7 +90,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, data_folder: Path) -> Pat
 @pytest.fixture
 def half(tmp_path: Path, finished: Path) -> Path:
     """A project like `finished` in which nothing is trained yet."""
-    copy_project(tmp_path, [STUDY])
+    copy_project(tmp_path, [QUICK])
     shutil.copy(finished / "params.yaml", tmp_path)
     return tmp_path
 

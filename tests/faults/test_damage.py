@@ -37,14 +37,14 @@ def disturbed(whole: bytes, draw: random.Random) -> bytes:
 
 
 @pytest.mark.slow
-def test_a_thousand_flips_are_found(tmp_path: Path, finished: Path, data_folder: Path) -> None:
+def test_each_of_500_flips_is_found(tmp_path: Path, finished: Path, data_folder: Path) -> None:
     """In data, checkpoints, curves, configs and seals: real files, each flip by itself."""
     draw, found = random.Random(0), 0
     run = next(path.parent for path in (finished / ".sepablate/runs").glob("*/result.csv"))
     for name, folder in (("run", run), ("results", finished / RUN)):
         shutil.copytree(folder, tmp_path / name)
         names = [path for path in (tmp_path / name).iterdir() if path.name != "lock"]
-        for _ in range(400):
+        for _ in range(150):
             path = draw.choice(sorted(names))
             good = path.read_bytes()
             path.write_bytes(disturbed(good, draw))
@@ -55,7 +55,7 @@ def test_a_thousand_flips_are_found(tmp_path: Path, finished: Path, data_folder:
         assert verify_manifest(tmp_path / name)
     name = "t10k-labels-idx1-ubyte"
     labels = (data_folder / "fashion-mnist" / name).read_bytes()
-    for _ in range(200):
+    for _ in range(100):
         (tmp_path / name).write_bytes(disturbed(labels, draw))
         with pytest.raises(ValueError, match=name):
             download.verified(fashion_mnist.SOURCE, tmp_path, name)
@@ -64,11 +64,11 @@ def test_a_thousand_flips_are_found(tmp_path: Path, finished: Path, data_folder:
     checkpoint.save(tmp_path, 2, {"step": 2})
     newest = max(tmp_path.glob("checkpoint-*.pt"))
     good = newest.read_bytes()
-    for _ in range(200):
+    for _ in range(100):
         newest.write_bytes(disturbed(good, draw))
         assert (checkpoint.load(tmp_path) or {})["step"] == 1
         found += 1
-    assert found >= 1000
+    assert found == 500
 
 
 def test_a_seal_vouches_for_each_file_and_for_itself(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from helpers import images
 from helpers.environments import command, python, refused
-from helpers.project import ROOT, STUDY, TRAIN, copy_project, edit_params
+from helpers.project import QUICK, ROOT, STUDY, TRAIN, copy_project, edit_params
 from helpers.records import folder, write_results
 
 from sepablate.kernels.cpu import build
@@ -140,7 +140,7 @@ def test_images_on_disk_are_trained_on_without_the_gpu_that_is_counted(
     tmp_path: Path, data_folder: Path, broken_gpu: dict[str, str]
 ) -> None:
     """The loader would copy each batch to memory of the driver."""
-    project = copy_project(tmp_path, [STUDY])
+    project = copy_project(tmp_path, [QUICK])
     images.class_folders(project / "data/imagenet", data_folder)
     small = {"image_size": 32, "images": 27, "batch_size": 9, "validation_images": 3}
     small |= {"dataset": "imagenet", "classes": 3, "test_images": 12, "seeds": [0]}

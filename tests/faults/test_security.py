@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers import fork_server
 from helpers.bomb import Bomb
 from helpers.processes import ended, start
 from helpers.project import ROOT, STUDY, TINY, contents, edit_params
@@ -100,9 +101,7 @@ print(resumed, len(loads) > 0, len(classes) > 0)
 def test_a_resume_unpickles_no_class(project: Path) -> None:
     """torch reads the checkpoint with an unpickler of its own, which only knows tensors."""
     edit_params(project, **TINY)
-    done = subprocess.run(
-        [sys.executable, "-c", RESUMED], cwd=project, capture_output=True, text=True
-    )
+    done = fork_server.run(project, "-c", RESUMED)
     assert done.stdout.strip() == "[] True True", done.stdout + done.stderr
 
 
@@ -138,6 +137,8 @@ def test_two_people_get_the_same_bytes_and_none_of_the_other(
     """
     project, copy = half, tmp_path_factory.mktemp("another") / "copy"
     shutil.copytree(finished, copy)
+    for each in (project, copy):
+        shutil.copy2(ROOT / f"experiments/{STUDY}.py", each / "experiments")
     logs = [watched(each.parent / f"{each.name}-home") for each in (project, copy)]
     environments = [personal(log) for log in logs]
     first = by_python(project, environments[0], COMMANDS[0])

@@ -24,6 +24,7 @@ import sys
 import threading
 import time
 import traceback
+import weakref
 from collections.abc import Mapping
 from importlib.machinery import SourceFileLoader
 from multiprocessing import util
@@ -39,8 +40,10 @@ SERVER = "SEPABLATE_TESTS_SERVER"  # the address of the server that forks a stag
 FORKSERVER = "from multiprocessing.forkserver import main; "
 SPAWN = util.spawnv_passfds
 COMPILE = SourceFileLoader.source_to_code
+MODULE_OF = inspect.getmodule
 ROOT = Path(__file__).parents[2]
 LARGEST = 1 << 20  # bytes of a request
+GARBAGE = 100_000  # objects between collections: a short command needs none
 
 
 @functools.cache
@@ -135,41 +138,53 @@ def run(folder: Path, *command: str, **environment: str) -> subprocess.Completed
 
 
 def serve(listener: socket.socket, owner: int) -> dict[str, Any] | None:
-    """Fork for each request; return it in the forked process, and None when its owner has ended."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system reaps who waits for a command
+    """Fork for each request; return it in the forked process, and None when its owner has ended.
+
+    Who asked hears of the command's end; if that process is gone before, the command is killed.
+    """
+    asking: list[socket.socket] = []
+    commands: dict[int, tuple[int, socket.socket]] = {}  # by a descriptor of their end: who asked
     while True:
-        ready, _, _ = select.select([listener, owner], [], [])
+        answered = [connection for _, connection in commands.values()]
+        ready, _, _ = select.select([listener, owner, *asking, *commands, *answered], [], [])
         if owner in ready:
             return None
-        connection, _ = listener.accept()
-        if os.fork():
-            connection.close()
-            continue
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        listener.close()
-        os.close(owner)
-        message, ends, _, _ = socket.recv_fds(connection, LARGEST, 3)
-        found = json.loads(message)
-        child = os.fork()
-        if not child:
-            connection.close()
-            for number, end in enumerate(ends):
-                os.dup2(end, number)
+        if listener in ready:
+            asking.append(listener.accept()[0])
+        for end, (child, connection) in [*commands.items()]:
+            if end in ready:
+                status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+                with contextlib.suppress(OSError), connection:
+                    connection.send(str(status).encode())
                 os.close(end)
-            return found
-        for end in ends:
-            os.close(end)
-        with contextlib.suppress(OSError):  # it has begun, or ended
-            if found.get("group"):
-                os.setpgid(child, child)
-        connection.send(str(child).encode())
-        select.select([connection, os.pidfd_open(child)], [], [])
-        if connection in select.select([connection], [], [], 0)[0]:
-            os.kill(child, signal.SIGKILL)  # as who asked was killed
-            os._exit(1)
-        _, status = os.waitpid(child, 0)
-        connection.send(str(os.waitstatus_to_exitcode(status)).encode())
-        os._exit(0)
+                del commands[end]
+            elif connection in ready:
+                signal.pidfd_send_signal(end, signal.SIGKILL)
+        for connection in [each for each in asking if each in ready]:
+            asking.remove(connection)
+            message, ends, _, _ = socket.recv_fds(connection, LARGEST, 3)
+            if not message:
+                connection.close()
+                continue
+            request = json.loads(message)
+            child = os.fork()
+            if not child:
+                for each in (listener, connection, *asking, *answered):
+                    each.close()
+                for number in (owner, *commands):
+                    os.close(number)
+                for number, end in enumerate(ends):
+                    os.dup2(end, number)
+                    os.close(end)
+                return request
+            for end in ends:
+                os.close(end)
+            with contextlib.suppress(OSError):  # it has begun, or ended
+                if request.get("group"):
+                    os.setpgid(child, child)
+            commands[os.pidfd_open(child)] = child, connection
+            with contextlib.suppress(OSError):
+                connection.send(str(child).encode())
 
 
 def be_command(
@@ -281,14 +296,33 @@ def compile_once() -> None:
     SourceFileLoader.source_to_code = source_to_code
 
 
+def module_of(thing: Any, file: str | None = None) -> ModuleType | None:
+    """`inspect.getmodule`, which goes through all modules for a frame, as pydantic asks for it."""
+    if inspect.isframe(thing):
+        return sys.modules.get(thing.f_globals["__name__"])
+    return MODULE_OF(thing, file)
+
+
+def forget_exits() -> None:
+    """Let a command do at its end what it has registered, not what these libraries have.
+
+    PyTorch would take back each of its operators, and list what it has compiled.
+    """
+    atexit.unregister(sys.modules["torch._dynamo.utils"].dump_compile_times)
+    for each in weakref.finalize._registry:  # type: ignore[attr-defined]
+        each.atexit = False
+
+
 def main(listener: int, owner: int) -> NoReturn:
     lifeline = os.pidfd_open(owner)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     del sys.path[0]  # the folder of this file
     for library in LIBRARIES:
         importlib.import_module(library)
-    inspect.getmodule(compile("", "", "exec"))  # it keeps the files of all, which pydantic wants
+    inspect.getmodule = module_of
     compile_once()
+    forget_exits()
+    gc.set_threshold(GARBAGE)
     gc.freeze()  # a collection in a forked process would copy the pages of all modules
     request = serve(socket.socket(fileno=listener), lifeline)
     if request:

@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -29,6 +29,7 @@ EXAMPLE = "docs/examples/activation_place.py"
 NETWORK = "docs/examples/three_layers.py"
 TINY = {"images": 96, "batch_size": 16, "validation_images": 20, "test_images": 30}
 STUDY = "xception_vs_inception"
+QUICK = "pointwise_activation"  # whose networks need no search for a width in each command
 TRAIN = ("train", "xception", "--no-mlflow")
 PATIENCE = 1800  # seconds after which something hangs, also on a machine that is busy
 
@@ -47,10 +48,11 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
     return root / name
 
 
-def copy_project(target: Path, studies: Iterable[str] = ()) -> Path:
+def copy_project(target: Path, studies: Sequence[str] = ()) -> Path:
     """The sources, the pipeline and the data.
 
-    studies: only these, as a training resolves every variant that it is compared with.
+    studies: only these, as a training resolves every variant that it is compared with. DVC trains
+        the baseline for the first.
     """
     skip = shutil.ignore_patterns("__pycache__", "cache", "tmp", "dvc.lock")
     for name in PARTS:
@@ -61,6 +63,10 @@ def copy_project(target: Path, studies: Iterable[str] = ()) -> Path:
     for path in (target / "experiments").glob("*.py"):
         if studies and path.stem not in studies:
             path.unlink()
+    if studies:
+        stages = target / "dvc.yaml"
+        text = stages.read_text()
+        stages.write_text(text.replace(f"xception: {STUDY}", f"xception: {studies[0]}"))
     folder = target / "data" / "fashion-mnist"
     folder.mkdir(parents=True)
     for name in fashion_mnist.SOURCE.expected:

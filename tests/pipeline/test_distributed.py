@@ -24,8 +24,8 @@ from helpers.images import class_folders
 from helpers.processes import forking, start
 from helpers.project import (
     PATIENCE,
+    QUICK,
     ROOT,
-    STUDY,
     TRAIN,
     checkpoints,
     contents,
@@ -54,7 +54,7 @@ Before = Callable[[int], None]
 @pytest.fixture
 def project(tmp_path: Path, data_folder: Path) -> Path:
     """A copy of the project with one study, in which nothing is trained yet."""
-    return copy_project(tmp_path, [STUDY])
+    return copy_project(tmp_path, [QUICK])
 
 
 def nothing(_: int) -> None:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.project import NETWORK, ROOT, STUDY, TINY, copy_project, edit_params, sepablate
+from helpers.project import NETWORK, QUICK, ROOT, TINY, copy_project, edit_params, sepablate
 
 from sepablate import models
 from sepablate.runs import source_hash
@@ -44,7 +44,7 @@ ASKED = (
 @pytest.fixture
 def extended(tmp_path: Path, data_folder: Path) -> Path:
     """A project whose package has the network."""
-    project = copy_project(tmp_path, [STUDY])
+    project = copy_project(tmp_path, [QUICK])
     edit_params(project, **TINY, seeds=[0])
     shutil.copy(ROOT / NETWORK, project / "sepablate/models")
     index = project / "sepablate/models/registry.py"
@@ -75,7 +75,7 @@ def test_it_trains_is_compared_and_changes_no_other_key(extended: Path, tmp_path
     assert "| Three layers |" in (extended / "results/smoke/shortcut/table.md").read_text()
     asked = ("new", "study", "wide", "--baseline", "three_layers", "--change", "relative_width=2")
     assert "sepablate train wide" in run(extended, *asked)
-    plain = copy_project(tmp_path / "plain", [STUDY])
+    plain = copy_project(tmp_path / "plain", [QUICK])
     shutil.copy(extended / "params.yaml", plain)
     keys = run(extended, "train", "xception", "--keys")
     assert keys == run(plain, "train", "xception", "--keys")

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from helpers import images
 from helpers.monitors import StopAfterEachStep
-from helpers.project import sepablate
+from helpers.project import STUDY, copy_project, sepablate
 
 from sepablate import data
 from sepablate.execution import train_variant
@@ -30,8 +30,9 @@ FEW = {
 
 
 @pytest.fixture
-def imagenet(project: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def imagenet(tmp_path: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project with 12 training and 6 validation images of three classes."""
+    project = copy_project(tmp_path, [STUDY])
     images.class_folders(project / "data/imagenet", data_folder, train=12, validation=6)
     path = project / "params.yaml"
     params = yaml.safe_load(path.read_text())

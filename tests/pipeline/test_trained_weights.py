@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.project import STUDY, TRAIN, contents, sepablate
+from helpers.project import ROOT, STUDY, TRAIN, contents, sepablate
 from mlflow import MlflowClient, pytorch, set_tracking_uri
 
 from sepablate.pretrained import run_weights
@@ -70,6 +70,7 @@ def test_a_run_is_measured_again_and_damage_is_found(whole: Path) -> None:
 def test_the_best_network_of_a_study_becomes_an_mlflow_model(
     whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    shutil.copy(ROOT / f"experiments/{STUDY}.py", whole / "experiments")
     refused = sepablate(whole, "publish", "--model", STUDY)
     assert refused.returncode == 2
     assert refused.stderr.endswith(

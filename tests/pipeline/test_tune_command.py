@@ -11,7 +11,7 @@ import pytest
 import yaml
 from helpers.processes import ended, start
 from helpers.project import (
-    STUDY,
+    QUICK,
     TINY,
     checkpoints,
     contents,
@@ -29,7 +29,7 @@ TUNE = ("tune", "smoke")
 @pytest.fixture
 def project(tmp_path: Path, data_folder: Path) -> Path:
     """A tiny scale with two candidates, one seed each, and no test images."""
-    copy_project(tmp_path, [STUDY])
+    copy_project(tmp_path, [QUICK])
     edit_params(tmp_path, **TINY, epochs=2, evaluations=3, seeds=[0])
     edit(tmp_path, lambda params: params.update(search={"smoke": GRID}))
     for path in (tmp_path / "data/fashion-mnist").glob("t10k-*"):

@@ -61,15 +61,14 @@ def test_the_narrow_network_is_as_large_as_ours(small: Case) -> None:
 
 
 @pytest.mark.slow
-def test_a_case_is_checked_and_timed_without_who_is_not_installed(project: Path) -> None:
-    """In real processes, of which Lightning is not in this environment."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(project)
-        case = dataclasses.replace(
-            NAMED["tiny"], turn=3, rounds=2, contenders=("sepablate", "bare loop", "Lightning")
-        )
-        messages: list[str] = []
-        found = measure.measure(case, messages.append)
+@pytest.mark.usefixtures("forked")
+def test_a_case_is_checked_and_timed_without_who_is_not_installed() -> None:
+    """Lightning is not in this environment."""
+    case = dataclasses.replace(
+        NAMED["tiny"], turn=3, rounds=2, contenders=("sepablate", "bare loop", "Lightning")
+    )
+    messages: list[str] = []
+    found = measure.measure(case, messages.append)
     assert [each.contender for each in found] == ["sepablate", "bare loop"]
     assert any("without Lightning" in line and "lightning" in line for line in messages)
     for each in found:
