@@ -46,6 +46,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     gc.freeze()  # else each full collection goes through all modules and tests
+    gc.set_threshold(50_000)
 
 
 def pytest_sessionfinish() -> None:

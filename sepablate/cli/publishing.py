@@ -18,7 +18,7 @@ def publish_studies(scale: str, names: list[str], retry: bool = False) -> bool:
     Args:
         scale: the scale's name.
         names: the studies.
-        retry: try even if an earlier command has just given up on MLflow.
+        retry: try even if an earlier command has just given up on a server.
 
     Returns:
         Whether MLflow was updated.

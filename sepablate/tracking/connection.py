@@ -26,7 +26,7 @@ GIVEN_UP = layout.STATE / "mlflow-given-up"
 WORKFLOW = "workflowType=machine_learning"  # the other one is of language models
 UNFLUSHED = "PRAGMA synchronous = OFF"  # a killed process loses nothing; a power failure may
 TRIES = 4  # of a database that does not open, in 1 s; MLflow's own ten take 100 s
-RESPITE = 600  # seconds in which no other command of a pipeline waits for MLflow again
+RESPITE = 600  # seconds in which no other command of a pipeline waits for a server again
 
 
 def address() -> str:
@@ -85,14 +85,19 @@ def _create() -> None:
 
 
 def give_up() -> None:
-    """Let the commands that follow not wait for an MLflow that does not answer."""
+    """Let the commands that follow not wait for a server of MLflow that does not answer."""
     with contextlib.suppress(OSError):
         GIVEN_UP.parent.mkdir(exist_ok=True)
         GIVEN_UP.touch()
 
 
 def given_up() -> bool:
-    """Return whether another command gave up on MLflow lately, and none has reached it since."""
+    """Return whether another command gave up on a server lately, and none has reached it since.
+
+    A database here is asked each time: it answers late on a busy machine, or fails in seconds.
+    """
+    if not address().startswith("http"):
+        return False
     with contextlib.suppress(OSError):
         return time.time() - GIVEN_UP.stat().st_mtime < RESPITE
     return False

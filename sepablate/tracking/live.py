@@ -15,7 +15,7 @@ class Live:
     """Shows runs while they train, from a thread of its own: training never waits for MLflow.
 
     A failure is printed once on stderr and tried again; `publish` completes what stays missing. If
-    another command has just given up on MLflow, this one neither asks it nor warns again.
+    another command has just given up on a server, this one neither asks it nor warns again.
     Start worker processes by spawn or forkserver: a fork would copy a thread's locks.
     """
 

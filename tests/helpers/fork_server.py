@@ -42,6 +42,7 @@ SPAWN = util.spawnv_passfds
 COMPILE = SourceFileLoader.source_to_code
 MODULE_OF = inspect.getmodule
 ROOT = Path(__file__).parents[2]
+BIN = Path(__file__).parent / "bin"
 LARGEST = 1 << 20  # bytes of a request
 GARBAGE = 100_000  # objects between collections: a short command needs none
 
@@ -211,6 +212,8 @@ def be_command(
     sys.path[:0] = [folder, *filter(None, further)]
     sys.argv = command
     util.spawnv_passfds = start_program
+    if SERVER in environment:
+        sys.executable = str(BIN / "python")
     exec(before, {})
     try:
         if command[0] == "-c":
@@ -270,9 +273,11 @@ def be_forkserver(code: str, passed: list[int]) -> NoReturn:
 
 def forward(command: list[str]) -> NoReturn:
     """Be `python` where a process of a test starts it: the server forks what is of sepablate."""
-    if command[0] != "-m" or command[1].partition(".")[0] != "sepablate":
+    if command[0] == "-m" and command[1].partition(".")[0] == "sepablate":
+        del command[0]
+    elif command[0] != "-c":
         os.execv(sys.executable, [sys.executable, *command])
-    started = Command(os.environ[SERVER], request(Path.cwd(), *command[1:]), 0, 1, 2)
+    started = Command(os.environ[SERVER], request(Path.cwd(), *command), 0, 1, 2)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: started.send_signal(number))
     status = started.wait()

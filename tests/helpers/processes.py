@@ -9,9 +9,8 @@ import termios
 from pathlib import Path
 
 from helpers import fork_server
+from helpers.fork_server import BIN
 from helpers.project import PATIENCE, checkpoints, living, sepablate, wait_for
-
-BIN = Path(__file__).parent / "bin"
 
 
 def start(

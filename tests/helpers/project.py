@@ -85,9 +85,11 @@ def edit_params(project: Path, **changes: object) -> None:
     path.write_text(yaml.safe_dump(params))
 
 
-def sepablate(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line of the copy in `project`."""
-    return fork_server.run(project, "sepablate", *arguments)
+def sepablate(
+    project: Path, *arguments: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line of the copy in `project`, with these variables more."""
+    return fork_server.run(project, "sepablate", *arguments, **environment)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -9,6 +9,7 @@ import pytest
 from helpers.project import wait_for
 from helpers.records import STUDY, folder, key, one, shown, write_results, write_training
 
+from sepablate.cli.publishing import publish_studies
 from sepablate.tracking import Live, connection, live, publish
 
 __all__ = ["folder"]
@@ -83,7 +84,7 @@ def follow_to_the_end() -> None:
     """As a training does whose MLflow fails; it ends after the first failure."""
     write_training(0, evaluations=2)
     follower = Live([STUDY], "smoke", [key("xception", 0)], period=0.1)
-    wait_for(connection.given_up)
+    wait_for(connection.GIVEN_UP.exists)
     follower.close()
 
 
@@ -167,12 +168,16 @@ def test_a_read_only_database_costs_a_warning(monkeypatch, capfd) -> None:
         publish("smoke", [STUDY])
 
 
-def test_a_locked_database_costs_a_warning(capfd) -> None:
+def test_a_locked_database_costs_a_warning_and_the_next_command_tries(capfd) -> None:
+    """Else its runs would train for ever, after a moment in which the machine was too busy."""
     lock = sqlite3.connect(connection.DATABASE)
     lock.execute("BEGIN EXCLUSIVE")
     follow_to_the_end()
     assert warns_once(capfd)
     lock.close()
+    write_results()
+    assert publish_studies("smoke", [STUDY])
+    assert not connection.GIVEN_UP.exists()
 
 
 def test_live_tries_again_after_a_failure(monkeypatch, capfd) -> None:

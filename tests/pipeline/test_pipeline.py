@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from helpers.processes import dvc, interrupt
+from helpers.processes import dvc, forking, interrupt
 from helpers.project import ROOT, TINY, contents, edit_params, sepablate
 from mlflow import MlflowClient
 
@@ -192,7 +192,7 @@ def kept(project: Path) -> dict[str, bytes]:
 
 def plan(project: Path) -> dict[str, list[str]]:
     """The cells of each stage that fetches or trains, without the time."""
-    done = sepablate(project, "plan")
+    done = sepablate(project, "plan", **forking())  # it times the start of a stage
     assert done.returncode == 0, done.stderr
     assert all(f"\n{name} " in done.stdout for name in ("time", "memory", "disk"))
     rows = (line.split() for line in done.stdout.splitlines())

@@ -28,14 +28,14 @@ def test_dvc_and_all_train_a_part_of_the_pipeline(monkeypatch: pytest.MonkeyPatc
 def test_the_line_counts_the_runs_of_the_pipeline(
     whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Xception's three runs are finished; one of Inception's three is."""
+    """Xception's three runs are finished; one of the other's three is."""
     monkeypatch.chdir(whole)
     monkeypatch.setattr(progress, "LINE_EVERY", 0)
-    request = TrainRequest("inception_v3", "smoke", pipeline=("xception", "inception_v3"))
+    request = TrainRequest("relu_between", "smoke", pipeline=("xception", "relu_between"))
     rest = _rest_of_pipeline(request)
     assert [job.run.variant for job in rest] == ["xception"] * 3
     assert all(job.finished for job in rest)
-    jobs = seed_jobs("inception_v3", "smoke", {})
+    jobs = seed_jobs("relu_between", "smoke", {})
     steps = jobs[0].run.scale.steps
     with progress.shown(jobs, mlflow=False, rest=rest) as show:
         show(Progress([steps, 0, 0], finished=1))
@@ -43,7 +43,7 @@ def test_the_line_counts_the_runs_of_the_pipeline(
         show(Progress([0, 0, 0]))
     with progress.shown(jobs, mlflow=False) as show:
         show(Progress([0, 0, 0]))
-    first, second, third = re.findall(r"^inception_v3 · smoke: .*$", capsys.readouterr().out, re.M)
+    first, second, third = re.findall(r"^relu_between · smoke: .*$", capsys.readouterr().out, re.M)
     stage = r"1/3 runs, [\d,]+ images/s, 0 s left"
     assert re.search(rf": {stage} · pipeline: 4/6 runs, 0 s left$", first)
     assert second.endswith(": 0/3 runs, 0 images/s, starting · pipeline: 3/9 runs")

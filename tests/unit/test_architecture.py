@@ -254,16 +254,16 @@ def resolved(name: str, scale_name: str) -> Run:
 
 
 @pytest.mark.parametrize("name", study.names(FOLDER))
-@pytest.mark.parametrize("scale_name", ["smoke", "laptop"])
-def test_every_variant_resolves_at_every_scale(name: str, scale_name: str) -> None:
+def test_every_variant_resolves(name: str) -> None:
+    """At the smallest scale; those of the larger ones are in their results, or below."""
     declared = study.load(name, FOLDER)
-    scale, recipes = scales.load(scale_name, ROOT / "params.yaml")
-    tolerance = 0.03 if scale_name == "laptop" else 0.05  # whole channels, of few
-    runs = {variant.name: resolved(variant.name, scale_name) for variant in declared.all_variants}
+    scale, recipes = scales.load("smoke", ROOT / "params.yaml")
+    tolerance = 0.05  # whole channels, of few
+    runs = {variant.name: resolved(variant.name, "smoke") for variant in declared.all_variants}
     for variant in declared.all_variants:
         run = runs[variant.name]
         if variant.same_parameters_as is not None:
-            target = resolved(variant.same_parameters_as.name, scale_name).parameters
+            target = resolved(variant.same_parameters_as.name, "smoke").parameters
             assert run.parameters == pytest.approx(target, rel=tolerance)
         assert run.options.get("stem_stride", scale.stem_stride) == scale.stem_stride
         epsilon = recipes[variant.recipe].norm_epsilon
