@@ -132,8 +132,8 @@ def test_two_people_get_the_same_bytes_and_none_of_the_other(
 ) -> None:
     """From nothing to a report, in two folders: no connection, no difference, nothing of yours.
 
-    The first person starts `python` to train and to report, all else is forked. The second person
-    has trained Xception already: in `finished`, which nobody watched.
+    The first person starts `python` to train, all else is forked. The second person has trained
+    Xception already: in `finished`, which nobody watched.
     """
     project, copy = half, tmp_path_factory.mktemp("another") / "copy"
     shutil.copytree(finished, copy)
@@ -144,8 +144,8 @@ def test_two_people_get_the_same_bytes_and_none_of_the_other(
     first = by_python(project, environments[0], COMMANDS[0])
     with ThreadPoolExecutor() as both:
         assert [*both.map(middle, (project, copy), environments)] == [0, 0]
-    last = by_python(project, environments[0], COMMANDS[-1])
-    assert [first, last, forked(copy, environments[1], COMMANDS[-1])] == [0, 0, 0]
+    last = [forked(*each, COMMANDS[-1]) for each in zip((project, copy), environments, strict=True)]
+    assert [first, *last] == [0, 0, 0]
     assert not [log.read_text() for log in logs if log.exists()]
     probe = "import socket\ntry: socket.create_connection(('127.0.0.1', 9), 1)\nexcept OSError: 0"
     subprocess.run([sys.executable, "-c", probe], env=environments[0], check=True)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from helpers import fork_server
 from helpers.project import ROOT, contents, edit_params, sepablate
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -146,14 +147,12 @@ def test_only_a_user_error_is_one_line_and_a_bug_shows_its_traceback() -> None:
     """A ValueError of pandas, numpy or torch must not look like bad input."""
     for exception in ("ValueError", "KeyError", "RuntimeError"):
         code = BUG.format(exception)
-        done = subprocess.run(
-            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
-        )
+        done = fork_server.run(ROOT, "-c", code)
         assert done.returncode == 1
         assert done.stderr.startswith("Traceback") or "Traceback (most recent call" in done.stderr
         assert exception in done.stderr
     code = BUG.format("errors.UserError")
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    done = fork_server.run(ROOT, "-c", code)
     assert (done.returncode, done.stderr) == (2, "sepablate: a message\n")
 
 

@@ -53,6 +53,8 @@ def test_the_unreduced_networks_train_and_resume(imagenet: Path, variant: str) -
     config = json.loads((folder / "config.json").read_text())
     assert (config["image_size"], config["dataset"], config["steps"]) == (299, "imagenet", 2)
     assert (config["model.classes"], config["model.width"]) == (3, 1)
+    if variant != "xception":
+        return  # each checkpoint is 300 MB
     (job,), outcome = train_variant.seed_jobs(variant, "paper", {}), None
     run = job.run
     assert config["run_keys"]["0"] == job.key

@@ -2,15 +2,13 @@
 
 import contextlib
 import json
-import os
 import shutil
 import socket
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from helpers import fork_server
 from helpers.project import ROOT
 from helpers.records import BEGAN, STUDY, curve, folder, key, one, shown, write_results
 from mlflow import MlflowClient
@@ -252,8 +250,7 @@ def test_the_database_stays_in_its_folder(
     write_results()
     before = {*tmp_path.iterdir()}
     code = f"from sepablate.tracking import publish; print(publish('smoke', [{STUDY!r}]))"
-    own = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", code], env=own, capture_output=True, text=True)
+    done = fork_server.run(project, "-c", code, PYTHONPATH=str(ROOT))
     assert done.stdout == "5\n", done.stderr
     with sqlite3.connect(project / "mlflow.db") as database:
         assert database.execute("SELECT count(*) FROM runs").fetchone() == (5,)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import fork_server
 from helpers.kernel_results import NO_CPU_KERNELS
 from helpers.project import ROOT, edit_params, results, sepablate
 from helpers.tiny_runs import context, tiny
@@ -84,15 +85,12 @@ def test_without_a_compiler_auto_says_so_in_a_line_and_trains_by_torch(tmp_path:
         "backend.select_backend(wanted('fused'), folder)\n"
     )
     environment = {
-        **os.environ,
         "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests", ROOT / "tests/unit"))),
         "PATH": "",
         "CXX": "no-such-compiler",
         "XDG_CACHE_HOME": str(tmp_path),
     }
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
-    )
+    done = fork_server.run(ROOT, "-c", code, **environment)
     assert done.stdout.split() == ["torch", "torch"]
     lines = done.stderr.splitlines()
     reason = "no C++ compiler: 'no-such-compiler' is not on the path"
@@ -192,11 +190,11 @@ def test_a_wish_is_followed_or_refused_before_anything_is_written(half: Path) ->
     assert done.returncode == 0, done.stderr
     assert json.loads(results(half)["config.json"])["kernels"] == "fused"
     edit_params(half, precision="fp32")
-    done = sepablate(half, "train", "inception_v3", "--scale", "smoke", "--no-mlflow")
+    done = sepablate(half, "train", "relu_between", "--scale", "smoke", "--no-mlflow")
     assert done.returncode == 2
     assert "kernels: 'fused': they compute in bf16" in done.stderr.splitlines()[-1]
     edit_params(half, kernels="magic")
-    done = sepablate(half, "train", "inception_v3", "--scale", "smoke", "--no-mlflow")
+    done = sepablate(half, "train", "relu_between", "--scale", "smoke", "--no-mlflow")
     assert done.returncode == 2
     assert "kernels: 'magic': choose auto, fused, torch" in done.stderr
-    assert not (half / "results/smoke/runs/inception_v3").exists()
+    assert not (half / "results/smoke/runs/relu_between").exists()

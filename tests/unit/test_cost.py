@@ -3,11 +3,8 @@
 import csv
 import dataclasses
 import json
-import os
 import shutil
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from helpers import fork_server
 from helpers.project import ROOT
 from helpers.torch_count import count
 from torch import nn
@@ -123,13 +121,8 @@ def test_mobilenet_is_counted_at_its_own_image_size() -> None:
 
 def test_command_at_the_size_of_the_paper_without_data(folder: Path) -> None:
     before = files(folder)
-    command = [sys.executable, "-m", "sepablate", "cost", "xception", "inception_v3"]
-    done = subprocess.run(
-        [*command, "--scale", "paper"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    command = ("sepablate", "cost", "xception", "inception_v3", "--scale", "paper")
+    done = fork_server.run(folder, *command, PYTHONPATH=str(ROOT))
     assert (done.returncode, done.stderr) == (0, "")
     rows = [line.split() for line in done.stdout.splitlines() if line.strip()]
     assert ["xception", "299", "1", "22,855,952", "8.36", "G", "35.83", "M"] in rows

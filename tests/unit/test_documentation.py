@@ -6,13 +6,13 @@ import json
 import pkgutil
 import re
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from helpers import fork_server
 from helpers.project import EXAMPLE, NETWORK, ROOT
 from typer.main import get_command
 
@@ -141,9 +141,7 @@ def test_a_section_is_replaced_between_its_lines() -> None:
 
 def test_the_readmes_python_runs() -> None:
     (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    done = fork_server.run(ROOT, "-c", code)
     assert done.stdout.startswith("torch.Size([2, 10])\n")
     assert "No shortcuts" in done.stdout
 

@@ -2,14 +2,13 @@
 
 import copy
 import functools
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from helpers import fork_server
 from helpers.kernel_results import NO_CPU_KERNELS, as_in_training, error, fresh, random, results
 from torch import Tensor, nn
 from torch.nn import functional
@@ -246,10 +245,8 @@ def test_every_kernel_propagates_nan() -> None:
 
 def test_without_a_compiler_there_is_one_line_and_no_library(tmp_path: Path) -> None:
     code = "from sepablate.kernels.cpu import build; print(build.load_library())"
-    environment = {"PATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
-    process = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
-    )
+    environment = {"PATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    process = fork_server.run(ROOT, "-c", code, **environment)
     assert (process.returncode, process.stderr) == (0, "")
     assert process.stdout == "no C++ compiler: 'c++' is not on the path\n"
     assert list(tmp_path.rglob("*.so")) == []

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import fork_server
 from helpers.made_up_runs import make_runs
 from helpers.project import ROOT
 
@@ -181,11 +182,8 @@ def test_the_notebook_runs_and_is_committed_without_outputs() -> None:
     cells = json.loads((ROOT / "notebooks/tour.ipynb").read_text())["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     assert not any(cell["outputs"] for cell in cells if cell["cell_type"] == "code")
-    done = subprocess.run(
-        [sys.executable, "-c", AS_JUPYTER, json.dumps(code)],
-        cwd=ROOT / "notebooks",
-        capture_output=True,
-        text=True,
+    done = fork_server.run(
+        ROOT / "notebooks", "-c", AS_JUPYTER, json.dumps(code), PYTHONPATH=str(ROOT)
     )
     assert done.returncode == 0, done.stderr
     for words in ("No shortcuts", "with 3 Axes>", "torch.Size([2, 10])", "356,353 parameters"):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from helpers.made_up_runs import make_runs
-from helpers.project import ROOT
+from helpers.project import ROOT, made_once
 from helpers.torch_count import count
 from typer.testing import CliRunner
 
@@ -28,22 +28,24 @@ STUDY = study.load_layers(NAME, ROOT / "experiments")
 FILES = {"table.csv", "table.md", "measured.csv", "figure.png", "figure.svg"}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project in which the layers were timed at smoke scale, with a report on a comparison."""
-    folder = tmp_path_factory.mktemp("layers")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        shutil.copytree(ROOT / "experiments", "experiments")
-        shutil.copy(ROOT / "params.yaml", "params.yaml")
-        done = CliRunner().invoke(app, ["layers", NAME, "--scale", "smoke"])
-        assert done.exit_code == 0, done.output
-        for variant in study.load("residual_connections").all_variants:
-            make_runs(variant.name)
-        shutil.copytree("results/tiny/runs", "results/smoke/runs")
-        outputs.study_outputs("residual_connections", "smoke")
-        outputs.report_outputs(["residual_connections"], "smoke")
-    return folder
+
+    def make(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            shutil.copytree(ROOT / "experiments", "experiments")
+            shutil.copy(ROOT / "params.yaml", "params.yaml")
+            done = CliRunner().invoke(app, ["layers", NAME, "--scale", "smoke"])
+            assert done.exit_code == 0, done.output
+            for variant in study.load("residual_connections").all_variants:
+                make_runs(variant.name)
+            shutil.copytree("results/tiny/runs", "results/smoke/runs")
+            outputs.study_outputs("residual_connections", "smoke")
+            outputs.report_outputs(["residual_connections"], "smoke")
+
+    return made_once(tmp_path_factory, "layers", make)
 
 
 @pytest.fixture
