@@ -1,4 +1,7 @@
-"""Fixtures: the real data, and copies of the project."""
+"""Fixtures: the real data, and copies of the project.
+
+No torch is imported here: the process that shares the tests among others waits for this file only.
+"""
 
 import gc
 import os
@@ -10,7 +13,6 @@ import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: workers of pytest share the cores
 
-import torch
 from helpers import fork_server
 from helpers.project import (
     QUICK,
@@ -22,8 +24,6 @@ from helpers.project import (
     made_once,
     sepablate,
 )
-
-from sepablate.data import fashion_mnist
 
 MEMORY, ROOM = Path("/dev/shm"), 6 << 30
 
@@ -56,6 +56,8 @@ def pytest_sessionfinish() -> None:
 @pytest.fixture(autouse=True)
 def denormals() -> Iterator[None]:
     """A training flushes them for its whole process, where hypothesis then draws no floats."""
+    import torch
+
     yield
     torch.set_flush_denormal(False)
 
@@ -63,6 +65,8 @@ def denormals() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
     """Fashion-MNIST, fetched if it is not there."""
+    from sepablate.data import fashion_mnist
+
     fashion_mnist.fetch(ROOT / "data")
     return ROOT / "data"
 

@@ -146,17 +146,17 @@ def serve(listener: socket.socket, owner: int) -> dict[str, Any] | None:
     asking: list[socket.socket] = []
     commands: dict[int, tuple[int, socket.socket]] = {}  # by a descriptor of their end: who asked
     while True:
-        answered = [connection for _, connection in commands.values()]
-        ready, _, _ = select.select([listener, owner, *asking, *commands, *answered], [], [])
+        sockets = [listener, *asking, *(by for _, by in commands.values())]
+        ready, _, _ = select.select([owner, *sockets, *commands], [], [])
         if owner in ready:
             return None
         if listener in ready:
             asking.append(listener.accept()[0])
         for end, (child, connection) in [*commands.items()]:
             if end in ready:
-                status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+                _, status = os.waitpid(child, 0)
                 with contextlib.suppress(OSError), connection:
-                    connection.send(str(status).encode())
+                    connection.send(str(os.waitstatus_to_exitcode(status)).encode())
                 os.close(end)
                 del commands[end]
             elif connection in ready:
@@ -170,7 +170,7 @@ def serve(listener: socket.socket, owner: int) -> dict[str, Any] | None:
             request = json.loads(message)
             child = os.fork()
             if not child:
-                for each in (listener, connection, *asking, *answered):
+                for each in (listener, connection, *asking, *(by for _, by in commands.values())):
                     each.close()
                 for number in (owner, *commands):
                     os.close(number)
