@@ -175,6 +175,7 @@ def test_a_locked_database_costs_a_warning_and_the_next_command_tries(capfd) -> 
     follow_to_the_end()
     assert warns_once(capfd)
     lock.close()
+    wait_for(lambda: not followers())  # which end with their command
     write_results()
     assert publish_studies("smoke", [STUDY])
     assert not connection.GIVEN_UP.exists()
