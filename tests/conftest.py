@@ -46,7 +46,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     gc.freeze()  # else each full collection goes through all modules and tests
-    gc.set_threshold(50_000)
+    gc.set_threshold(fork_server.GARBAGE)
 
 
 def pytest_sessionfinish() -> None:

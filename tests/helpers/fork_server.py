@@ -44,7 +44,7 @@ MODULE_OF = inspect.getmodule
 ROOT = Path(__file__).parents[2]
 BIN = Path(__file__).parent / "bin"
 LARGEST = 1 << 20  # bytes of a request
-GARBAGE = 100_000  # objects between collections: a short command needs none
+GARBAGE = 100_000  # objects between collections: few tests or commands leave as many
 
 
 @functools.cache

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from helpers.processes import BIN, forking
+from helpers.fork_server import BIN
+from helpers.processes import forking
 
 from sepablate import models, scales
 from sepablate.bench import end_to_end, loops, measure, suite, timm_networks

@@ -142,6 +142,7 @@ def test_a_section_is_replaced_between_its_lines() -> None:
 def test_the_readmes_python_runs() -> None:
     (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
     done = fork_server.run(ROOT, "-c", code)
+    assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("torch.Size([2, 10])\n")
     assert "No shortcuts" in done.stdout
 

@@ -245,7 +245,7 @@ def test_every_kernel_propagates_nan() -> None:
 
 def test_without_a_compiler_there_is_one_line_and_no_library(tmp_path: Path) -> None:
     code = "from sepablate.kernels.cpu import build; print(build.load_library())"
-    environment = {"PATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    environment = {"PATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "CXX": "c++"}
     process = fork_server.run(ROOT, "-c", code, **environment)
     assert (process.returncode, process.stderr) == (0, "")
     assert process.stdout == "no C++ compiler: 'c++' is not on the path\n"
