@@ -88,6 +88,37 @@ def test_opcheck_batch_norm(shape: tuple[int, ...], bf16: bool, relu: bool, resi
     opcheck(operators.batch_norm.default, (x, weight, bias, *statistics, relu, added, count))
 
 
+@IMAGES
+@pytest.mark.parametrize("depthwise", [False, True])
+@pytest.mark.parametrize("residual", [False, True])
+def test_opcheck_conv_norm(
+    shape: tuple[int, ...], bf16: bool, depthwise: bool, residual: bool
+) -> None:
+    operators, channels = torch.ops.sepablate, shape[1]
+    x, kernel, geometry = activation(*shape, bf16=bf16), (3, 3), (2, 1, 1)
+    if depthwise:
+        kernel, geometry = (1, 1), (1, 0, 0)
+    weights = [random(channels, 1, 3, 3)] if depthwise else []
+    weights += [random(8, channels, *kernel), random(8), random(8, seed=1)]
+    taps = weights[0] if depthwise else None
+    weight, scale, bias = weights[-3:]
+    plain = (*geometry, depthwise, depthwise)
+    y = operators.convolution(x, weight, *geometry)
+    added = activation(*y.shape, bf16=bf16, seed=2) if residual else None
+    count = torch.tensor(0) if residual else None
+    norm = (scale, bias, *fresh(8), 0.1, 1e-3, not residual, added, count)
+    opcheck(operators.conv_norm_forward.default, (x, taps, weight, *plain, *norm))
+    _, between, convolved, *moments = operators.conv_norm_forward(x, taps, weight, *plain, *norm)
+    grad = activation(*y.shape, bf16=bf16, seed=3)
+    saved = (grad, x, taps, weight, between, convolved, scale, bias, *moments)
+    backward = operators.conv_norm_backward.default
+    opcheck(operators.conv_norm_backward.default, (*saved, *plain, not residual, True))
+    assert backward(*saved, *plain, not residual, False)[0].numel() == x.numel() * depthwise
+    for tensor in (x, *weights, *([] if added is None else [added])):
+        tensor.requires_grad_()
+    opcheck(operators.conv_norm.default, (x, taps, weight, *plain, *norm))
+
+
 def test_opcheck_covers_every_operator() -> None:
     names = {
         schema.name.partition("::")[2]

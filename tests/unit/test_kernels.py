@@ -140,10 +140,84 @@ def test_convolution(
         )
 
 
+@pytest.mark.parametrize("inputs", CHANNELS)
+@pytest.mark.parametrize("relus", [(False, False, True), (True, True, False)])
+def test_separable_convolution_and_its_batch_norm(
+    inputs: int, relus: tuple[bool, bool, bool]
+) -> None:
+    """Equal to the three operators one after the other, which other tests hold to PyTorch's."""
+    operators, outputs = torch.ops.sepablate, 2 * inputs + 1
+
+    def fused(statistics: list[Tensor], x: Tensor, *rest: Tensor) -> Tensor:
+        taps, weight, scale, bias, residual = rest
+        settings = (0.1, 1e-3, relus[2], residual)
+        return operators.conv_norm(
+            x, taps, weight, 1, 0, 0, *relus[:2], scale, bias, *statistics, *settings
+        )
+
+    def plain(statistics: list[Tensor], x: Tensor, *rest: Tensor) -> Tensor:
+        taps, weight, scale, bias, residual = rest
+        y = operators.depthwise(x, taps, 1, relus[0])
+        y = operators.convolution(y.relu() if relus[1] else y, weight, 1, 0, 0)
+        return operators.batch_norm(y, scale, bias, *statistics, 0.1, 1e-3, relus[2], residual)
+
+    for size in ((9, 15), *SIZES):
+        weights = [random(inputs, 1, 3, 3, seed=2), random(outputs, inputs, 1, 1, seed=3)]
+        weights += [random(outputs, seed=4), random(outputs, seed=5)]
+        images = random(11, inputs, *size).bfloat16().float()
+        statistics, expected = list(fresh(outputs)), list(fresh(outputs))
+        assert_equal(
+            functools.partial(fused, statistics),
+            functools.partial(plain, expected),
+            images,
+            *weights,
+            random(11, outputs, *size, seed=6),
+        )
+        torch.testing.assert_close(statistics, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"),
+    [((1, 1), 2, (0, 0)), ((3, 3), 1, (1, 1)), ((3, 3), 2, (0, 0)), ((1, 7), 1, (0, 3))],
+)
+@pytest.mark.parametrize("inputs", [1, 3, 16, 49])
+def test_convolution_and_its_batch_norm(
+    inputs: int, kernel: tuple[int, int], stride: int, padding: tuple[int, int]
+) -> None:
+    operators = torch.ops.sepablate
+
+    def fused(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+        flags = (False, False, scale, bias, *fresh(24), 0.1, 1e-3, True)
+        return operators.conv_norm(x, None, weight, stride, *padding, *flags)
+
+    def plain(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+        y = operators.convolution(x, weight, stride, *padding)
+        return operators.batch_norm(y, scale, bias, *fresh(24), 0.1, 1e-3, True, None)
+
+    for size in ((13, 14), (4, 5)):
+        weights = [random(24, inputs, *kernel, seed=2), random(24, seed=3), random(24, seed=4)]
+        assert_equal(fused, plain, random(5, inputs, *size).bfloat16().float(), *weights)
+
+
+def test_what_a_diverged_run_leaves_in_memory_reaches_no_other() -> None:
+    """The kernels keep their memory from call to call, and read a little past a row's end."""
+    steps = []
+    for images in (random(16, 1, 14, 14), torch.full((16, 1, 14, 14), torch.nan), None):
+        for options in ({}, {"segments": 0, "width": 0.25}):
+            model = models.build("xception", **SMALL | options, padding="same").train()
+            init_weights(model, 0)
+            model = apply_fused_kernels(model)
+            steps.append(step(model, random(16, 1, 14, 14) if images is None else images, True))
+    assert all(torch.equal(*pair) for pair in zip(steps[0], steps[4], strict=True))
+    assert all(torch.equal(*pair) for pair in zip(steps[1], steps[5], strict=True))
+    assert steps[2][0].isnan().all()
+
+
 @pytest.mark.parametrize(
     ("model", "options"),
     [
         ("xception", {}),
+        ("xception", {"activation_between": "relu"}),
         ("xception", {"residual": False, "activation_after": "none"}),
         ("xception", {"activation_between": "relu", "norm_between": True}),
         ("xception", {"activation_between": "elu", "pointwise_first": True}),
@@ -239,6 +313,22 @@ def test_every_kernel_propagates_nan() -> None:
         operators.max_pool(x, 1),
         operators.batch_norm(x, ones, ones, *fresh(16), 0.1, 1e-3, True, None),
         operators.convolution(x, random(4, 16, 1, 1), 1, 0, 0),
+        operators.conv_norm(
+            x,
+            None,
+            random(16, 16, 1, 1),
+            1,
+            0,
+            0,
+            False,
+            False,
+            ones,
+            ones,
+            *fresh(16),
+            0.1,
+            1,
+            True,
+        ),
     ):
         assert y.isnan().all()
 

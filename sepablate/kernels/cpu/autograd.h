@@ -9,7 +9,7 @@
 
 #include <tuple>
 
-#include "simd.h"
+#include "conv_norm.h"
 
 namespace sepablate {
 
@@ -17,7 +17,6 @@ using c10::SymInt;
 using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using torch::autograd::tensor_list;
-using OptionalTensor = std::optional<Tensor>;
 using BelowAutograd = at::AutoDispatchBelowADInplaceOrView;
 
 template <class Signature> auto find_operator(const char* name) {
@@ -148,6 +147,56 @@ struct BatchNormFunction : Function<BatchNormFunction> {
                                         ctx->saved_data["relu"].toBool());
     Tensor dresidual = ctx->saved_data["residual"].toBool() ? dy : none;
     return {dx, dweight, dbias, none, none, none, none, none, dresidual, none};
+  }
+};
+
+struct ConvNormFunction : Function<ConvNormFunction> {
+  static Tensor forward(AutogradContext* ctx, const Tensor& input, const OptionalTensor& depthwise,
+                        const Tensor& weight, int64_t stride, int64_t padding_height,
+                        int64_t padding_width, bool relu_first, bool relu_between,
+                        const Tensor& norm_weight, const Tensor& norm_bias,
+                        const Tensor& running_mean, const Tensor& running_var, double momentum,
+                        double eps, bool relu, const OptionalTensor& residual,
+                        const OptionalTensor& num_batches_tracked) {
+    static const auto op = find_operator<decltype(conv_norm_forward_cpu)>(
+        "sepablate::conv_norm_forward");
+    BelowAutograd guard;
+    Tensor x = channels_last(input);
+    auto [y, between, convolved, mean, rstd] =
+        op.call(x, depthwise, weight, stride, padding_height, padding_width, relu_first,
+                relu_between, norm_weight, norm_bias, running_mean, running_var, momentum, eps,
+                relu, residual, num_batches_tracked);
+    // They changed in place: autograd must notice if another graph has saved them.
+    torch::autograd::impl::bump_version(running_mean);
+    torch::autograd::impl::bump_version(running_var);
+    if (num_batches_tracked) torch::autograd::impl::bump_version(*num_batches_tracked);
+    ctx->save_for_backward({x, depthwise.value_or(Tensor()), weight, between, convolved,
+                            norm_weight, norm_bias, mean, rstd});
+    ctx->saved_data["geometry"] = std::vector<int64_t>{stride, padding_height, padding_width};
+    ctx->saved_data["relus"] = std::vector<int64_t>{relu_first, relu_between, relu};
+    ctx->saved_data["residual"] = residual.has_value();
+    return y;
+  }
+
+  static tensor_list backward(AutogradContext* ctx, tensor_list grads) {
+    static const auto op = find_operator<decltype(conv_norm_backward_cpu)>(
+        "sepablate::conv_norm_backward");
+    check_first_order("conv_norm");
+    BelowAutograd guard;
+    auto saved = ctx->get_saved_variables();
+    auto geometry = ctx->saved_data["geometry"].toIntVector();
+    auto relus = ctx->saved_data["relus"].toIntVector();
+    OptionalTensor depthwise = saved[1].defined() ? OptionalTensor(saved[1]) : std::nullopt;
+    Tensor dy = channels_last(grads[0]), none;
+    auto [dx, dtaps, dweight, dscale, dbias] =
+        op.call(dy, saved[0], depthwise, saved[2], saved[3], saved[4], saved[5], saved[6], saved[7],
+                saved[8], geometry[0], geometry[1], geometry[2], relus[0], relus[1], relus[2],
+                ctx->needs_input_grad(0));
+    Tensor dresidual = ctx->saved_data["residual"].toBool() ? dy : none;
+    if (!ctx->needs_input_grad(0)) dx = none;
+    if (!depthwise) dtaps = none;
+    return {dx,     dtaps, dweight, none, none, none, none, none,      dscale,
+            dbias, none,  none,    none, none, none, dresidual, none};
   }
 };
 

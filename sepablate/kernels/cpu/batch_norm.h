@@ -12,9 +12,116 @@
 
 namespace sepablate {
 
+// The sums over pixels that give mean and variance of each channel; pixels come in several calls.
+struct Moments {
+  int64_t channels, pixels = 0;
+  float *shift, *sum, *squares;
+
+  explicit Moments(int64_t channels)
+      : channels(channels), shift(scratch<float, MOMENTS>(3 * slots(channels))),
+        sum(shift + slots(channels)), squares(sum + slots(channels)) {}
+
+  void add(const bf16_t* from, int64_t count) {
+    for_channel_groups(channels, [&]<int W, int N>(const std::array<int64_t, N>& starts) {
+      using V = Vec<W>;
+      using F32 = typename V::F32;
+      F32 offset[N], sums[2 * N];
+      for (int k = 0; k < N; k++)
+        offset[k] = pixels ? V::load(shift + slot<W>(starts[k])) : V::load(from + starts[k]);
+      accumulate(count, sums, [&](int64_t p, F32* total) {
+        for (int k = 0; k < N; k++) {
+          F32 distance = V::load(from + p * channels + starts[k]) - offset[k];
+          total[2 * k] += distance;
+          total[2 * k + 1] += distance * distance;
+        }
+      });
+      for (int k = 0; k < N; k++) {
+        int64_t at = slot<W>(starts[k]);
+        if (!pixels) V::store(shift + at, offset[k]);
+        V::store(sum + at, pixels ? V::load(sum + at) + sums[2 * k] : sums[2 * k]);
+        V::store(squares + at,
+                 pixels ? V::load(squares + at) + sums[2 * k + 1] : sums[2 * k + 1]);
+      }
+    });
+    pixels += count;
+  }
+};
+
+// A batch norm's weights (C,) in fp32 and its hyperparameters.
+struct BatchNorm {
+  const Tensor &weight, &bias, &running_mean, &running_var;
+  double momentum, eps;
+
+  void check(int64_t channels) const {
+    TORCH_CHECK(weight.numel() == channels && running_mean.numel() == channels,
+                "batch_norm: x has ", channels, " channels, weight ", weight.numel());
+  }
+};
+
+// The linear map of each channel that a batch norm is, given the sums of its batch.
+struct Normalization {
+  int64_t channels;
+  float *scale, *offset;
+  Tensor mean, rstd;  // (C,)
+
+  // Updates the running statistics; running_var is unbiased. `momentum`: this batch's weight.
+  Normalization(const BatchNorm& norm, const Moments& moments)
+      : channels(moments.channels), scale(scratch<float, AFFINE>(2 * slots(channels))),
+        offset(scale + slots(channels)), mean(at::empty({channels}, norm.weight.options())),
+        rstd(at::empty_like(mean)) {
+    float pixels = moments.pixels, factor = norm.momentum;
+    float unbiased = pixels / std::max<float>(pixels - 1, 1);
+    std::vector<float> new_mean(channels), new_var(channels);
+    for_channel_blocks(channels, [&]<int W>(int64_t start) {
+      using V = Vec<W>;
+      using F32 = typename V::F32;
+      auto at = [&](const Tensor& tensor) { return tensor.data_ptr<float>() + start; };
+      int64_t place = slot<W>(start);
+      F32 sum = V::load(moments.sum + place), distance = sum / pixels;
+      F32 batch_mean = V::load(moments.shift + place) + distance;
+      F32 batch_var = (V::load(moments.squares + place) - sum * distance) / pixels;
+      batch_var = batch_var <= F32{} ? F32{} : batch_var;
+      F32 inverse = batch_var + float(norm.eps);
+      for (int lane = 0; lane < W; lane++) inverse[lane] = 1 / std::sqrt(inverse[lane]);
+      V::store(at(mean), batch_mean);
+      V::store(at(rstd), inverse);
+      F32 old_mean = V::load(at(norm.running_mean)), old_var = V::load(at(norm.running_var));
+      old_mean += factor * (batch_mean - old_mean);
+      old_var += factor * (batch_var * unbiased - old_var);
+      V::store(new_mean.data() + start, old_mean);
+      V::store(new_var.data() + start, old_var);
+      F32 slope = V::load(at(norm.weight)) * inverse;
+      V::store(scale + place, slope);
+      V::store(offset + place, V::load(at(norm.bias)) - batch_mean * slope);
+    });
+    // Only now, because blocks of channels may overlap.
+    std::copy(new_mean.begin(), new_mean.end(), norm.running_mean.data_ptr<float>());
+    std::copy(new_var.begin(), new_var.end(), norm.running_var.data_ptr<float>());
+  }
+
+  // to = relu(x scale + offset) + added; the ReLU if `relu`, the addition unless null.
+  void apply(const bf16_t* from, int64_t pixels, bool relu, const bf16_t* added, bf16_t* to) const {
+    for_channel_groups(channels, [&]<int W, int N>(const std::array<int64_t, N>& starts) {
+      using V = Vec<W>;
+      typename V::F32 slope[N], constant[N];
+      for (int k = 0; k < N; k++) {
+        slope[k] = V::load(scale + slot<W>(starts[k]));
+        constant[k] = V::load(offset + slot<W>(starts[k]));
+      }
+      for (int64_t p = 0; p < pixels; p++)
+        for (int k = 0; k < N; k++) {
+          int64_t index = p * channels + starts[k];
+          auto value = V::load(from + index) * slope[k] + constant[k];
+          if (relu) value = V::relu(value);
+          if (added) value += V::load(added + index);
+          V::store(to + index, value);
+        }
+    });
+  }
+};
+
 // x, residual (N, C, H, W); weight, bias, running_mean, running_var (C,) in fp32 -> y like x, mean
-// (C,), rstd (C,). y = relu(batch_norm(x)) + residual. Updates the running statistics and counts
-// the batch; running_var is unbiased, and `momentum` is the weight of this batch.
+// (C,), rstd (C,). y = relu(batch_norm(x)) + residual. Counts the batch.
 inline std::tuple<Tensor, Tensor, Tensor> bn_forward_cpu(
     const Tensor& input, const Tensor& weight, const Tensor& bias, const Tensor& running_mean,
     const Tensor& running_var, double momentum, double eps, bool relu,
@@ -23,57 +130,14 @@ inline std::tuple<Tensor, Tensor, Tensor> bn_forward_cpu(
   if (num_batches_tracked) ++*num_batches_tracked->data_ptr<int64_t>();
   Tensor x = channels_last(input), y = empty_channels_last(x, x.sizes());
   int64_t channels = x.size(1), pixels = x.numel() / channels;
-  TORCH_CHECK(weight.numel() == channels && running_mean.numel() == channels,
-              "batch_norm: x has ", channels, " channels, weight ", weight.numel());
-  Tensor mean = at::empty({channels}, weight.options()), rstd = at::empty_like(mean);
-  std::vector<float> new_mean(channels), new_var(channels);
+  BatchNorm norm{weight, bias, running_mean, running_var, momentum, eps};
+  norm.check(channels);
+  Moments moments(channels);
+  moments.add(bf16_data(x), pixels);
+  Normalization map(norm, moments);
   Tensor addend = residual ? channels_last(*residual) : Tensor();
-  float factor = momentum, unbiased = float(pixels) / std::max<int64_t>(pixels - 1, 1);
-  for_channel_groups(channels, [&]<int W, int N>(const std::array<int64_t, N>& starts) {
-    using V = Vec<W>;
-    using F32 = typename V::F32;
-    const bf16_t* from = bf16_data(x);
-    F32 shift[N], scale[N], offset[N], sums[2 * N];
-    for (int k = 0; k < N; k++) shift[k] = V::load(from + starts[k]);
-    accumulate(pixels, sums, [&](int64_t p, F32* sum) {
-      for (int k = 0; k < N; k++) {
-        F32 distance = V::load(from + p * channels + starts[k]) - shift[k];
-        sum[2 * k] += distance;
-        sum[2 * k + 1] += distance * distance;
-      }
-    });
-    for (int k = 0; k < N; k++) {
-      auto at = [&](const Tensor& tensor) { return tensor.data_ptr<float>() + starts[k]; };
-      F32 distance = sums[2 * k] / float(pixels), batch_mean = shift[k] + distance;
-      F32 batch_var = (sums[2 * k + 1] - sums[2 * k] * distance) / float(pixels);
-      batch_var = batch_var <= F32{} ? F32{} : batch_var;
-      F32 inverse = batch_var + float(eps);
-      for (int lane = 0; lane < W; lane++) inverse[lane] = 1 / std::sqrt(inverse[lane]);
-      V::store(at(mean), batch_mean);
-      V::store(at(rstd), inverse);
-      F32 old_mean = V::load(at(running_mean)), old_var = V::load(at(running_var));
-      old_mean += factor * (batch_mean - old_mean);
-      old_var += factor * (batch_var * unbiased - old_var);
-      V::store(new_mean.data() + starts[k], old_mean);
-      V::store(new_var.data() + starts[k], old_var);
-      scale[k] = V::load(at(weight)) * inverse;
-      offset[k] = V::load(at(bias)) - batch_mean * scale[k];
-    }
-    bf16_t* to = bf16_data(y);
-    const bf16_t* added = residual ? bf16_data(addend) : nullptr;
-    for (int64_t p = 0; p < pixels; p++)
-      for (int k = 0; k < N; k++) {
-        int64_t index = p * channels + starts[k];
-        F32 value = V::load(from + index) * scale[k] + offset[k];
-        if (relu) value = V::relu(value);
-        if (added) value += V::load(added + index);
-        V::store(to + index, value);
-      }
-  });
-  // Only now, because blocks of channels may overlap.
-  std::copy(new_mean.begin(), new_mean.end(), running_mean.data_ptr<float>());
-  std::copy(new_var.begin(), new_var.end(), running_var.data_ptr<float>());
-  return {y, mean, rstd};
+  map.apply(bf16_data(x), pixels, relu, residual ? bf16_data(addend) : nullptr, bf16_data(y));
+  return {y, map.mean, map.rstd};
 }
 
 // Returns only y, for calls that record no gradient.
@@ -85,59 +149,96 @@ inline Tensor batch_norm_cpu(
                                     relu, residual, num_batches_tracked));
 }
 
-// grad, x (N, C, H, W); weight, bias, mean, rstd (C,) -> the gradients of x, weight and bias. With
-// z the gradient after the ReLU and m the number of pixels:
+// The gradients of a batch norm. With z the gradient after the ReLU and m the number of pixels:
 // dx = weight rstd (z - sum(z) / m - (x - mean) rstd^2 sum(z (x - mean)) / m).
+struct NormGradient {
+  int64_t channels;
+  bool relu;
+  float *scale, *offset;    // of the batch norm, a linear map
+  float *slope, *constant;  // dx = z scale + x slope + constant
+  Tensor dweight, dbias;
+
+  // x, dy: all `pixels` of the batch norm's input, and of the gradient of its output.
+  NormGradient(const Tensor& weight, const Tensor& bias, const Tensor& batch_mean,
+               const Tensor& rstd, bool relu, const bf16_t* x, const bf16_t* dy, int64_t pixels)
+      : channels(weight.numel()), relu(relu),
+        scale(scratch<float, NORM_GRADIENT>(4 * slots(channels))),
+        offset(scale + slots(channels)), slope(offset + slots(channels)),
+        constant(slope + slots(channels)), dweight(at::empty_like(weight)),
+        dbias(at::empty_like(weight)) {
+    for_channel_groups(channels, [&]<int W, int N>(const std::array<int64_t, N>& starts) {
+      using V = Vec<W>;
+      using F32 = typename V::F32;
+      F32 center[N], factor[N], shift[N], sums[2 * N];
+      auto for_blocks = [&](auto body) {
+        for (int k = 0; k < N; k++)
+          body(k, [&](const Tensor& tensor) { return tensor.data_ptr<float>() + starts[k]; });
+      };
+      for_blocks([&](int k, auto at) {
+        center[k] = V::load(at(batch_mean));
+        factor[k] = V::load(at(weight)) * V::load(at(rstd));
+        shift[k] = V::load(at(bias)) - center[k] * factor[k];
+      });
+      accumulate(pixels, sums, [&](int64_t p, F32* sum) {
+        for (int k = 0; k < N; k++) {
+          int64_t index = p * channels + starts[k];
+          F32 value = V::load(x + index);
+          F32 z = after_relu<W>(V::load(dy + index), value * factor[k] + shift[k]);
+          sum[2 * k] += z;
+          sum[2 * k + 1] += z * (value - center[k]);
+        }
+      });
+      for_blocks([&](int k, auto at) {
+        F32 inverse = V::load(at(rstd)), sum = sums[2 * k], product = sums[2 * k + 1];
+        V::store(at(dweight), product * inverse);
+        V::store(at(dbias), sum);
+        F32 decline = -factor[k] * inverse * inverse * product / float(pixels);
+        int64_t place = slot<W>(starts[k]);
+        V::store(scale + place, factor[k]);
+        V::store(offset + place, shift[k]);
+        V::store(slope + place, decline);
+        V::store(constant + place, -factor[k] * sum / float(pixels) - center[k] * decline);
+      });
+    });
+  }
+
+  template <int W>
+  typename Vec<W>::F32 after_relu(typename Vec<W>::F32 arriving, typename Vec<W>::F32 y) const {
+    return relu ? (y <= 0 ? typename Vec<W>::F32{} : arriving) : arriving;
+  }
+
+  // Writes dx of some of the pixels to `to`.
+  void write(const bf16_t* x, const bf16_t* dy, int64_t pixels, bf16_t* to) const {
+    for_channel_groups(channels, [&]<int W, int N>(const std::array<int64_t, N>& starts) {
+      using V = Vec<W>;
+      typename V::F32 factor[N], shift[N], decline[N], addend[N];
+      for (int k = 0; k < N; k++) {
+        int64_t place = slot<W>(starts[k]);
+        factor[k] = V::load(scale + place), shift[k] = V::load(offset + place);
+        decline[k] = V::load(slope + place), addend[k] = V::load(constant + place);
+      }
+      for (int64_t p = 0; p < pixels; p++)
+        for (int k = 0; k < N; k++) {
+          int64_t index = p * channels + starts[k];
+          auto value = V::load(x + index);
+          auto z = after_relu<W>(V::load(dy + index), value * factor[k] + shift[k]);
+          V::store(to + index, factor[k] * z + (value * decline[k] + addend[k]));
+        }
+    });
+  }
+};
+
+// grad, x (N, C, H, W); weight, bias, mean, rstd (C,) -> the gradients of x, weight and bias.
 inline std::tuple<Tensor, Tensor, Tensor> bn_backward_cpu(
     const Tensor& grad, const Tensor& input, const Tensor& weight, const Tensor& bias,
     const Tensor& mean, const Tensor& rstd, bool relu) {
   check_images("bn_backward", input);
   Tensor x = channels_last(input), dy = channels_last(grad);
   Tensor dx = empty_channels_last(x, x.sizes());
-  Tensor dweight = at::empty_like(weight), dbias = at::empty_like(weight);
-  int64_t channels = x.size(1), pixels = x.numel() / channels;
-  for_channel_groups(channels, [&]<int W, int N>(const std::array<int64_t, N>& starts) {
-    using V = Vec<W>;
-    using F32 = typename V::F32;
-    const bf16_t *from = bf16_data(x), *gradient = bf16_data(dy);
-    F32 batch_mean[N], scale[N], offset[N], sums[2 * N], slope[N], constant[N];
-    auto for_blocks = [&](auto body) {
-      for (int k = 0; k < N; k++)
-        body(k, [&](const Tensor& tensor) { return tensor.data_ptr<float>() + starts[k]; });
-    };
-    for_blocks([&](int k, auto at) {
-      batch_mean[k] = V::load(at(mean));
-      scale[k] = V::load(at(weight)) * V::load(at(rstd));
-      offset[k] = V::load(at(bias)) - batch_mean[k] * scale[k];
-    });
-    auto after_relu = [&](int64_t index, F32 value, int k) {
-      F32 arriving = V::load(gradient + index);
-      return relu ? (value * scale[k] + offset[k] <= 0 ? F32{} : arriving) : arriving;
-    };
-    accumulate(pixels, sums, [&](int64_t p, F32* sum) {
-      for (int k = 0; k < N; k++) {
-        int64_t index = p * channels + starts[k];
-        F32 value = V::load(from + index), z = after_relu(index, value, k);
-        sum[2 * k] += z;
-        sum[2 * k + 1] += z * (value - batch_mean[k]);
-      }
-    });
-    for_blocks([&](int k, auto at) {
-      F32 inverse = V::load(at(rstd)), sum = sums[2 * k], product = sums[2 * k + 1];
-      V::store(at(dweight), product * inverse);
-      V::store(at(dbias), sum);
-      slope[k] = -scale[k] * inverse * inverse * product / float(pixels);
-      constant[k] = -scale[k] * sum / float(pixels) - batch_mean[k] * slope[k];
-    });
-    bf16_t* to = bf16_data(dx);
-    for (int64_t p = 0; p < pixels; p++)
-      for (int k = 0; k < N; k++) {
-        int64_t index = p * channels + starts[k];
-        F32 value = V::load(from + index), z = after_relu(index, value, k);
-        V::store(to + index, scale[k] * z + (value * slope[k] + constant[k]));
-      }
-  });
-  return {dx, dweight, dbias};
+  int64_t pixels = x.numel() / x.size(1);
+  NormGradient gradient(weight, bias, mean, rstd, relu, bf16_data(x), bf16_data(dy), pixels);
+  gradient.write(bf16_data(x), bf16_data(dy), pixels, bf16_data(dx));
+  return {dx, gradient.dweight, gradient.dbias};
 }
 
 }  // namespace sepablate

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from sepablate.kernels.cpu import layers
 from sepablate.kernels.cpu.fake import register_fakes
 
 SOURCES = sorted(
@@ -24,7 +25,7 @@ FLAGS = ("-O3", "-march=native", "-mprefer-vector-width=512", "-fno-math-errno")
 
 @functools.cache
 def load_library() -> str | None:
-    """Load the operators and their fakes; compile them first, in half a minute, if needed.
+    """Load the operators, their fakes and layers; compile them first, in half a minute, if needed.
 
     Returns None, or the reason in one line why the kernels cannot be used on this machine.
     """
@@ -37,6 +38,7 @@ def load_library() -> str | None:
     except (OSError, RuntimeError) as error:
         return str(error).strip().partition("\n")[0] or type(error).__name__
     register_fakes()
+    layers.register()
     return None
 
 

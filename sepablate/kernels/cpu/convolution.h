@@ -1,5 +1,5 @@
 // Convolution as one matrix product: of the pixels themselves if it is 1x1 with stride 1, otherwise
-// of patches (im2col), a block of them at a time.
+// of patches (im2col). Each function takes some of the images, whose matrix it makes.
 #pragma once
 
 #include <algorithm>
@@ -9,60 +9,113 @@
 
 namespace sepablate {
 
+// The sizes of some images and of a convolution of them.
 struct ConvShape {
-  int64_t images, inputs, height, width;  // of the input
-  int64_t kernel_height, kernel_width, stride, padding_height, padding_width;
+  int64_t images, inputs, height, width;
+  int64_t outputs, kernel_height, kernel_width, stride, padding_height, padding_width;
   int64_t out_height, out_width;
 
   ConvShape(const Tensor& x, at::IntArrayRef weight, int64_t stride, int64_t padding_height,
             int64_t padding_width)
       : images(x.size(0)), inputs(x.size(1)), height(x.size(2)), width(x.size(3)),
-        kernel_height(weight[2]), kernel_width(weight[3]), stride(stride),
+        outputs(weight[0]), kernel_height(weight[2]), kernel_width(weight[3]), stride(stride),
         padding_height(padding_height), padding_width(padding_width),
         out_height((height + 2 * padding_height - kernel_height) / stride + 1),
         out_width((width + 2 * padding_width - kernel_width) / stride + 1) {}
 
-  bool pointwise() const {
-    return kernel_height * kernel_width * stride == 1 && padding_height + padding_width == 0;
+  bool one_pixel() const {  // each patch is a pixel
+    return kernel_height * kernel_width == 1 && padding_height + padding_width == 0;
   }
-  int64_t out_pixels() const { return images * out_height * out_width; }
+  bool pointwise() const { return one_pixel() && stride == 1; }
+  int64_t pixels() const { return height * width; }          // of an image
+  int64_t out_pixels() const { return out_height * out_width; }  // of its result
   int64_t patch_size() const { return kernel_height * kernel_width * inputs; }
 
-  // Calls body(begin, pixel, length) for the part that lies in the image of each row of an output
-  // pixel's patch: its offset in the patch, its offset in the images, its length.
-  template <class Body> void for_patch_rows(int64_t out_pixel, Body body) const {
-    uint32_t line = uint32_t(out_pixel) / uint32_t(out_width), j = out_pixel - line * out_width;
-    uint32_t n = line / uint32_t(out_height), i = line - n * out_height;
-    int64_t x = int64_t(j) * stride - padding_width;
-    int64_t skip = std::max<int64_t>(0, -x), end = std::min(kernel_width, width - x);
-    if (skip >= end) return;
-    for (int64_t k = 0; k < kernel_height; k++) {
-      int64_t y = int64_t(i) * stride + k - padding_height;
-      if (0 <= y && y < height)
-        body((k * kernel_width + skip) * inputs, ((n * height + y) * width + x + skip) * inputs,
-             (end - skip) * inputs);
-    }
+  // Returns the same for `count` of the images.
+  ConvShape part(int64_t count) const {
+    ConvShape shape = *this;
+    shape.images = count;
+    return shape;
   }
-
-  const bf16_t* contiguous(const bf16_t* from) const { return pointwise() ? from : nullptr; }
-
-  // Returns the function that writes the patches of `count` output pixels, for RowBlocks.
-  auto im2col(const bf16_t* from) const {
-    return [this, from](int64_t first, int64_t count, bf16_t* to, int64_t to_stride) {
-      if (pointwise()) return copy_rows(from + first * inputs, count, inputs, to, to_stride);
-      for (int64_t pixel = first; pixel < first + count; pixel++, to += to_stride) {
-        std::fill(to, to + patch_size(), 0);
-        for_patch_rows(pixel, [&](int64_t begin, int64_t offset, int64_t length) {
-          copy_rows(from + offset, 1, length, to + begin, 0);
-        });
-      }
-    };
+  // Returns the sizes of the convolution of the gradients that is the gradient of the input, if
+  // the stride is 1: its kernel is this one, turned round.
+  ConvShape turned() const {
+    ConvShape shape = *this;
+    std::swap(shape.inputs, shape.outputs), std::swap(shape.height, shape.out_height);
+    std::swap(shape.width, shape.out_width);
+    shape.padding_height = kernel_height - 1 - padding_height;
+    shape.padding_width = kernel_width - 1 - padding_width;
+    return shape;
   }
+  // Calls body(first, count) for some images at a time, about GROUP pixels.
+  template <class Body> void for_groups(Body body) const {
+    int64_t most = std::max<int64_t>(1, GROUP / std::max(pixels(), out_pixels()));
+    for (int64_t n = 0; n < images; n += most) body(n, std::min(most, images - n));
+  }
+  static constexpr int64_t GROUP = 128;
 };
 
+// Copies `size` numbers, and up to 31 more that the next copy overwrites.
+inline void copy_run(const bf16_t* from, int64_t size, bf16_t* to) {
+  for (int64_t k = 0; k < size; k += 32) std::memcpy(to + k, from + k, 64);
+}
+
+// Returns the images with their padding of zeros.
+inline const bf16_t* pad_images(const ConvShape& shape, const bf16_t* from) {
+  int64_t line = shape.width * shape.inputs;
+  int64_t before = shape.padding_width * shape.inputs, padded_line = line + 2 * before;
+  int64_t top = shape.padding_height * padded_line;
+  int64_t size = shape.height * padded_line + 2 * top;
+  bf16_t* padded = scratch<bf16_t, IMAGES>(shape.images * size);
+  std::memset(padded, 0, shape.images * size * sizeof(bf16_t));
+  for (int64_t n = 0; n < shape.images; n++)
+    for (int64_t i = 0; i < shape.height; i++, from += line)
+      std::memcpy(padded + n * size + top + i * padded_line + before, from, line * sizeof(bf16_t));
+  return padded;
+}
+
+// The matrix of the patches of the images `from`, with `readable` pixels in memory.
+inline auto patches(const ConvShape& shape, const bf16_t* from, int64_t readable) {
+  int64_t inputs = shape.inputs, padded_width = shape.width + 2 * shape.padding_width;
+  int64_t image = padded_width * (shape.height + 2 * shape.padding_height);
+  const bf16_t* images = shape.one_pixel() ? from : pad_images(shape, from);
+  auto copy = [=](int64_t first, int64_t count, bf16_t* to, int64_t to_stride) {
+    if (shape.pointwise()) return copy_rows(from + first * inputs, count, inputs, to, to_stride);
+    int64_t line = first / shape.out_width, j = first - line * shape.out_width;
+    int64_t n = line / shape.out_height, i = line - n * shape.out_height;
+    int64_t run = shape.kernel_width * inputs;
+    for (; count > 0; count--, to += to_stride) {
+      int64_t pixel = n * image + (i * padded_width + j) * shape.stride;
+      const bf16_t* patch = images + pixel * inputs;
+      if (shape.one_pixel()) copy_rows(patch, 1, inputs, to, 0);
+      else
+        for (int64_t k = 0; k < shape.kernel_height; k++)
+          copy_run(patch + k * padded_width * inputs, run, to + k * run);
+      if (++j == shape.out_width) j = 0, i++;
+      if (i == shape.out_height) i = 0, n++;
+    }
+  };
+  return Rows<decltype(copy)>{shape.patch_size(), shape.pointwise() ? from : nullptr, readable,
+                              copy};
+}
+
 inline PackedWeight pack_weight(const Tensor& weight) {  // (O, I, H, W) as (O, H W I)
-  int64_t outputs = weight.size(0), inputs = weight.numel() / outputs;
-  return {weight.contiguous(at::MemoryFormat::ChannelsLast), outputs, inputs};
+  int64_t outputs = weight.size(0);
+  Tensor matrix = weight.contiguous(at::MemoryFormat::ChannelsLast);
+  return {matrix.data_ptr<float>(), outputs, weight.numel() / outputs};
+}
+
+// The weight (O, I, H, W) of the gradient's convolution, turned, as (H W O, I): O rows a tap.
+inline PackedMatrix pack_turned(const Tensor& weight) {
+  int64_t outputs = weight.size(0), inputs = weight.size(1), taps = weight.size(2) * weight.size(3);
+  Tensor matrix = weight.contiguous(at::MemoryFormat::ChannelsLast);  // (O, H W, I)
+  const float* from = matrix.data_ptr<float>();
+  PackedWeight packed(taps * outputs, inputs);
+  for (int64_t o = 0; o < outputs; o++)
+    for (int64_t tap = 0; tap < taps; tap++, from += inputs)
+      round_rows(from, 0, 1, inputs,
+                 packed.numbers + ((taps - 1 - tap) * outputs + o) * packed.width, 0);
+  return packed.backward();
 }
 
 inline void check_convolution(const char* name, const Tensor& x, const Tensor& weight,
@@ -73,6 +126,15 @@ inline void check_convolution(const char* name, const Tensor& x, const Tensor& w
   TORCH_CHECK(stride >= 1, name, ": stride must be at least 1, not ", stride);
 }
 
+// Calls store(first, count, products, stride) with the convolution of the images `from`, in fp32, a
+// block of pixels at a time.
+template <class Store>
+void convolve(const ConvShape& shape, const PackedMatrix& weight, const bf16_t* from,
+              int64_t readable, Store store) {
+  gemm(shape.images * shape.out_pixels(), shape.outputs, patches(shape, from, readable), weight,
+       store);
+}
+
 // x (N, C, H, W), weight (O, C, h, w) in fp32 -> (N, O, H', W'),
 // H' = (H + 2 padding_height - h) / stride + 1.
 inline Tensor convolution_cpu(const Tensor& input, const Tensor& weight, int64_t stride,
@@ -80,14 +142,19 @@ inline Tensor convolution_cpu(const Tensor& input, const Tensor& weight, int64_t
   check_convolution("convolution", input, weight, stride);
   Tensor x = channels_last(input);
   ConvShape shape(x, weight.sizes(), stride, padding_height, padding_width);
-  int64_t outputs = weight.size(0);
-  Tensor y = empty_channels_last(x, {shape.images, outputs, shape.out_height, shape.out_width});
-  bf16_t* to = bf16_data(y);
-  gemm(shape.out_pixels(), shape.patch_size(), outputs, pack_weight(weight).forward(),
-       shape.contiguous(bf16_data(x)), shape.im2col(bf16_data(x)),
-       [&](int64_t first, int64_t count, const float* products, int64_t stride) {
-         round_rows(products, stride, count, outputs, to + first * outputs, outputs);
-       });
+  Tensor y =
+      empty_channels_last(x, {shape.images, shape.outputs, shape.out_height, shape.out_width});
+  PackedMatrix packed = pack_weight(weight).forward();
+  shape.for_groups([&](int64_t n, int64_t count) {
+    bf16_t* to = bf16_data(y) + n * shape.out_pixels() * shape.outputs;
+    convolve(shape.part(count), packed, bf16_data(x) + n * shape.pixels() * shape.inputs,
+             (shape.images - n) * shape.pixels(),
+             [&](int64_t first, int64_t rows, const float* products, int64_t stride) {
+               round_rows(products, stride, rows, shape.outputs, to + first * shape.outputs,
+                          shape.outputs);
+             });
+  });
+  at::native::cpublas::brgemm_release();
   return y;
 }
 
@@ -121,16 +188,21 @@ inline Tensor convolution_inference_cpu(const Tensor& input, const Tensor& weigh
   TORCH_CHECK(outputs >= 2 && bias.numel() == outputs, "convolution_inference: bias must be (",
               outputs, "), of at least 2, not ", bias.sizes());
   Tensor y = empty_channels_last(x, {shape.images, outputs, shape.out_height, shape.out_width});
-  TORCH_CHECK(!residual || residual->sizes() == y.sizes(), "convolution_inference: residual must be ",
-              y.sizes());
+  TORCH_CHECK(!residual || residual->sizes() == y.sizes(),
+              "convolution_inference: residual must be ", y.sizes());
   Tensor added = residual ? channels_last(*residual) : Tensor();
-  gemm(shape.out_pixels(), shape.patch_size(), outputs, pack_weight(weight).forward(),
-       shape.contiguous(bf16_data(x)), shape.im2col(bf16_data(x)),
-       [&](int64_t first, int64_t count, const float* products, int64_t stride) {
-         int64_t offset = first * outputs;
-         finish_rows(products, stride, count, outputs, bias.data_ptr<float>(),
-                     residual ? bf16_data(added) + offset : nullptr, relu, bf16_data(y) + offset);
-       });
+  PackedMatrix packed = pack_weight(weight).forward();
+  shape.for_groups([&](int64_t n, int64_t count) {
+    int64_t begin = n * shape.out_pixels() * outputs;
+    convolve(shape.part(count), packed, bf16_data(x) + n * shape.pixels() * shape.inputs,
+             (shape.images - n) * shape.pixels(),
+             [&](int64_t first, int64_t rows, const float* products, int64_t stride) {
+               int64_t at = begin + first * outputs;
+               finish_rows(products, stride, rows, outputs, bias.data_ptr<float>(),
+                           residual ? bf16_data(added) + at : nullptr, relu, bf16_data(y) + at);
+             });
+  });
+  at::native::cpublas::brgemm_release();
   return y;
 }
 
@@ -141,11 +213,78 @@ inline Tensor convolution_weight_grad_cpu(const Tensor& grad, const Tensor& inpu
   check_convolution("convolution_weight_grad", input, weight, stride);
   Tensor x = channels_last(input), dy = channels_last(grad);
   ConvShape shape(x, weight.sizes(), stride, padding_height, padding_width);
+  WeightGradient gradient(shape.outputs, shape.patch_size());
+  shape.for_groups([&](int64_t n, int64_t count) {
+    int64_t left = shape.images - n, out = shape.out_pixels();
+    gradient.add(count * out,
+                 contiguous_rows(bf16_data(dy) + n * out * shape.outputs, shape.outputs,
+                                 left * out),
+                 patches(shape.part(count), bf16_data(x) + n * shape.pixels() * shape.inputs,
+                         left * shape.pixels()));
+  });
+  at::native::cpublas::brgemm_release();
   Tensor dweight = at::empty_like(weight, at::MemoryFormat::ChannelsLast);
-  gemm_tn(shape.out_pixels(), weight.size(0), shape.patch_size(), bf16_data(dy),
-          shape.contiguous(bf16_data(x)), shape.im2col(bf16_data(x)), dweight.data_ptr<float>());
+  gradient.write(dweight.data_ptr<float>());
   return dweight;
 }
+
+// The gradient of the input of a convolution, for some images at a time.
+struct InputGradient {
+  ConvShape shape;
+  bool turned;  // it is a convolution of the gradients
+  PackedMatrix packed;
+
+  InputGradient(const ConvShape& shape, const Tensor& weight)
+      : shape(shape), turned(!shape.pointwise() && can_turn(shape)),
+        packed(turned ? pack_turned(weight) : pack_weight(weight).backward()) {}
+
+  static bool can_turn(const ConvShape& shape) {
+    return shape.stride == 1 && shape.padding_height < shape.kernel_height &&
+           shape.padding_width < shape.kernel_width;
+  }
+
+  // Writes the gradient of `count` images to `to`, from that of the results, `grad`, of which
+  // `readable` pixels lie in memory.
+  void write(const bf16_t* grad, int64_t readable, int64_t count, bf16_t* to) const {
+    int64_t inputs = shape.inputs;
+    auto round = [&](int64_t first, int64_t rows, const float* products, int64_t stride) {
+      round_rows(products, stride, rows, inputs, to + first * inputs, inputs);
+    };
+    if (turned) return convolve(shape.part(count).turned(), packed, grad, readable, round);
+    auto rows = contiguous_rows(grad, shape.outputs, readable);
+    int64_t pixels = count * shape.out_pixels();
+    if (shape.pointwise()) return gemm(pixels, inputs, rows, packed, round);
+    scatter(pixels, count, rows, to);
+  }
+
+ private:
+  // Adds each patch's products to its pixels.
+  template <class Copy>
+  void scatter(int64_t out_pixels, int64_t count, const Rows<Copy>& rows, bf16_t* to) const {
+    int64_t inputs = shape.inputs, size = count * shape.pixels() * inputs;
+    float* sums = scratch<float, SCATTERED>(size);
+    std::memset(sums, 0, size * sizeof(float));
+    gemm(out_pixels, shape.patch_size(), rows, packed,
+         [&](int64_t first, int64_t blocks, const float* products, int64_t stride) {
+           for (int64_t pixel = first; pixel < first + blocks; pixel++, products += stride)
+             add_patch(pixel, products, sums);
+         });
+    round_rows(sums, 0, 1, size, to, 0);
+  }
+
+  void add_patch(int64_t out_pixel, const float* products, float* sums) const {
+    int64_t line = out_pixel / shape.out_width, n = line / shape.out_height;
+    int64_t y = (line - n * shape.out_height) * shape.stride - shape.padding_height;
+    int64_t x = (out_pixel - line * shape.out_width) * shape.stride - shape.padding_width;
+    int64_t skip = std::max<int64_t>(0, -x), end = std::min(shape.kernel_width, shape.width - x);
+    for (int64_t k = 0; k < shape.kernel_height; k++) {
+      if (y + k < 0 || y + k >= shape.height || skip >= end) continue;
+      float* to = sums + ((n * shape.height + y + k) * shape.width + x + skip) * shape.inputs;
+      const float* from = products + (k * shape.kernel_width + skip) * shape.inputs;
+      for (int64_t c = 0; c < (end - skip) * shape.inputs; c++) to[c] += from[c];
+    }
+  }
+};
 
 // grad (N, O, H', W'), x (N, C, H, W), weight (O, C, h, w) -> the gradient of x. Of x only the
 // shape is read.
@@ -153,28 +292,15 @@ inline Tensor convolution_input_grad_cpu(const Tensor& grad, const Tensor& x, co
                                          int64_t stride, int64_t padding_height,
                                          int64_t padding_width) {
   check_convolution("convolution_input_grad", x, weight, stride);
-  Tensor dy = channels_last(grad);
+  Tensor dy = channels_last(grad), dx = empty_channels_last(x, x.sizes());
   ConvShape shape(x, weight.sizes(), stride, padding_height, padding_width);
-  int64_t outputs = weight.size(0);
-  const bf16_t* from = bf16_data(dy);
-  bool overlapping = !shape.pointwise();  // two outputs may have an input in common
-  Tensor sums = overlapping ? at::zeros({x.numel()}, at::kFloat) : Tensor();
-  Tensor dx = empty_channels_last(x, x.sizes());
-  gemm(shape.out_pixels(), outputs, shape.patch_size(), pack_weight(weight).backward(), from,
-       [&](int64_t first, int64_t count, bf16_t* to, int64_t to_stride) {
-         copy_rows(from + first * outputs, count, outputs, to, to_stride);
-       },
-       [&](int64_t first, int64_t count, const float* products, int64_t stride) {
-         if (!overlapping)
-           return round_rows(products, stride, count, shape.inputs,
-                             bf16_data(dx) + first * shape.inputs, shape.inputs);
-         float* to = sums.data_ptr<float>();
-         for (int64_t pixel = first; pixel < first + count; pixel++, products += stride)
-           shape.for_patch_rows(pixel, [&](int64_t begin, int64_t offset, int64_t length) {
-             for (int64_t k = 0; k < length; k++) to[offset + k] += products[begin + k];
-           });
-       });
-  if (overlapping) round_rows(sums.data_ptr<float>(), 0, 1, sums.numel(), bf16_data(dx), 0);
+  InputGradient gradient(shape, weight);
+  shape.for_groups([&](int64_t n, int64_t count) {
+    int64_t out = shape.out_pixels();
+    gradient.write(bf16_data(dy) + n * out * shape.outputs, (shape.images - n) * out, count,
+                   bf16_data(dx) + n * shape.pixels() * shape.inputs);
+  });
+  at::native::cpublas::brgemm_release();
   return dx;
 }
 

@@ -50,13 +50,14 @@ void depthwise_small(const Vec<16>::F32 (&tap)[9], Vec<16>::F32 bias, const bf16
   }
 }
 
-// The backward pass: the gradient of x to `to`, that of the taps to `sums`.
+// The backward pass: the gradient of x to `to`, that of the taps added to `sums`.
 template <int SIZE>
 void depthwise_small_backward(const Vec<16>::F32 (&tap)[9], Vec<16>::F32 (&sums)[9],
                               const bf16_t* from, const bf16_t* grad, bf16_t* to, int64_t images,
                               int64_t channels, bool relu) {
   using F32 = Vec<16>::F32;
-  F32 sum[9] = {};
+  F32 sum[9];
+  for (int k = 0; k < 9; k++) sum[k] = sums[k];
   for (int64_t n = 0; n < images; n++) {
     SmallImage<16, SIZE> in(from, channels, relu), out(grad, channels, false);
     from += SIZE * SIZE * channels, grad += SIZE * SIZE * channels;
@@ -76,14 +77,124 @@ void depthwise_small_backward(const Vec<16>::F32 (&tap)[9], Vec<16>::F32 (&sums)
   for (int k = 0; k < 9; k++) sums[k] = sum[k];
 }
 
-inline std::vector<float> transpose_taps(const Tensor& weight) {  // (C, 9) to (9, C)
+// The sizes of images and of their depthwise convolution.
+struct DepthwiseShape {
+  int64_t channels, height, width, stride, out_height, out_width;
+
+  DepthwiseShape(const Tensor& x, int64_t stride)
+      : channels(x.size(1)), height(x.size(2)), width(x.size(3)), stride(stride),
+        out_height((height - 1) / stride + 1), out_width((width - 1) / stride + 1) {}
+
+  bool small(int64_t size) const { return stride == 1 && height == size && width == size; }
+};
+
+inline const float* transpose_taps(const Tensor& weight) {  // (C, 9) to (9, C)
   int64_t channels = weight.size(0);
   Tensor contiguous = weight.contiguous();
   const float* from = contiguous.data_ptr<float>();
-  std::vector<float> taps(9 * channels);
+  float* taps = scratch<float, TAPS>(9 * channels);
   for (int64_t channel = 0; channel < channels; channel++)
     for (int k = 0; k < 9; k++) taps[k * channels + channel] = from[channel * 9 + k];
   return taps;
+}
+
+// The forward pass of some images. `taps`: of transpose_taps; bias (C,) or null.
+inline void depthwise_images(const DepthwiseShape& shape, const float* taps, const float* bias,
+                             bool relu, bool relu_after, const bf16_t* x, int64_t images,
+                             bf16_t* y) {
+  int64_t channels = shape.channels, pixels = shape.height * shape.width;
+  for_channel_blocks(channels, [&]<int W>(int64_t start) {
+    using V = Vec<W>;
+    typename V::F32 tap[9];
+    for (int k = 0; k < 9; k++) tap[k] = V::load(taps + k * channels + start);
+    typename V::F32 offset = bias ? V::load(bias + start) : typename V::F32{};
+    const bf16_t* from = x + start;
+    bf16_t* to = y + start;
+    if constexpr (W == 16) {
+      if (shape.small(4))
+        return depthwise_small<4>(tap, offset, from, to, images, channels, relu, relu_after);
+      if (shape.small(2))
+        return depthwise_small<2>(tap, offset, from, to, images, channels, relu, relu_after);
+    }
+    PaddedImage<W, PADDED> image(shape.height, shape.width);
+    for (int64_t n = 0; n < images; n++, from += pixels * channels) {
+      image.fill(from, channels, relu);
+      for (int64_t i = 0; i < shape.out_height; i++)
+        for (int64_t j = 0; j < shape.out_width; j++, to += channels) {
+          auto* window = image.at(i * shape.stride - 1, j * shape.stride - 1);
+          typename V::F32 sum = offset;
+          for (int k = 0; k < 9; k++) sum += tap[k] * window[k / 3 * image.row_stride + k % 3];
+          V::store(to, relu_after ? V::relu(sum) : sum);
+        }
+    }
+  });
+}
+
+// The gradient of the taps: sums over the pixels of all images, which come in several calls.
+struct TapGradients {
+  int64_t channels;
+  float* sums;  // (9, slots)
+
+  explicit TapGradients(int64_t channels)
+      : channels(channels), sums(scratch<float, TAP_GRADIENTS>(9 * slots(channels))) {
+    std::memset(sums, 0, 9 * slots(channels) * sizeof(float));
+  }
+
+  void write(float* to) const {  // (C, 1, 3, 3)
+    for_channel_blocks(channels, [&]<int W>(int64_t start) {
+      for (int k = 0; k < 9; k++)
+        for (int lane = 0; lane < W; lane++)
+          to[(start + lane) * 9 + k] = sums[k * slots(channels) + slot<W>(start) + lane];
+    });
+  }
+};
+
+// The backward pass of some images: dx to `to`, the taps' gradient added to `gradients`.
+inline void depthwise_backward_images(const DepthwiseShape& shape, const float* taps, bool relu,
+                                      const bf16_t* x, const bf16_t* dy, int64_t images,
+                                      bf16_t* dx, const TapGradients& gradients) {
+  int64_t channels = shape.channels, pixels = shape.height * shape.width;
+  int64_t out_pixels = shape.out_height * shape.out_width;
+  for_channel_blocks(channels, [&]<int W>(int64_t start) {
+    using V = Vec<W>;
+    typename V::F32 tap[9], sum[9];
+    auto total = [&](int k) { return gradients.sums + k * slots(channels) + slot<W>(start); };
+    for (int k = 0; k < 9; k++) {
+      tap[k] = V::load(taps + (8 - k) * channels + start);
+      sum[k] = V::load(total(k));
+    }
+    const bf16_t *from = x + start, *arriving = dy + start;
+    bf16_t* to = dx + start;
+    bool done = false;
+    if constexpr (W == 16) {
+      if ((done = shape.small(4)))
+        depthwise_small_backward<4>(tap, sum, from, arriving, to, images, channels, relu);
+      else if ((done = shape.small(2)))
+        depthwise_small_backward<2>(tap, sum, from, arriving, to, images, channels, relu);
+    }
+    if (!done) {
+      PaddedImage<W, PADDED> in(shape.height, shape.width);
+      PaddedImage<W, PADDED_GRADIENT> out(shape.height, shape.width);
+      for (int64_t n = 0; n < images; n++) {
+        in.fill(from + n * pixels * channels, channels, relu);
+        out.fill(arriving + n * out_pixels * channels, channels, false, shape.stride);
+        for (int64_t i = 0; i < shape.height; i++)
+          for (int64_t j = 0; j < shape.width; j++, to += channels) {
+            auto *p = in.at(i - 1, j - 1), *q = out.at(i - 1, j - 1);
+            auto center = q[in.row_stride + 1], value = p[in.row_stride + 1];
+            typename V::F32 gradient{};
+            for (int k = 0; k < 9; k++) {
+              int64_t offset = k / 3 * in.row_stride + k % 3;
+              gradient += tap[k] * q[offset];
+              sum[k] += center * p[offset];
+            }
+            if (relu) gradient = value <= 0 ? typename V::F32{} : gradient;
+            V::store(to, gradient);
+          }
+      }
+    }
+    for (int k = 0; k < 9; k++) V::store(total(k), sum[k]);
+  });
 }
 
 inline void check_depthwise(const char* name, const Tensor& x, const Tensor& weight,
@@ -101,35 +212,10 @@ inline Tensor depthwise_inference_cpu(const Tensor& input, const Tensor& weight,
                                       bool relu_after) {
   check_depthwise("depthwise", input, weight, stride);
   Tensor x = channels_last(input);
-  int64_t images = x.size(0), channels = x.size(1), height = x.size(2), width = x.size(3);
-  int64_t out_height = (height - 1) / stride + 1, out_width = (width - 1) / stride + 1;
-  Tensor y = empty_channels_last(x, {images, channels, out_height, out_width});
-  std::vector<float> taps = transpose_taps(weight);
-  for_channel_blocks(channels, [&]<int W>(int64_t start) {
-    using V = Vec<W>;
-    typename V::F32 tap[9];
-    for (int k = 0; k < 9; k++) tap[k] = V::load(taps.data() + k * channels + start);
-    typename V::F32 offset = bias ? V::load(bias->data_ptr<float>() + start) : typename V::F32{};
-    bf16_t* to = bf16_data(y) + start;
-    if constexpr (W == 16) {
-      const bf16_t* from = bf16_data(x) + start;
-      if (stride == 1 && height == 4 && width == 4)
-        return depthwise_small<4>(tap, offset, from, to, images, channels, relu, relu_after);
-      if (stride == 1 && height == 2 && width == 2)
-        return depthwise_small<2>(tap, offset, from, to, images, channels, relu, relu_after);
-    }
-    PaddedImage<W> image(height, width);
-    for (int64_t n = 0; n < images; n++) {
-      image.fill(bf16_data(x) + n * height * width * channels + start, channels, relu);
-      for (int64_t i = 0; i < out_height; i++)
-        for (int64_t j = 0; j < out_width; j++, to += channels) {
-          auto* window = image.at(i * stride - 1, j * stride - 1);
-          typename V::F32 sum = offset;
-          for (int k = 0; k < 9; k++) sum += tap[k] * window[k / 3 * image.row_stride + k % 3];
-          V::store(to, relu_after ? V::relu(sum) : sum);
-        }
-    }
-  });
+  DepthwiseShape shape(x, stride);
+  Tensor y = empty_channels_last(x, {x.size(0), x.size(1), shape.out_height, shape.out_width});
+  depthwise_images(shape, transpose_taps(weight), bias ? bias->data_ptr<float>() : nullptr, relu,
+                   relu_after, bf16_data(x), x.size(0), bf16_data(y));
   return y;
 }
 
@@ -144,47 +230,11 @@ inline std::tuple<Tensor, Tensor> depthwise_backward_cpu(const Tensor& grad, con
   check_depthwise("depthwise_backward", input, weight, stride);
   Tensor x = channels_last(input), dy = channels_last(grad);
   Tensor dx = empty_channels_last(x, x.sizes());
-  int64_t images = x.size(0), channels = x.size(1), height = x.size(2), width = x.size(3);
-  int64_t out_pixels = dy.size(2) * dy.size(3);
-  std::vector<float> taps = transpose_taps(weight), dtaps(9 * channels);
-  for_channel_blocks(channels, [&]<int W>(int64_t start) {
-    using V = Vec<W>;
-    typename V::F32 tap[9], sum[9] = {};
-    for (int k = 0; k < 9; k++)
-      tap[k] = V::load(taps.data() + (8 - k) * channels + start);
-    bf16_t* to = bf16_data(dx) + start;
-    bool done = false;
-    if constexpr (W == 16) {
-      const bf16_t *from = bf16_data(x) + start, *arriving = bf16_data(dy) + start;
-      if ((done = stride == 1 && height == 4 && width == 4))
-        depthwise_small_backward<4>(tap, sum, from, arriving, to, images, channels, relu);
-      else if ((done = stride == 1 && height == 2 && width == 2))
-        depthwise_small_backward<2>(tap, sum, from, arriving, to, images, channels, relu);
-    }
-    PaddedImage<W> in(height, width), out(height, width);
-    for (int64_t n = 0; n < (done ? 0 : images); n++) {
-      in.fill(bf16_data(x) + n * height * width * channels + start, channels, relu);
-      out.fill(bf16_data(dy) + n * out_pixels * channels + start, channels, false, stride);
-      for (int64_t i = 0; i < height; i++)
-        for (int64_t j = 0; j < width; j++, to += channels) {
-          auto *p = in.at(i - 1, j - 1), *q = out.at(i - 1, j - 1);
-          auto center = q[in.row_stride + 1], value = p[in.row_stride + 1];
-          typename V::F32 gradient{};
-          for (int k = 0; k < 9; k++) {
-            int64_t offset = k / 3 * in.row_stride + k % 3;
-            gradient += tap[k] * q[offset];
-            sum[k] += center * p[offset];
-          }
-          if (relu) gradient = value <= 0 ? typename V::F32{} : gradient;
-          V::store(to, gradient);
-        }
-    }
-    for (int k = 0; k < 9; k++) V::store(dtaps.data() + k * channels + start, sum[k]);
-  });
+  TapGradients gradients(x.size(1));
+  depthwise_backward_images(DepthwiseShape(x, stride), transpose_taps(weight), relu, bf16_data(x),
+                            bf16_data(dy), x.size(0), bf16_data(dx), gradients);
   Tensor dweight = at::empty_like(weight, at::MemoryFormat::Contiguous);
-  for (int64_t channel = 0; channel < channels; channel++)
-    for (int k = 0; k < 9; k++)
-      dweight.data_ptr<float>()[channel * 9 + k] = dtaps[k * channels + channel];
+  gradients.write(dweight.data_ptr<float>());
   return {dx, dweight};
 }
 

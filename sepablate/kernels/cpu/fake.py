@@ -25,6 +25,9 @@ def register_fakes() -> None:
         "batch_norm": _batch_norm,
         "bn_forward": _bn_forward,
         "bn_backward": _bn_backward,
+        "conv_norm": _conv_norm,
+        "conv_norm_forward": _conv_norm_forward,
+        "conv_norm_backward": _conv_norm_backward,
     }
     for name, fake in fakes.items():
         torch.library.register_fake(f"sepablate::{name}", fake)
@@ -143,3 +146,80 @@ def _bn_backward(
     relu: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     return _activation(x, *x.shape), torch.empty_like(weight), torch.empty_like(weight)
+
+
+def _conv_norm(
+    x: Tensor,
+    depthwise: Tensor | None,
+    weight: Tensor,
+    stride: int,
+    padding_height: int,
+    padding_width: int,
+    relu_first: bool,
+    relu_between: bool,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    momentum: float,
+    eps: float,
+    relu: bool,
+    residual: Tensor | None = None,
+    num_batches_tracked: Tensor | None = None,
+) -> Tensor:
+    return _convolution(x, weight, stride, padding_height, padding_width)
+
+
+def _conv_norm_forward(
+    x: Tensor,
+    depthwise: Tensor | None,
+    weight: Tensor,
+    stride: int,
+    padding_height: int,
+    padding_width: int,
+    relu_first: bool,
+    relu_between: bool,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    momentum: float,
+    eps: float,
+    relu: bool,
+    residual: Tensor | None = None,
+    num_batches_tracked: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    y = _convolution(x, weight, stride, padding_height, padding_width)
+    between = torch.empty(0, dtype=y.dtype, device=y.device)
+    if depthwise is not None:
+        between = _activation(x, *x.shape)
+    mean, rstd = (torch.empty_like(norm_weight) for _ in range(2))
+    return y, between, torch.empty_like(y), mean, rstd
+
+
+def _conv_norm_backward(
+    grad: Tensor,
+    x: Tensor,
+    depthwise: Tensor | None,
+    weight: Tensor,
+    between: Tensor,
+    convolved: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    stride: int,
+    padding_height: int,
+    padding_width: int,
+    relu_first: bool,
+    relu_between: bool,
+    relu: bool,
+    input_grad: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    dx, dtaps = torch.empty(0, dtype=torch.bfloat16), torch.empty_like(weight[:0, 0, 0, 0])
+    if input_grad or depthwise is not None:
+        dx = _activation(x, *x.shape)
+    if depthwise is not None:
+        dtaps = torch.empty_like(depthwise, memory_format=torch.contiguous_format)
+    dweight = torch.empty_like(weight, memory_format=torch.channels_last)
+    return dx, dtaps, dweight, torch.empty_like(norm_weight), torch.empty_like(norm_bias)

@@ -1,6 +1,6 @@
 // Products of bf16 matrices with fp32 sums, on the processor's matrix unit through ATen's brgemm.
 // brgemm wants the right matrix in VNNI layout (two rows interleaved to one row of 32-bit pairs)
-// and is fast where all sizes are multiples of 32: blocks of rows are copied and padded with zeros.
+// and is fast where all sizes are multiples of 32.
 #pragma once
 
 #include <ATen/native/CPUBlas.h>
@@ -11,7 +11,8 @@ namespace sepablate {
 
 using bf16x2_t = uint32_t;  // a pair of bf16 numbers
 
-constexpr int64_t BLOCK = 64;  // rows that fit into the first cache together with their products
+constexpr int64_t BLOCK = 64;   // rows that fit into the first cache together with their products
+constexpr int64_t DEPTH = 128;  // rows that a weight's gradient adds at a time
 
 inline int64_t round_up(int64_t size, int64_t unit = 32) {
   return (size + unit - 1) / unit * unit;
@@ -95,97 +96,120 @@ inline void round_rows(const float* from, int64_t from_stride, int64_t rows, int
     });
 }
 
-// A layer's weight matrix (outputs, inputs) in bf16, padded, and its two VNNI layouts.
+// A matrix (depth, columns) in VNNI layout, padded with zeros; its rows are `stride` pairs apart.
+struct PackedMatrix {
+  const bf16x2_t* data;
+  int64_t depth, stride;
+};
+
+// A layer's weight matrix (outputs, inputs) in bf16, padded, and its two VNNI layouts. A thread has
+// memory for one of them.
 struct PackedWeight {
-  int64_t outputs, inputs, height, width;
-  std::vector<bf16_t> numbers;  // (height, width)
+  int64_t height, width;
+  bf16_t* numbers;  // (height, width)
 
-  PackedWeight(const Tensor& matrix, int64_t outputs, int64_t inputs)
-      : outputs(outputs), inputs(inputs), height(round_up(outputs)), width(round_up(inputs)),
-        numbers(height * width) {
-    round_rows(matrix.data_ptr<float>(), inputs, outputs, inputs, numbers.data(), width);
+  PackedWeight(int64_t outputs, int64_t inputs)  // of zeros
+      : height(round_up(outputs)), width(round_up(inputs)),
+        numbers(scratch<bf16_t, WEIGHT>(height * width)) {
+    std::memset(numbers, 0, height * width * sizeof(bf16_t));
   }
-  std::vector<bf16x2_t> forward() const {  // (width / 2, height), for y = x W^T
-    std::vector<bf16x2_t> packed(height * width / 2);
-    transpose(reinterpret_cast<const bf16x2_t*>(numbers.data()), height, width / 2, packed.data());
-    return packed;
+  PackedWeight(const float* matrix, int64_t outputs, int64_t inputs)
+      : PackedWeight(outputs, inputs) {
+    round_rows(matrix, inputs, outputs, inputs, numbers, width);
   }
-  std::vector<bf16x2_t> backward() const {  // (height / 2, width), for dx = dy W
-    std::vector<bf16x2_t> packed(height * width / 2);
-    pack_vnni(numbers.data(), width, height, width, packed.data());
-    return packed;
+  PackedMatrix forward() const {  // for y = x W^T
+    auto* packed = scratch<bf16x2_t, PACKED>(height * width / 2);
+    transpose(reinterpret_cast<const bf16x2_t*>(numbers), height, width / 2, packed);
+    return {packed, width, height};
+  }
+  PackedMatrix backward() const {  // for dx = dy W
+    auto* packed = scratch<bf16x2_t, PACKED>(height * width / 2);
+    pack_vnni(numbers, width, height, width, packed);
+    return {packed, height, width};
   }
 };
 
-// The rows of a matrix, a block of them at a time. A matrix that is contiguous in memory is read in
-// place: the numbers after a row's end, read instead of zeros, are multiplied by zeros of the other
-// matrix or go to columns that are not read. Other matrices, and the last rows, after which the
-// memory may end, are written by `copy(first, count, to, to_stride)`.
-template <class Copy> struct RowBlocks {
-  int64_t rows, size, width;
+// The rows of a matrix (rows, size), a block of them at a time. A matrix that is contiguous in
+// memory is read in place: the numbers after a row's end, read instead of zeros, are multiplied by
+// zeros of the other matrix or go to columns that are not read. Other matrices, and rows after
+// which the memory may end, are written by `copy(first, count, to, to_stride)`, which may write up
+// to 31 numbers after a row.
+template <class Copy> struct Rows {
+  int64_t size;
   const bf16_t* contiguous;  // or null
+  int64_t readable;          // how many rows of `contiguous` lie in memory
   Copy copy;
-  std::vector<bf16_t> buffer;
-  const bf16_t* data;  // of the current block
-  int64_t stride;
 
-  RowBlocks(int64_t rows, int64_t size, int64_t width, const bf16_t* contiguous, Copy copy)
-      : rows(rows), size(size), width(width), contiguous(contiguous), copy(copy),
-        buffer(BLOCK * width) {}
-
-  void move_to(int64_t first, int64_t count) {
-    if (contiguous && count == BLOCK && (rows - first - count) * size >= width - size) {
-      data = contiguous + first * size, stride = size;
-      return;
-    }
-    if (count < BLOCK) std::fill(buffer.begin(), buffer.end(), 0);
-    copy(first, count, buffer.data(), width);
-    data = buffer.data(), stride = width;
+  // Returns `count` rows of `width` numbers and the distance between two, if need be in `buffer`.
+  // If `padded` is more than `count`, rows of zeros follow.
+  std::pair<const bf16_t*, int64_t> block(int64_t first, int64_t count, int64_t width,
+                                          bf16_t* buffer, int64_t padded = 0) const {
+    if (contiguous && count >= padded && (readable - first - count) * size >= width - size)
+      return {contiguous + first * size, size};
+    copy(first, count, buffer, width);
+    for (int64_t i = 0; i < count && size < width; i++)
+      std::memset(buffer + i * width + size, 0, (width - size) * sizeof(bf16_t));
+    if (count < padded)
+      std::memset(buffer + count * width, 0, (padded - count) * width * sizeof(bf16_t));
+    return {buffer, width};
   }
 };
 
-// c (m, n) = a b in fp32; a (m, k), b packed. `a` and `copy`: the rows of a, see RowBlocks.
-// `store(first, count, c, stride)` gets c a block of rows at a time.
+// The rows of a matrix that is contiguous in memory.
+inline auto contiguous_rows(const bf16_t* from, int64_t size, int64_t readable) {
+  auto copy = [=](int64_t first, int64_t count, bf16_t* to, int64_t to_stride) {
+    copy_rows(from + first * size, count, size, to, to_stride);
+  };
+  return Rows<decltype(copy)>{size, from, readable, copy};
+}
+
+// c (m, n) = a b in fp32; a (m, k), b packed. `store(first, count, c, stride)` gets c a block of
+// rows at a time.
 template <class Copy, class Store>
-void gemm(int64_t m, int64_t k, int64_t n, const std::vector<bf16x2_t>& b, const bf16_t* a,
-          Copy copy, Store store) {
-  int64_t depth = round_up(k), columns = round_up(n, 16), ldb = 2 * b.size() / depth;
-  RowBlocks rows(m, k, depth, a, copy);
-  std::vector<float> c(BLOCK * columns);
+void gemm(int64_t m, int64_t n, const Rows<Copy>& a, const PackedMatrix& b, Store store) {
+  int64_t columns = round_up(n, 16);
+  bf16_t* buffer = scratch<bf16_t, ROWS>(BLOCK * b.depth);
+  float* c = scratch<float, PRODUCTS>(BLOCK * columns);
   for (int64_t first = 0; first < m; first += BLOCK) {
     int64_t count = std::min(BLOCK, m - first);
-    rows.move_to(first, count);
-    brgemm(count, columns, depth, rows.data, rows.stride, b.data(), ldb, c.data(), columns);
-    store(first, count, c.data(), columns);
+    auto [data, stride] = a.block(first, count, b.depth, buffer);
+    brgemm(count, columns, b.depth, data, stride, b.data, b.stride, c, columns);
+    store(first, count, c, columns);
   }
-  at::native::cpublas::brgemm_release();
 }
 
-// c (m, n) = g^T a in fp32, a weight's gradient; g (rows, m) contiguous, a (rows, n). `a` and
-// `copy`: the rows of a, see RowBlocks. The name is from BLAS: left matrix transposed, right not.
-template <class Copy>
-void gemm_tn(int64_t rows, int64_t m, int64_t n, const bf16_t* g, const bf16_t* a, Copy copy,
-             float* c) {
-  int64_t height = round_up(m, 16), width = round_up(n, 16);
-  RowBlocks right(rows, n, width, a, copy);
-  RowBlocks left(rows, m, height, g,
-                 [=](int64_t first, int64_t count, bf16_t* to, int64_t to_stride) {
-                   copy_rows(g + first * m, count, m, to, to_stride);
-                 });
-  std::vector<bf16x2_t> packed(BLOCK * height / 2), transposed(BLOCK * height / 2);
-  std::vector<bf16x2_t> b(BLOCK * width / 2);
-  std::vector<float> sums(m * width);
-  for (int64_t first = 0; first < rows; first += BLOCK) {
-    int64_t count = std::min(BLOCK, rows - first);
-    left.move_to(first, count), right.move_to(first, count);
-    pack_vnni(left.data, left.stride, BLOCK, height, packed.data());
-    transpose(packed.data(), BLOCK / 2, height, transposed.data());
-    pack_vnni(right.data, right.stride, BLOCK, width, b.data());
-    brgemm(m, width, BLOCK, reinterpret_cast<const bf16_t*>(transposed.data()), BLOCK, b.data(),
-           width, sums.data(), width, first > 0);
+// c (m, n) += g^T a in fp32, a weight's gradient; g (rows, m), a (rows, n), in several calls.
+struct WeightGradient {
+  int64_t m, n, width;
+  float* sums;
+  bool started = false;
+
+  WeightGradient(int64_t m, int64_t n)
+      : m(m), n(n), width(round_up(n, 16)), sums(scratch<float, SUMS>(m * width)) {}
+
+  template <class Left, class Right>
+  void add(int64_t rows, const Rows<Left>& g, const Rows<Right>& a) {
+    int64_t height = round_up(m, 16), most = std::min(DEPTH, round_up(rows));
+    bf16_t* buffers[] = {scratch<bf16_t, LEFT>(most * height), scratch<bf16_t, ROWS>(most * width)};
+    auto* packed = scratch<bf16x2_t, LEFT>(most * height / 2);
+    auto* transposed = scratch<bf16x2_t, TRANSPOSED>(most * height / 2);
+    auto* b = scratch<bf16x2_t, RIGHT>(most * width / 2);
+    for (int64_t first = 0; first < rows; first += DEPTH) {
+      int64_t count = std::min(DEPTH, rows - first), depth = round_up(count);
+      auto [left, left_stride] = g.block(first, count, height, buffers[0], depth);
+      auto [right, right_stride] = a.block(first, count, width, buffers[1], depth);
+      pack_vnni(left, left_stride, depth, height, packed);
+      transpose(packed, depth / 2, height, transposed);
+      pack_vnni(right, right_stride, depth, width, b);
+      brgemm(m, width, depth, reinterpret_cast<const bf16_t*>(transposed), depth, b, width, sums,
+             width, started);
+      started = true;
+    }
   }
-  at::native::cpublas::brgemm_release();
-  for (int64_t i = 0; i < m; i++) std::copy_n(sums.begin() + i * width, n, c + i * n);
-}
+
+  void write(float* to) const {
+    for (int64_t i = 0; i < m; i++) std::copy_n(sums + i * width, n, to + i * n);
+  }
+};
 
 }  // namespace sepablate

@@ -21,7 +21,7 @@ inline std::tuple<Tensor, Tensor> max_pool_with_indices_cpu(const Tensor& input,
   Tensor indices = at::empty_like(y, y.options().dtype(at::kByte));
   for_channel_blocks(channels, [&]<int W>(int64_t start) {
     using V = Vec<W>;
-    PaddedImage<W> image(height, width, -std::numeric_limits<float>::infinity());
+    PaddedImage<W, PADDED> image(height, width, -std::numeric_limits<float>::infinity());
     int64_t to = start;
     for (int64_t n = 0; n < images; n++) {
       image.fill(bf16_data(x) + n * height * width * channels + start, channels, false);
@@ -62,11 +62,11 @@ inline Tensor max_pool_backward_cpu(const Tensor& grad, const Tensor& indices, i
   Tensor dx = empty_channels_last(dy, {images, channels, height, width});
   for_channel_blocks(channels, [&]<int W>(int64_t start) {
     using V = Vec<W>;
-    PaddedImage<W> image(height, width);
+    PaddedImage<W, PADDED> image(height, width);
     bf16_t* to = bf16_data(dx) + start;
     int64_t from = start;
     for (int64_t n = 0; n < images; n++) {
-      std::fill(image.pixels.begin(), image.pixels.end(), typename V::F32{});
+      image.clear();
       for (int64_t i = 0; i < out_height; i++)
         for (int64_t j = 0; j < out_width; j++, from += channels) {
           auto gradient = V::load(bf16_data(dy) + from);

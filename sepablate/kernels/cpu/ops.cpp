@@ -31,6 +31,18 @@ Tensor batch_norm_autograd(const Tensor& x, const Tensor& weight, const Tensor& 
                                   residual, num_batches_tracked);
 }
 
+Tensor conv_norm_autograd(const Tensor& x, const OptionalTensor& depthwise, const Tensor& weight,
+                          int64_t stride, int64_t padding_height, int64_t padding_width,
+                          bool relu_first, bool relu_between, const Tensor& norm_weight,
+                          const Tensor& norm_bias, const Tensor& running_mean,
+                          const Tensor& running_var, double momentum, double eps, bool relu,
+                          const OptionalTensor& residual,
+                          const OptionalTensor& num_batches_tracked) {
+  return ConvNormFunction::apply(x, depthwise, weight, stride, padding_height, padding_width,
+                                 relu_first, relu_between, norm_weight, norm_bias, running_mean,
+                                 running_var, momentum, eps, relu, residual, num_batches_tracked);
+}
+
 }  // namespace sepablate
 
 TORCH_LIBRARY(sepablate, library) {
@@ -70,6 +82,23 @@ TORCH_LIBRARY(sepablate, library) {
   library.def(
       "bn_backward(Tensor grad, Tensor x, Tensor weight, Tensor bias, Tensor mean, Tensor rstd,"
       " bool relu) -> (Tensor, Tensor, Tensor)");
+  library.def(
+      "conv_norm(Tensor x, Tensor? depthwise, Tensor weight, int stride, int padding_height,"
+      " int padding_width, bool relu_first, bool relu_between, Tensor norm_weight,"
+      " Tensor norm_bias, Tensor(a!) running_mean, Tensor(b!) running_var, float momentum,"
+      " float eps, bool relu, Tensor? residual=None, Tensor(c!)? num_batches_tracked=None)"
+      " -> Tensor");
+  library.def(
+      "conv_norm_forward(Tensor x, Tensor? depthwise, Tensor weight, int stride,"
+      " int padding_height, int padding_width, bool relu_first, bool relu_between,"
+      " Tensor norm_weight, Tensor norm_bias, Tensor(a!) running_mean, Tensor(b!) running_var,"
+      " float momentum, float eps, bool relu, Tensor? residual=None,"
+      " Tensor(c!)? num_batches_tracked=None) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+  library.def(
+      "conv_norm_backward(Tensor grad, Tensor x, Tensor? depthwise, Tensor weight, Tensor between,"
+      " Tensor convolved, Tensor norm_weight, Tensor norm_bias, Tensor mean, Tensor rstd,"
+      " int stride, int padding_height, int padding_width, bool relu_first, bool relu_between,"
+      " bool relu, bool input_grad) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
 }
 
 TORCH_LIBRARY_IMPL(sepablate, CPU, library) {
@@ -86,6 +115,9 @@ TORCH_LIBRARY_IMPL(sepablate, CPU, library) {
   library.impl("batch_norm", TORCH_FN(sepablate::batch_norm_cpu));
   library.impl("bn_forward", TORCH_FN(sepablate::bn_forward_cpu));
   library.impl("bn_backward", TORCH_FN(sepablate::bn_backward_cpu));
+  library.impl("conv_norm", TORCH_FN(sepablate::conv_norm_cpu));
+  library.impl("conv_norm_forward", TORCH_FN(sepablate::conv_norm_forward_cpu));
+  library.impl("conv_norm_backward", TORCH_FN(sepablate::conv_norm_backward_cpu));
 }
 
 TORCH_LIBRARY_IMPL(sepablate, Autograd, library) {
@@ -93,4 +125,5 @@ TORCH_LIBRARY_IMPL(sepablate, Autograd, library) {
   library.impl("depthwise", TORCH_FN(sepablate::depthwise_autograd));
   library.impl("max_pool", TORCH_FN(sepablate::max_pool_autograd));
   library.impl("batch_norm", TORCH_FN(sepablate::batch_norm_autograd));
+  library.impl("conv_norm", TORCH_FN(sepablate::conv_norm_autograd));
 }

@@ -8,10 +8,12 @@
 #include <ATen/ATen.h>
 
 #include <array>
+#include <cstdlib>
 #include <cstring>
 #ifdef __AVX512BF16__
 #include <immintrin.h>
 #endif
+#include <memory>
 #include <vector>
 
 namespace sepablate {
@@ -121,6 +123,38 @@ inline void accumulate(int64_t count, F32 (&total)[SUMS], Body body) {
   }
 }
 
+// Where the numbers of a block of W channels lie in an array in which no blocks overlap, and how
+// long such an array is.
+template <int W> int64_t slot(int64_t start) { return (start + W - 1) / W * W; }
+inline int64_t slots(int64_t channels) { return channels / 16 * 16 + 32; }
+
+// What a thread's memory is used for at one time.
+enum Use {
+  WEIGHT, PACKED, IMAGES, ROWS, PRODUCTS, LEFT, TRANSPOSED, RIGHT, SUMS, SCATTERED,  // products
+  PADDED, PADDED_GRADIENT, TAPS, TAP_GRADIENTS,  // depthwise convolutions and pools
+  MOMENTS, AFFINE, NORM_GRADIENT,                // batch norm
+  GRADIENT, GRADIENT_BETWEEN,                    // between the steps of a backward pass
+};
+
+// Memory of this thread for one use, kept for the next call, so that a step allocates none. It has
+// at least `count` numbers, and 64 more that may be read; all are what was last written there.
+template <class T, Use USE> T* scratch(int64_t count) {
+  struct Free {
+    void operator()(void* memory) const { std::free(memory); }
+  };
+  static thread_local std::unique_ptr<void, Free> memory;
+  static thread_local int64_t size = 0;
+  int64_t bytes = ((count + 64) * int64_t(sizeof(T)) + 63) / 64 * 64;
+  if (bytes > size) {
+    memory.reset();
+    memory.reset(std::aligned_alloc(64, bytes));
+    TORCH_CHECK(memory, "no memory for ", bytes, " bytes");
+    std::memset(memory.get(), 0, bytes);  // bits that are no NaN
+    size = bytes;
+  }
+  return static_cast<T*>(memory.get());
+}
+
 inline bf16_t round_to_bf16(float value) { return at::BFloat16(value).x; }
 
 inline bf16_t* bf16_data(const Tensor& tensor) { return static_cast<bf16_t*>(tensor.data_ptr()); }
@@ -143,15 +177,21 @@ inline void check_images(const char* name, const Tensor& x) {
 }
 
 // One image's block of channels in fp32, padded by one pixel on each side.
-template <int W> struct PaddedImage {
+template <int W, Use USE> struct PaddedImage {
   using V = Vec<W>;
   using F32 = typename V::F32;
   int64_t height, width, row_stride;
-  std::vector<F32> pixels;
+  F32* pixels;
 
   PaddedImage(int64_t height, int64_t width, float padding_value = 0)
       : height(height), width(width), row_stride(width + 2),
-        pixels((height + 2) * row_stride, F32{} + padding_value) {}
+        pixels(reinterpret_cast<F32*>(scratch<float, USE>((height + 2) * row_stride * W))) {
+    clear(padding_value);
+  }
+
+  void clear(float value = 0) {
+    std::fill(pixels, pixels + (height + 2) * row_stride, F32{} + value);
+  }
 
   F32* at(int64_t i, int64_t j) { return &pixels[(i + 1) * row_stride + j + 1]; }
 
