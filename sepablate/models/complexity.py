@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -14,6 +15,7 @@ from sepablate.models import build
 
 GRID = 10**6  # widths are multiples of 1 / GRID
 SMALL = 64  # pixels of an image that is computed faster than the meta device is set up
+FEW = 10**6  # parameters that are drawn faster than the meta device is asked for each of them
 KINDS = ("1x1", "depthwise", "k x k", "dense", "norm")
 
 
@@ -88,8 +90,14 @@ def breakdown_of(
 
 def count_network(name: str, image_size: int, **options: Any) -> Breakdown:
     """Return `breakdown` of the network `name`, which is built for it, with these options."""
-    with torch.device(_counting_device(image_size)):
-        return breakdown_of(build(name, **options), image_size)
+    with _built_on(_counting_device(image_size)):
+        model = build(name, **options)
+    return breakdown_of(model, image_size)
+
+
+def _built_on(device: str) -> AbstractContextManager[object]:
+    """Build layers on a device: on the CPU without a context, which sees each call of PyTorch."""
+    return nullcontext() if device == "cpu" else torch.device(device)
 
 
 def _counting_device(image_size: int) -> str:
@@ -153,7 +161,7 @@ def match_width(
 
     @cache
     def parameters(grid_width: int) -> int:
-        with torch.device("meta"):
+        with _built_on("cpu" if target_parameters < FEW else "meta"):
             return _parameters(build(name, width=grid_width / GRID, **options))
 
     nearest = _nearest(parameters, target_parameters)
@@ -168,7 +176,7 @@ def match_width(
 
 def _nearest(parameters: Callable[[int], int], target: int) -> int:
     """Return the end of the step below the target or the start of the one above, the nearer one."""
-    below, above = 1, GRID
+    below, above = 1, GRID // 16  # no network is built that is much larger than the target
     while parameters(above) < target:
         below, above = above, 2 * above
     while above - below > 1:
