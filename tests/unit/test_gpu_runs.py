@@ -24,6 +24,7 @@ from sepablate.execution import backend, hardware, pool
 from sepablate.execution.job import BUSY, DONE, FAILED, INTERRUPTED, Job
 from sepablate.execution.trainer import Progress
 from sepablate.kernels import fuse
+from sepablate.models.layers import SeparableConv
 from sepablate.store.checkpoint import newest_step
 from sepablate.training import batches, engine
 from sepablate.training.cuda_graph import CudaGraphStep
@@ -154,7 +155,8 @@ def test_each_run_of_a_process_is_known_by_how_it_ended() -> None:
 def test_the_check_of_a_gpu_s_kernels_sees_a_wrong_gradient(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """By the CPU's kernels, where there is no GPU."""
+    """By the CPU's kernels, where there is no GPU: by those that a GPU has as well."""
+    monkeypatch.delitem(fuse._FUSED, SeparableConv)
     assert backend.triton_failure(DEVICE) is None
     original = fuse._operators
 

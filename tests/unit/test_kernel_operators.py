@@ -89,8 +89,7 @@ def test_opcheck_batch_norm(shape: tuple[int, ...], bf16: bool, relu: bool, resi
 
 
 @IMAGES
-@pytest.mark.parametrize("depthwise", [False, True])
-@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize(("depthwise", "residual"), [(False, True), (True, False)])
 def test_opcheck_conv_norm(
     shape: tuple[int, ...], bf16: bool, depthwise: bool, residual: bool
 ) -> None:
