@@ -1,10 +1,12 @@
 """A container's limits, read from a made-up tree of control groups."""
 
 import contextlib
+import errno
 import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -120,7 +122,19 @@ def real_group() -> Iterator[list[Path]]:
         pytest.skip("may not make control groups")
     finally:
         for folder in made:
-            folder.rmdir()
+            remove(folder)
+
+
+def remove(group: Path) -> None:
+    """Remove a control group as soon as the last process that was killed in it is gone."""
+    end = time.monotonic() + 20
+    while True:
+        try:
+            return group.rmdir()
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > end:
+                raise
+        time.sleep(0.05)
 
 
 JOIN = """
