@@ -10,7 +10,7 @@ from pandas.api.types import is_numeric_dtype
 
 from sepablate.analysis import metrics, statistics
 from sepablate.analysis.formatting import markdown_table, percent, scientific, with_interval
-from sepablate.analysis.load_runs import RAW, Runs
+from sepablate.analysis.load_runs import RAW, Config, Runs
 from sepablate.analysis.metrics import Metric
 from sepablate.errors import UserError
 from sepablate.store.files import read_text
@@ -36,7 +36,8 @@ def summarise(study: Study, runs: Runs) -> pd.DataFrame:
     """Return one row per variant; scores and differences as fractions, with 95 % t intervals.
 
     The columns of the scores have the metric's name in theirs: accuracy, raw_accuracy. n counts the
-    seeds that did not diverge, pairs those of them that the baseline has too.
+    seeds that did not diverge, pairs those of them that the baseline has too. The column
+    "diverged" names those that did, and those that have a score, but no better than chance.
     """
     score = runs.metric.name
     final, raw = runs.scores(score), runs.scores(RAW)
@@ -59,7 +60,7 @@ def summarise(study: Study, runs: Runs) -> pd.DataFrame:
                 **{name: _mean_of(name, variant.name, runs) for name in runs.metric.details},
                 "pairs": len(differences),
                 **_interval("difference", differences),
-                "diverged": _diverged(name, runs),
+                "diverged": ", ".join([*_diverged(name, runs), *_at_chance(config, final[name])]),
                 "run_keys": " ".join(f"{k}:{config['run_keys'][str(k)]}" for k in runs.seeds),
             }
         )
@@ -169,9 +170,18 @@ def _interval(name: str, values: statistics.Array) -> dict[str, float]:
     return {name: mean, f"{name}_low": low, f"{name}_high": high}
 
 
-def _diverged(variant: str, runs: Runs) -> str:
-    return ", ".join(
+def _diverged(variant: str, runs: Runs) -> list[str]:
+    return [
         f"seed {seed} diverged at step {step}"
         for (name, seed), step in runs.diverged.items()
         if name == variant
-    )
+    ]
+
+
+def _at_chance(config: Config, scores: pd.Series) -> list[str]:
+    """Return the seeds that score at most three standard errors above a guess of the class."""
+    if config["task"] != "single_label":
+        return []
+    guess = 1 / config["model.classes"]
+    limit = guess + 3 * (guess * (1 - guess) / config["test_images"]) ** 0.5
+    return [f"seed {seed} at chance" for seed, score in scores.items() if score <= limit]

@@ -69,6 +69,21 @@ def test_table_against_pandas(project):
     assert "| 2.50 | 1e-5 |" in text
 
 
+@pytest.mark.parametrize(("score", "named"), [(0.1, True), (0.163, True), (0.164, False)])
+def test_a_run_that_scores_like_a_guess_is_named(project, score, named):
+    """Of 203 images in 10 classes: the third binomial standard error is at 0.1632."""
+    path = Path("results/tiny/runs/no_residual/seed-3.csv")
+    rows = pd.read_csv(path, dtype=str)
+    rows.loc[rows.metric == "final/test_accuracy_averaged", "value"] = str(score)
+    rows.to_csv(path, index=False)
+    outputs.study_outputs("residual_connections", "tiny")
+    text = Path("results/tiny/residual_connections/table.md").read_text()
+    assert ("| 6; seed 3 at chance |" in text) == named
+    assert text.count("at chance") == named
+    found = pd.read_csv("results/tiny/residual_connections/table.csv").set_index("variant")
+    assert found.accuracy["no_residual"] == pytest.approx(final("no_residual").mean())  # it counts
+
+
 def test_claims_against_the_files(project):
     make_runs("no_residual", diverged=[2])
     outputs.study_outputs("residual_connections", "tiny")
