@@ -1,10 +1,14 @@
 """`python -m sepablate`, and the command `sepablate`."""
 
 import errno
+import gc
 import os
 import signal
 import sys
 from typing import Any
+
+# With Python's 700 objects between collections, they take a fifth of the time that imports take.
+gc.set_threshold(200_000)
 
 try:
     import typer

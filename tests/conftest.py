@@ -30,6 +30,7 @@ MEMORY, ROOM = Path("/dev/shm"), 6 << 30
 
 def pytest_configure() -> None:
     """Work in memory if it has room: on a busy disk, flushes double the time of many tests."""
+    gc.set_threshold(fork_server.GARBAGE)  # while tests are collected as well
     if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
@@ -46,7 +47,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     gc.freeze()  # else each full collection goes through all modules and tests
-    gc.set_threshold(fork_server.GARBAGE)
 
 
 def pytest_sessionfinish() -> None:

@@ -323,6 +323,7 @@ def tune_allocator() -> None:
     again and again, an eighth of a small network's step.
     """
     gc.freeze()
+    gc.set_threshold(700, 10, 10)  # Python's own again: tensors in a cycle must not pile up
     atexit.register(gc.unfreeze)  # else what ends with the process seems to be a leak
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):

@@ -44,7 +44,7 @@ MODULE_OF = inspect.getmodule
 ROOT = Path(__file__).parents[2]
 BIN = Path(__file__).parent / "bin"
 LARGEST = 1 << 20  # bytes of a request
-GARBAGE = 100_000  # objects between collections: few tests or commands leave as many
+GARBAGE = 200_000  # objects between collections: few tests or commands leave as many
 
 
 @functools.cache
@@ -322,12 +322,12 @@ def main(listener: int, owner: int) -> NoReturn:
     lifeline = os.pidfd_open(owner)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     del sys.path[0]  # the folder of this file
+    gc.set_threshold(GARBAGE)
     for library in LIBRARIES:
         importlib.import_module(library)
     inspect.getmodule = module_of
     compile_once()
     forget_exits()
-    gc.set_threshold(GARBAGE)
     gc.freeze()  # a collection in a forked process would copy the pages of all modules
     request = serve(socket.socket(fileno=listener), lifeline)
     if request:
