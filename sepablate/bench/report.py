@@ -63,14 +63,20 @@ def frames() -> list[tuple[pd.DataFrame, str]]:
 
 
 def summary(measured: Sequence[tuple[pd.DataFrame, str]]) -> str:
-    """Return the README's table, a line for each network and machine, and one figure."""
+    """Return the README's table, a line for each network, and one figure.
+
+    Of the CPUs that which was measured last, and of the GPUs.
+    """
+    by_date = sorted(measured, key=lambda pair: str(latest(pair[0])["date"]))
+    newest = {on_accelerator(frame): (frame, name) for frame, name in by_date}
+    shown = [newest[kind] for kind in sorted(newest)]
     lines = [
         "| network, on | ms a step | PyTorch's defaults (timm) | fastest alternative |",
         "|---|---|---|---|",
     ]
-    for frame, _ in measured:
+    for frame, _ in shown:
         lines += [_summary_line(frame, case, title) for case, title in _timed(frame).items()]
-    _, first = measured[0]
+    _, first = shown[0]
     figure = f'<img src="{FOLDER}/{first}.png" width="560" alt="Step times of each contender">'
     return "\n".join([*lines, "", figure, ""])
 
