@@ -106,9 +106,9 @@ def checkpoints(project: Path) -> list[Path]:
     return list((project / ".sepablate/runs").glob("*/checkpoint-*.pt"))
 
 
-def wait_for(condition: Callable[[], object]) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
     """Look again and again; fail only where something hangs."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.05)

@@ -142,6 +142,9 @@ def test_the_documentation_says_what_was_measured(monkeypatch: pytest.MonkeyPatc
     assert f"<!-- benchmarks -->\n{sections}<!-- /benchmarks -->\n" in report.PAGE.read_text()
     assert f"<!-- benchmark -->\n{short}<!-- /benchmark -->\n" in report.README.read_text()
     assert short.count("\n|") - 1 <= 10
+    cpus = [pair for pair in report.frames() if (pair[0].accelerator == "none").all()]
+    _, newest = max(cpus, key=lambda pair: pair[0].date.max())
+    assert [name for _, name in cpus if f"/{name}.png" in short] == [newest]
     for path in measured:
         found = pd.read_csv(path)
         on_cpu = found.accelerator.iloc[-1] == "none"

@@ -2,16 +2,16 @@
 
 import contextlib
 import errno
+import functools
 import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers.project import ROOT
+from helpers.project import ROOT, wait_for
 
 from sepablate.errors import UserError
 from sepablate.execution import cgroup
@@ -122,19 +122,18 @@ def real_group() -> Iterator[list[Path]]:
         pytest.skip("may not make control groups")
     finally:
         for folder in made:
-            remove(folder)
+            wait_for(functools.partial(removed, folder), seconds=20)
 
 
-def remove(group: Path) -> None:
-    """Remove a control group as soon as the last process that was killed in it is gone."""
-    end = time.monotonic() + 20
-    while True:
-        try:
-            return group.rmdir()
-        except OSError as error:
-            if error.errno != errno.EBUSY or time.monotonic() > end:
-                raise
-        time.sleep(0.05)
+def removed(group: Path) -> bool:
+    """Remove a control group, unless a process that was killed in it is not gone yet."""
+    try:
+        group.rmdir()
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        return False
+    return True
 
 
 JOIN = """

@@ -24,7 +24,6 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cuda" if ON_GPU else "cpu"
 BF16 = 0.004 if ON_GPU else 0.006  # relative error: a GPU rounds, the interpreter cuts off
 CASES = ((3, (7, 7)), (16, (5, 8)), (91, (2, 5)), (91, (1, 1)), (3, (2, 2)))  # channels, size
-
 BOTH = (False, True)
 
 needs_kernels = pytest.mark.skipif(
