@@ -135,32 +135,30 @@ def bf16_time_ratio(device: str) -> float:
 def _select_kernels(run: Run, precision: str, folder: Path) -> str:
     """Return "fused" (C++, on a CPU), "triton" (on a GPU) or "torch"."""
     device = hardware.devices()[0]
-    suitable = precision == "bf16" and (run.threads == 1 or device != "cpu")
-    if run.kernels == "torch" or (run.kernels == "auto" and not suitable):
+    if run.kernels == "torch" or (run.kernels == "auto" and precision != "bf16"):
         return "torch"
     if run.kernels == "auto":
         digest = build.digest() if device == "cpu" else kernels_digest("triton")
-        measure = functools.partial(_better_kernels, device)
+        measure = functools.partial(_better_kernels, device, run.threads)
         try:
-            return remember(folder / "kernels.json", measure, KERNELS, digest)
+            return remember(
+                folder / "kernels.json", measure, KERNELS, digest, f"{run.threads} threads"
+            )
         except Unavailable as error:
             _say(f"fused kernels unavailable ({error}); using PyTorch kernels")
             return "torch"
-    reason = "they compute in bf16, on a CPU in one thread"
-    if suitable:
-        reason = why_unavailable(device) or ""
-    if reason:
+    if reason := why_unavailable(device) if precision == "bf16" else "they compute in bf16":
         raise UserError(f"scale {run.scale_name!r}: kernels: 'fused': {reason}; choose auto, torch")
     return "fused" if device == "cpu" else "triton"
 
 
-def _better_kernels(device: str) -> str:
+def _better_kernels(device: str, threads: int) -> str:
     """Return the faster kernels; raise Unavailable where there are only PyTorch's."""
     if reason := why_unavailable(device):
         raise Unavailable(reason)
     if device != "cpu":
         return "triton"  # what they save shows in a recorded step, not in one pass
-    return "fused" if fused_time_ratio() < MAX_TIME_RATIO else "torch"
+    return "fused" if fused_time_ratio(threads) < MAX_TIME_RATIO else "torch"
 
 
 def why_unavailable(device: str) -> str | None:
@@ -250,9 +248,9 @@ def kernel_errors(device: str) -> tuple[float, float]:
     )
 
 
-def fused_time_ratio() -> float:
+def fused_time_ratio(threads: int = 1) -> float:
     """Return the time of both passes by the C++ kernels as a fraction of torch's: medians."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
     images = torch.rand(16, 1, 28, 28)
     plain, fused = (models.build("xception", **PROBE).train() for _ in range(2))

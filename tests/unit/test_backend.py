@@ -39,16 +39,24 @@ def test_auto_measures_and_remembers(tmp_path: Path) -> None:
     assert backend.select_backend(wanted("auto"), tmp_path).kernels == other
 
 
-@pytest.mark.parametrize(("precision", "threads"), [("fp32", 1), ("bf16", 2)])
-def test_the_kernels_are_for_bf16_in_one_thread(
-    tmp_path: Path, precision: str, threads: int
-) -> None:
-    assert backend.select_backend(wanted("auto", precision, threads), tmp_path).kernels == "torch"
+def test_the_kernels_are_for_bf16(tmp_path: Path) -> None:
+    assert backend.select_backend(wanted("auto", "fp32"), tmp_path).kernels == "torch"
     with pytest.raises(
-        ValueError, match=r"scale 'smoke': kernels: 'fused': .*; choose auto, torch"
+        ValueError, match=r"scale 'smoke': kernels: 'fused': they .*; choose auto, torch"
     ):
-        backend.select_backend(wanted("fused", precision, threads), tmp_path)
+        backend.select_backend(wanted("fused", "fp32"), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_each_number_of_threads_has_an_answer_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend, "why_unavailable", lambda _: None)
+    monkeypatch.setattr(backend, "fused_time_ratio", lambda threads: {1: 0.4, 2: 1.0}[threads])
+    monkeypatch.setattr(backend.hardware, "devices", lambda: ["cpu"])
+    for threads, kernels in ((1, "fused"), (2, "torch"), (1, "fused")):
+        run = backend.select_backend(wanted("auto", threads=threads), tmp_path)
+        assert (run.kernels, run.threads) == (kernels, threads)
 
 
 def test_without_bf16_matrix_products_auto_trains_by_torch(tmp_path: Path) -> None:
@@ -140,7 +148,7 @@ def test_kernels_that_could_not_be_built_are_tried_again(
     """The reason is said, and it is not kept: the compiler may come."""
     reasons = ["ld: cannot find -lc10", None]
     monkeypatch.setattr(backend, "why_unavailable", lambda _: reasons.pop(0))
-    monkeypatch.setattr(backend, "fused_time_ratio", lambda: 0.1)
+    monkeypatch.setattr(backend, "fused_time_ratio", lambda _: 0.1)
     monkeypatch.setattr(backend.hardware, "devices", lambda: ["cpu"])
     assert backend.select_backend(wanted("auto"), tmp_path).kernels == "torch"
     assert "(ld: cannot find -lc10); using PyTorch kernels" in capsys.readouterr().err

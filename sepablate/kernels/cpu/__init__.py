@@ -1,1 +1,1 @@
-"""Kernels in C++ for one thread of a CPU, compiled when they are first used."""
+"""Kernels in C++ for a CPU, compiled when they are first used."""

@@ -45,6 +45,15 @@ struct Moments {
     });
     pixels += count;
   }
+
+  void merge(const Moments& other) {  // of other pixels, with distances to another one
+    for (int64_t i = 0; i < slots(channels); i++) {
+      float distance = other.shift[i] - shift[i], far = other.pixels * distance;
+      squares[i] += other.squares[i] + distance * (2 * other.sum[i] + far);
+      sum[i] += other.sum[i] + far;
+    }
+    pixels += other.pixels;
+  }
 };
 
 // A batch norm's weights (C,) in fp32 and its hyperparameters.
@@ -101,6 +110,15 @@ struct Normalization {
 
   // to = relu(x scale + offset) + added; the ReLU if `relu`, the addition unless null.
   void apply(const bf16_t* from, int64_t pixels, bool relu, const bf16_t* added, bf16_t* to) const {
+    share(pixels, [&](int64_t first, int64_t count) {
+      int64_t begin = first * channels;
+      apply_to(from + begin, count, relu, added ? added + begin : nullptr, to + begin);
+    });
+  }
+
+ private:
+  void apply_to(const bf16_t* from, int64_t pixels, bool relu, const bf16_t* added,
+                bf16_t* to) const {
     for_channel_groups(channels, [&]<int W, int N>(const std::array<int64_t, N>& starts) {
       using V = Vec<W>;
       typename V::F32 slope[N], constant[N];
@@ -132,9 +150,11 @@ inline std::tuple<Tensor, Tensor, Tensor> bn_forward_cpu(
   int64_t channels = x.size(1), pixels = x.numel() / channels;
   BatchNorm norm{weight, bias, running_mean, running_var, momentum, eps};
   norm.check(channels);
-  Moments moments(channels);
-  moments.add(bf16_data(x), pixels);
-  Normalization map(norm, moments);
+  auto moments = per_thread([&] { return Moments(channels); });
+  share(pixels, [&](int64_t first, int64_t count) {
+    moments.mine().add(bf16_data(x) + first * channels, count);
+  });
+  Normalization map(norm, moments.merged());
   Tensor addend = residual ? channels_last(*residual) : Tensor();
   map.apply(bf16_data(x), pixels, relu, residual ? bf16_data(addend) : nullptr, bf16_data(y));
   return {y, map.mean, map.rstd};
@@ -156,49 +176,82 @@ struct NormGradient {
   bool relu;
   float *scale, *offset;    // of the batch norm, a linear map
   float *slope, *constant;  // dx = z scale + x slope + constant
+  float* center;            // the mean
   Tensor dweight, dbias;
 
   // x, dy: all `pixels` of the batch norm's input, and of the gradient of its output.
   NormGradient(const Tensor& weight, const Tensor& bias, const Tensor& batch_mean,
                const Tensor& rstd, bool relu, const bf16_t* x, const bf16_t* dy, int64_t pixels)
       : channels(weight.numel()), relu(relu),
-        scale(scratch<float, NORM_GRADIENT>(4 * slots(channels))),
+        scale(scratch<float, NORM_GRADIENT>(5 * slots(channels))),
         offset(scale + slots(channels)), slope(offset + slots(channels)),
-        constant(slope + slots(channels)), dweight(at::empty_like(weight)),
-        dbias(at::empty_like(weight)) {
+        constant(slope + slots(channels)), center(constant + slots(channels)),
+        dweight(at::empty_like(weight)), dbias(at::empty_like(weight)) {
+    for_channel_blocks(channels, [&]<int W>(int64_t start) {
+      using V = Vec<W>;
+      auto at = [&](const Tensor& tensor) { return V::load(tensor.data_ptr<float>() + start); };
+      int64_t place = slot<W>(start);
+      auto factor = at(weight) * at(rstd);
+      V::store(center + place, at(batch_mean));
+      V::store(scale + place, factor);
+      V::store(offset + place, at(bias) - at(batch_mean) * factor);
+    });
+    auto sums = per_thread([&] { return Sums(channels); });
+    share(pixels, [&](int64_t first, int64_t count) {
+      add(x + first * channels, dy + first * channels, count, sums.mine());
+    });
+    const Sums& all = sums.merged();
+    for_channel_blocks(channels, [&]<int W>(int64_t start) {
+      using V = Vec<W>;
+      int64_t place = slot<W>(start);
+      auto inverse = V::load(rstd.data_ptr<float>() + start), factor = V::load(scale + place);
+      auto sum = V::load(all.plain + place), product = V::load(all.products + place);
+      V::store(dweight.data_ptr<float>() + start, product * inverse);
+      V::store(dbias.data_ptr<float>() + start, sum);
+      auto decline = -factor * inverse * inverse * product / float(pixels);
+      V::store(slope + place, decline);
+      V::store(constant + place,
+               -factor * sum / float(pixels) - V::load(center + place) * decline);
+    });
+  }
+
+  // sum(z) and sum(z (x - mean)) of each channel.
+  struct Sums {
+    int64_t channels;
+    float *plain, *products;
+
+    explicit Sums(int64_t channels)
+        : channels(channels), plain(scratch<float, NORM_SUMS>(2 * slots(channels))),
+          products(plain + slots(channels)) {}
+
+    void merge(const Sums& other) {
+      for (int64_t i = 0; i < 2 * slots(channels); i++) plain[i] += other.plain[i];
+    }
+  };
+
+  void add(const bf16_t* x, const bf16_t* dy, int64_t pixels, const Sums& to) const {
     for_channel_groups(channels, [&]<int W, int N>(const std::array<int64_t, N>& starts) {
       using V = Vec<W>;
       using F32 = typename V::F32;
-      F32 center[N], factor[N], shift[N], sums[2 * N];
-      auto for_blocks = [&](auto body) {
-        for (int k = 0; k < N; k++)
-          body(k, [&](const Tensor& tensor) { return tensor.data_ptr<float>() + starts[k]; });
-      };
-      for_blocks([&](int k, auto at) {
-        center[k] = V::load(at(batch_mean));
-        factor[k] = V::load(at(weight)) * V::load(at(rstd));
-        shift[k] = V::load(at(bias)) - center[k] * factor[k];
-      });
+      F32 middle[N], factor[N], shift[N], sums[2 * N];
+      for (int k = 0; k < N; k++) {
+        int64_t place = slot<W>(starts[k]);
+        middle[k] = V::load(center + place);
+        factor[k] = V::load(scale + place), shift[k] = V::load(offset + place);
+      }
       accumulate(pixels, sums, [&](int64_t p, F32* sum) {
         for (int k = 0; k < N; k++) {
           int64_t index = p * channels + starts[k];
           F32 value = V::load(x + index);
           F32 z = after_relu<W>(V::load(dy + index), value * factor[k] + shift[k]);
           sum[2 * k] += z;
-          sum[2 * k + 1] += z * (value - center[k]);
+          sum[2 * k + 1] += z * (value - middle[k]);
         }
       });
-      for_blocks([&](int k, auto at) {
-        F32 inverse = V::load(at(rstd)), sum = sums[2 * k], product = sums[2 * k + 1];
-        V::store(at(dweight), product * inverse);
-        V::store(at(dbias), sum);
-        F32 decline = -factor[k] * inverse * inverse * product / float(pixels);
-        int64_t place = slot<W>(starts[k]);
-        V::store(scale + place, factor[k]);
-        V::store(offset + place, shift[k]);
-        V::store(slope + place, decline);
-        V::store(constant + place, -factor[k] * sum / float(pixels) - center[k] * decline);
-      });
+      for (int k = 0; k < N; k++) {
+        V::store(to.plain + slot<W>(starts[k]), sums[2 * k]);
+        V::store(to.products + slot<W>(starts[k]), sums[2 * k + 1]);
+      }
     });
   }
 
@@ -237,7 +290,10 @@ inline std::tuple<Tensor, Tensor, Tensor> bn_backward_cpu(
   Tensor dx = empty_channels_last(x, x.sizes());
   int64_t pixels = x.numel() / x.size(1);
   NormGradient gradient(weight, bias, mean, rstd, relu, bf16_data(x), bf16_data(dy), pixels);
-  gradient.write(bf16_data(x), bf16_data(dy), pixels, bf16_data(dx));
+  share(pixels, [&](int64_t first, int64_t count) {
+    int64_t begin = first * x.size(1);
+    gradient.write(bf16_data(x) + begin, bf16_data(dy) + begin, count, bf16_data(dx) + begin);
+  });
   return {dx, gradient.dweight, gradient.dbias};
 }
 

@@ -20,7 +20,7 @@ SOURCES = sorted(
     for path in Path(__file__).parent.iterdir()
     if path.suffix in (".cpp", ".h") and path.name[0] not in ".#"  # else an editor's copy
 )
-FLAGS = ("-O3", "-march=native", "-mprefer-vector-width=512", "-fno-math-errno")
+FLAGS = ("-O3", "-march=native", "-mprefer-vector-width=512", "-fno-math-errno", "-fopenmp")
 
 
 @functools.cache
@@ -77,6 +77,7 @@ def _compile(name: str, library: Path) -> None:
             "name": name,
             "sources": [str(path) for path in SOURCES if path.suffix == ".cpp"],
             "extra_cflags": ["-std=c++20", *FLAGS],
+            "extra_ldflags": ["-fopenmp"],  # finds the OpenMP that torch has loaded
             "build_directory": folder,
             "is_python_module": False,
         }

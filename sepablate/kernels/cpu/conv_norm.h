@@ -50,7 +50,7 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> conv_norm_forward_cpu(
       empty_channels_last(x, {shape.images, outputs, shape.out_height, shape.out_width});
   const float* taps = depthwise ? transpose_taps(*depthwise) : nullptr;
   PackedMatrix packed = pack_weight(weight).forward();
-  Moments moments(outputs);
+  auto moments = per_thread([&] { return Moments(outputs); });
   shape.for_groups([&](int64_t n, int64_t count) {
     int64_t begin = n * shape.pixels() * shape.inputs;
     const bf16_t* from = bf16_data(x) + begin;
@@ -62,17 +62,17 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> conv_norm_forward_cpu(
       from = spatial, readable = count * shape.pixels();  // the next images are not written yet
     }
     bf16_t* to = bf16_data(convolved) + n * shape.out_pixels() * outputs;
+    Moments& sums = moments.mine();
     convolve(shape.part(count), packed, from, readable,
              [&](int64_t first, int64_t rows, const float* products, int64_t stride) {
                round_rows(products, stride, rows, outputs, to + first * outputs, outputs);
-               moments.add(to + first * outputs, rows);
+               sums.add(to + first * outputs, rows);
              });
   });
-  at::native::cpublas::brgemm_release();
-  Normalization map(norm, moments);
+  Normalization map(norm, moments.merged());
   Tensor y = at::empty_like(convolved), addend = residual ? channels_last(*residual) : Tensor();
-  map.apply(bf16_data(convolved), moments.pixels, relu, residual ? bf16_data(addend) : nullptr,
-            bf16_data(y));
+  map.apply(bf16_data(convolved), shape.images * shape.out_pixels(), relu,
+            residual ? bf16_data(addend) : nullptr, bf16_data(y));
   return {y, between, convolved, map.mean, map.rstd};
 }
 
@@ -106,11 +106,11 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> conv_norm_backward_cpu
                     shape.images * out);
   bool through = input_grad || depthwise;  // whether gradients go on through the convolution
   Tensor dx = through ? empty_channels_last(x, x.sizes()) : at::empty({0}, x.options());
-  WeightGradient weight_gradient(outputs, shape.patch_size());
+  auto weight_gradients = per_thread([&] { return WeightGradient(outputs, shape.patch_size()); });
   std::optional<InputGradient> input_gradient;
   if (through) input_gradient.emplace(shape, weight);
   const float* taps = depthwise ? transpose_taps(*depthwise) : nullptr;
-  TapGradients tap_gradients(depthwise ? inputs : 0);
+  auto tap_gradients = per_thread([&] { return TapGradients(depthwise ? inputs : 0); });
   shape.for_groups([&](int64_t n, int64_t count) {
     int64_t begin = n * shape.pixels() * inputs, offset = n * out * outputs;
     int64_t readable = (shape.images - n) * shape.pixels(), pixels = count * shape.pixels();
@@ -119,8 +119,8 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> conv_norm_backward_cpu
     std::memset(gradient + count * out * outputs, 0, 64);  // read after the last row's end
     int64_t gradient_rows = count * out + 32;
     const bf16_t* from = bf16_data(depthwise ? between : x) + begin;
-    weight_gradient.add(count * out, contiguous_rows(gradient, outputs, gradient_rows),
-                        patches(shape.part(count), from, readable));
+    weight_gradients.mine().add(count * out, contiguous_rows(gradient, outputs, gradient_rows),
+                                patches(shape.part(count), from, readable));
     if (!through) return;
     bf16_t* to = depthwise ? scratch<bf16_t, GRADIENT_BETWEEN>(pixels * inputs)
                            : bf16_data(dx) + begin;
@@ -128,14 +128,13 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> conv_norm_backward_cpu
     if (!depthwise) return;
     if (relu_between) relu_rows(to, from, pixels * inputs);
     depthwise_backward_images(DepthwiseShape(x, 1), taps, relu_first, bf16_data(x) + begin, to,
-                              count, bf16_data(dx) + begin, tap_gradients);
+                              count, bf16_data(dx) + begin, tap_gradients.mine());
   });
-  at::native::cpublas::brgemm_release();
   Tensor dweight = at::empty_like(weight, at::MemoryFormat::ChannelsLast);
-  weight_gradient.write(dweight.data_ptr<float>());
+  weight_gradients.merged().write(dweight.data_ptr<float>());
   Tensor dtaps = depthwise ? at::empty_like(*depthwise, at::MemoryFormat::Contiguous)
                            : at::empty({0}, weight.options());
-  if (depthwise) tap_gradients.write(dtaps.data_ptr<float>());
+  if (depthwise) tap_gradients.merged().write(dtaps.data_ptr<float>());
   return {dx, dtaps, dweight, norm.dweight, norm.dbias};
 }
 

@@ -47,10 +47,14 @@ struct ConvShape {
     shape.padding_width = kernel_width - 1 - padding_width;
     return shape;
   }
-  // Calls body(first, count) for some images at a time, about GROUP pixels.
+  // Calls body(first, count) for some images at a time, about GROUP pixels, in several threads.
   template <class Body> void for_groups(Body body) const {
     int64_t most = std::max<int64_t>(1, GROUP / std::max(pixels(), out_pixels()));
-    for (int64_t n = 0; n < images; n += most) body(n, std::min(most, images - n));
+    share(images, [&](int64_t first, int64_t count) {
+      for (int64_t n = first; n < first + count; n += most)
+        body(n, std::min(most, first + count - n));
+      at::native::cpublas::brgemm_release();
+    });
   }
   static constexpr int64_t GROUP = 128;
 };
@@ -154,7 +158,6 @@ inline Tensor convolution_cpu(const Tensor& input, const Tensor& weight, int64_t
                           shape.outputs);
              });
   });
-  at::native::cpublas::brgemm_release();
   return y;
 }
 
@@ -202,7 +205,6 @@ inline Tensor convolution_inference_cpu(const Tensor& input, const Tensor& weigh
                            residual ? bf16_data(added) + at : nullptr, relu, bf16_data(y) + at);
              });
   });
-  at::native::cpublas::brgemm_release();
   return y;
 }
 
@@ -213,18 +215,17 @@ inline Tensor convolution_weight_grad_cpu(const Tensor& grad, const Tensor& inpu
   check_convolution("convolution_weight_grad", input, weight, stride);
   Tensor x = channels_last(input), dy = channels_last(grad);
   ConvShape shape(x, weight.sizes(), stride, padding_height, padding_width);
-  WeightGradient gradient(shape.outputs, shape.patch_size());
+  auto gradients = per_thread([&] { return WeightGradient(shape.outputs, shape.patch_size()); });
   shape.for_groups([&](int64_t n, int64_t count) {
     int64_t left = shape.images - n, out = shape.out_pixels();
-    gradient.add(count * out,
-                 contiguous_rows(bf16_data(dy) + n * out * shape.outputs, shape.outputs,
-                                 left * out),
-                 patches(shape.part(count), bf16_data(x) + n * shape.pixels() * shape.inputs,
-                         left * shape.pixels()));
+    gradients.mine().add(
+        count * out,
+        contiguous_rows(bf16_data(dy) + n * out * shape.outputs, shape.outputs, left * out),
+        patches(shape.part(count), bf16_data(x) + n * shape.pixels() * shape.inputs,
+                left * shape.pixels()));
   });
-  at::native::cpublas::brgemm_release();
   Tensor dweight = at::empty_like(weight, at::MemoryFormat::ChannelsLast);
-  gradient.write(dweight.data_ptr<float>());
+  gradients.merged().write(dweight.data_ptr<float>());
   return dweight;
 }
 
@@ -300,7 +301,6 @@ inline Tensor convolution_input_grad_cpu(const Tensor& grad, const Tensor& x, co
     gradient.write(bf16_data(dy) + n * out * shape.outputs, (shape.images - n) * out, count,
                    bf16_data(dx) + n * shape.pixels() * shape.inputs);
   });
-  at::native::cpublas::brgemm_release();
   return dx;
 }
 

@@ -140,6 +140,10 @@ struct TapGradients {
     std::memset(sums, 0, 9 * slots(channels) * sizeof(float));
   }
 
+  void merge(const TapGradients& other) {
+    for (int64_t i = 0; i < 9 * slots(channels); i++) sums[i] += other.sums[i];
+  }
+
   void write(float* to) const {  // (C, 1, 3, 3)
     for_channel_blocks(channels, [&]<int W>(int64_t start) {
       for (int k = 0; k < 9; k++)
@@ -214,8 +218,11 @@ inline Tensor depthwise_inference_cpu(const Tensor& input, const Tensor& weight,
   Tensor x = channels_last(input);
   DepthwiseShape shape(x, stride);
   Tensor y = empty_channels_last(x, {x.size(0), x.size(1), shape.out_height, shape.out_width});
-  depthwise_images(shape, transpose_taps(weight), bias ? bias->data_ptr<float>() : nullptr, relu,
-                   relu_after, bf16_data(x), x.size(0), bf16_data(y));
+  const float *taps = transpose_taps(weight), *offsets = bias ? bias->data_ptr<float>() : nullptr;
+  share(x.size(0), [&](int64_t first, int64_t count) {
+    depthwise_images(shape, taps, offsets, relu, relu_after, bf16_data(x) + first * x.stride(0),
+                     count, bf16_data(y) + first * y.stride(0));
+  });
   return y;
 }
 
@@ -230,11 +237,16 @@ inline std::tuple<Tensor, Tensor> depthwise_backward_cpu(const Tensor& grad, con
   check_depthwise("depthwise_backward", input, weight, stride);
   Tensor x = channels_last(input), dy = channels_last(grad);
   Tensor dx = empty_channels_last(x, x.sizes());
-  TapGradients gradients(x.size(1));
-  depthwise_backward_images(DepthwiseShape(x, stride), transpose_taps(weight), relu, bf16_data(x),
-                            bf16_data(dy), x.size(0), bf16_data(dx), gradients);
+  auto gradients = per_thread([&] { return TapGradients(x.size(1)); });
+  const float* taps = transpose_taps(weight);
+  share(x.size(0), [&](int64_t first, int64_t count) {
+    int64_t begin = first * x.stride(0);
+    depthwise_backward_images(DepthwiseShape(x, stride), taps, relu, bf16_data(x) + begin,
+                              bf16_data(dy) + first * dy.stride(0), count, bf16_data(dx) + begin,
+                              gradients.mine());
+  });
   Tensor dweight = at::empty_like(weight, at::MemoryFormat::Contiguous);
-  gradients.write(dweight.data_ptr<float>());
+  gradients.merged().write(dweight.data_ptr<float>());
   return {dx, dweight};
 }
 

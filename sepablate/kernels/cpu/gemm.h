@@ -207,6 +207,11 @@ struct WeightGradient {
     }
   }
 
+  void merge(const WeightGradient& other) {
+    if (!other.started) return;
+    for (int64_t i = 0; i < m * width; i++) sums[i] += other.sums[i];
+  }
+
   void write(float* to) const {
     for (int64_t i = 0; i < m; i++) std::copy_n(sums + i * width, n, to + i * n);
   }

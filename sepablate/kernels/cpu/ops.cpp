@@ -1,5 +1,5 @@
-// The operators torch.ops.sepablate, for one thread of a CPU. Their fakes, for torch.compile and
-// torch.export, are in fake.py.
+// The operators torch.ops.sepablate, for a CPU. Their fakes, for torch.compile and torch.export,
+// are in fake.py.
 #include <torch/library.h>
 
 #include "autograd.h"

@@ -1,11 +1,13 @@
 // Vectors of channels, and loops over them. Activations are bf16 in channels_last memory; all sums
 // are fp32. Every kernel loops over blocks of channels that fill a vector and, for each block, over
-// the pixels, in a fixed order, so that equal inputs give equal bits. If the vector length does not
-// divide the number of channels, the last block overlaps the one before. GCC's vector extensions
-// compile on every processor.
+// the pixels, in a fixed order, so that equal inputs give equal bits. Threads share the images, or
+// the pixels; their sums are added in the threads' order, so that bits depend on their number. If
+// the vector length does not divide the number of channels, the last block overlaps the one before.
+// GCC's vector extensions compile on every processor.
 #pragma once
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 
 #include <array>
 #include <cstdlib>
@@ -14,6 +16,7 @@
 #include <immintrin.h>
 #endif
 #include <memory>
+#include <optional>
 #include <vector>
 
 namespace sepablate {
@@ -132,7 +135,7 @@ inline int64_t slots(int64_t channels) { return channels / 16 * 16 + 32; }
 enum Use {
   WEIGHT, PACKED, IMAGES, ROWS, PRODUCTS, LEFT, TRANSPOSED, RIGHT, SUMS, SCATTERED,  // products
   PADDED, PADDED_GRADIENT, TAPS, TAP_GRADIENTS,  // depthwise convolutions and pools
-  MOMENTS, AFFINE, NORM_GRADIENT,                // batch norm
+  MOMENTS, AFFINE, NORM_GRADIENT, NORM_SUMS,     // batch norm
   GRADIENT, GRADIENT_BETWEEN,                    // between the steps of a backward pass
 };
 
@@ -153,6 +156,36 @@ template <class T, Use USE> T* scratch(int64_t count) {
     size = bytes;
   }
   return static_cast<T*>(memory.get());
+}
+
+// Calls body(first, count) in PyTorch's threads, each for its share of the images or pixels. Shares
+// depend on the number of threads alone; of one thread it is all.
+template <class Body> void share(int64_t count, Body body) {
+  at::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) { body(begin, end - begin); });
+}
+
+// What each thread adds up by itself, in memory of its own, until `merged` adds the threads' parts
+// in their order.
+template <class T, class Make> struct PerThread {
+  Make make;
+  std::vector<std::optional<T>> parts;
+
+  explicit PerThread(Make make) : make(make), parts(at::get_num_threads()) {}
+
+  T& mine() {
+    std::optional<T>& part = parts[at::get_thread_num()];
+    if (!part) part.emplace(make());
+    return *part;
+  }
+  T& merged() {
+    T& total = mine();
+    for (auto& part : parts)
+      if (part && &*part != &total) total.merge(*part);
+    return total;
+  }
+};
+template <class Make> auto per_thread(Make make) {
+  return PerThread<decltype(make()), Make>(make);
 }
 
 inline bf16_t round_to_bf16(float value) { return at::BFloat16(value).x; }
