@@ -28,8 +28,12 @@ RECIPE = Factor(
     "recipe",
     "Recipe",
     base="the scale's",
-    levels={"90 decays": {"decays": 90}, "twice the rate": {"learning_rate": Times(2)}},
-    fields=("decays", "learning_rate"),
+    levels={
+        "90 decays": {"decays": 90},
+        "twice the rate": {"learning_rate": Times(2)},
+        "shifted, mirrored": {"shift": 1, "flip": True},
+    },
+    fields=("decays", "learning_rate", "shift", "flip"),
 )
 WIDTH = Factor(
     "width",
@@ -43,8 +47,8 @@ DATA = Factor(
     "Data",
     base="the scale's",
     levels={
-        "CIFAR-10": {"dataset": "cifar10", "shift": 4},
-        "Fashion-MNIST": {"dataset": "fashion_mnist", "shift": 1},
+        "CIFAR-10": {"dataset": "cifar10", "shift": 4, "flip": True},
+        "Fashion-MNIST": {"dataset": "fashion_mnist", "shift": 0, "flip": False},
     },
     fields=(
         "dataset",
@@ -53,6 +57,7 @@ DATA = Factor(
         "images",
         "epochs",
         "shift",
+        "flip",
         "model.in_channels",
         "model.width",
         *COSTS,
@@ -78,6 +83,7 @@ STUDY = RobustnessStudy(
         Setting("budget_double", {"budget": "2"}),
         Setting("decays_90", {"budget": "1/4", "recipe": "90 decays"}),
         Setting("rate_double", {"budget": "1/4", "recipe": "twice the rate"}),
+        Setting("augmented", {"budget": "1/4", "recipe": "shifted, mirrored"}),
         Setting("width_half", {"budget": "1/4", "width": "1/2"}),
         Setting("width_double", {"budget": "1/4", "width": "2"}),
         Setting("batch_half", {"budget": "1/4", "batch": "1/2"}),

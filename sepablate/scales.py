@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass
 from pydantic.json_schema import GenerateJsonSchema
 
 from sepablate.errors import UserError, choices
-from sepablate.recipes import LIST, STRICT, Count, CountOrZero, Epochs, Recipe, RecipeChange
+from sepablate.recipes import LIST, STRICT, Count, CountOrZero, Epochs, Recipe, RecipeChange, Shift
 from sepablate.store import datasets, layout
 from sepablate.store.params_file import read_params
 from sepablate.validation import parse
@@ -176,6 +176,10 @@ class Search:
     """How often the learning rate is decayed over a whole run."""
     batch_size: Annotated[tuple[Count, ...], *LIST] = ()
     """Images of a gradient step."""
+    shift: Annotated[tuple[Shift, ...], *LIST] = ()
+    """Pixels by which images are shifted at most."""
+    flip: Annotated[tuple[bool, ...], *LIST] = ()
+    """Whether half of the images are mirrored."""
     seeds: Seeds = (1000, 1001)
     """Each candidate is trained once with each; none of them is a seed of the scale."""
 
@@ -241,8 +245,8 @@ def load_search(name: str, scale: Scale, path: Path = layout.PARAMS) -> Search:
         names = ", ".join(map(str, searches)) or "no scale"
         raise UserError(f"{place}: missing: a search stands there for {names}")
     search = parse(Search, searches[name], place)
-    if not (search.learning_rate or search.decays or search.batch_size):
-        raise UserError(f"{place}: empty: give values of learning_rate, decays or batch_size")
+    if not any(values for key, values in dataclasses.asdict(search).items() if key != "seeds"):
+        raise UserError(f"{place}: empty: give values of learning_rate, decays, shift or another")
     for size in search.batch_size:
         check_together(dataclasses.replace(scale, batch_size=size), place)
     for seed in search.seeds:

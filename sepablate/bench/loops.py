@@ -107,19 +107,15 @@ def compile_mode(name: str, case: Case) -> str | None:
 
 
 class Augmented(Dataset[tuple[Tensor, int]]):
-    """Images one at a time: shifted, mirrored, converted to floats in [-1, 1]."""
+    """Images one at a time: shifted and mirrored as in the run, converted to floats in [-1, 1]."""
 
     def __init__(self, split: TensorSplit, run: Run) -> None:
         self.split = split
-        size = split.images.shape[-1]
-        self.transform = v2.Compose(
-            [
-                v2.RandomCrop(size, padding=run.recipe.shift),
-                v2.RandomHorizontalFlip(),
-                v2.ToDtype(torch.float32, scale=True),
-                v2.Normalize([0.5], [0.5]),
-            ]
-        )
+        size, recipe = split.images.shape[-1], run.recipe
+        augmentations = [v2.RandomCrop(size, padding=recipe.shift)] * (recipe.shift > 0)
+        augmentations += [v2.RandomHorizontalFlip()] * recipe.flip
+        scaling = [v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5], [0.5])]
+        self.transform = v2.Compose([*augmentations, *scaling])
 
     def __len__(self) -> int:
         return len(self.split)

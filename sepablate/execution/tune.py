@@ -44,6 +44,8 @@ def make_trials(scale_name: str) -> list[Job]:
         search.learning_rate or [now.learning_rate],
         search.decays or [now.decays],
         search.batch_size or [now.batch_size],
+        search.shift or [now.shift],
+        search.flip or [now.flip],
     )
     firsts = [_first_run(scale_name, scale, recipes, Candidate(*values)) for values in grid]
     runs = [first.with_seed(seed) for first in firsts for seed in search.seeds]
@@ -54,7 +56,7 @@ def make_trials(scale_name: str) -> list[Job]:
 def current(scale: Scale, recipes: Mapping[str, Recipe]) -> Candidate:
     """Return what params.yaml has."""
     recipe = scale.changed(XCEPTION.recipe, recipes[XCEPTION.recipe])
-    return Candidate(recipe.learning_rate, recipe.decays, scale.batch_size)
+    return _candidate(recipe, scale)
 
 
 def results(trials: list[Job]) -> list[Result]:
@@ -80,7 +82,13 @@ def finished_rows(trials: list[Job]) -> list[TuningRow]:
 
 def candidate_of(run: Run) -> Candidate:
     """Return the candidate that a run tries."""
-    return Candidate(run.recipe.learning_rate, run.recipe.decays, run.scale.batch_size)
+    return _candidate(run.recipe, run.scale)
+
+
+def _candidate(recipe: Recipe, scale: Scale) -> Candidate:
+    return Candidate(
+        recipe.learning_rate, recipe.decays, scale.batch_size, recipe.shift, recipe.flip
+    )
 
 
 def accuracy(job: Job) -> float:
@@ -98,6 +106,8 @@ def _first_run(
         scale.recipes.get(name, RecipeChange()),
         learning_rate=candidate.learning_rate,
         decays=candidate.decays,
+        shift=candidate.shift,
+        flip=candidate.flip,
     )
     scale = dataclasses.replace(
         scale, batch_size=candidate.batch_size, recipes={**scale.recipes, name: change}

@@ -15,6 +15,7 @@ from sepablate.store.params_file import read_params
 
 FROM_FILES = 64  # pixels that a network gets of images in files, if the other scale's are in memory
 MOST_EPOCHS = 100_000
+AUGMENTATION = ("shift", "flip")
 WIDE = 40  # pixels from which the stem has stride 2 then, so that a step takes no longer
 
 
@@ -45,12 +46,24 @@ def propose(base: str, dataset: str, registered: Registered) -> dict[str, Any]:
     values["epochs"] = _epochs(scale, per_epoch)
     if scale.recipes:
         values["recipes"] = {
-            name: {**changes, "epochs": _epochs(scale.with_recipe(name), per_epoch)}
-            if scale.recipes[name].epochs
-            else changes
+            name: _recipe_changes(scale, name, changes, per_epoch)
             for name, changes in values["recipes"].items()
         }
     return values
+
+
+def _recipe_changes(
+    scale: Scale, name: str, changes: Mapping[str, Any], per_epoch: int
+) -> dict[str, Any]:
+    """Return what a scale changes in a recipe, for as many steps of so many an epoch.
+
+    An augmentation that is for images that are seen once is left out where they are seen again.
+    """
+    theirs = scale.with_recipe(name)
+    epochs = _epochs(theirs, per_epoch)
+    left_out = AUGMENTATION if theirs.epochs <= 1 < epochs else ()
+    kept = {key: value for key, value in changes.items() if key not in left_out}
+    return kept | ({"epochs": epochs} if "epochs" in changes else {})
 
 
 def _size_from_files(scale: Scale) -> int:

@@ -68,7 +68,8 @@ def params_lines(scale: str, candidate: Candidate) -> str:
     return (
         f"scales:\n  {scale}:\n    batch_size: {candidate.batch_size}\n    recipes:\n"
         f"      {XCEPTION.recipe}:\n        learning_rate: {candidate.learning_rate!r}\n"
-        f"        decays: {candidate.decays}\n"
+        f"        decays: {candidate.decays}\n        shift: {candidate.shift}\n"
+        f"        flip: {str(candidate.flip).lower()}\n"
     )
 
 

@@ -10,9 +10,10 @@ from sepablate.study import XCEPTION
 
 CHOSEN = """\
 **Deviates.** The paper's decays of the learning rate belong to a run of another length, and it
-gives no batch size. `sepablate tune {scale}` compared candidates by {baseline} only, trained with
-seeds {seeds}, and read no test image: the table has the accuracy of averaged weights after the last
-step on {images:,} validation images. {taken}
+gives neither batch size nor augmentation.
+`sepablate tune {scale}` compared candidates by {baseline} only, trained
+with seeds {seeds}, and read no test image: the table has the accuracy of averaged weights after the
+last step on {images:,} validation images. {taken}
 """
 TAKEN = "The runs of this report have the best candidate{seeds}."
 NOT_TAKEN = "The runs of this report do not have the best candidate, but {candidate}{seeds}."
@@ -32,13 +33,15 @@ def chosen(scale: str, configs: Mapping[str, Config]) -> str:
     if config is None or not rows:
         return ""
     results = tuning_file.summarise(rows)
-    here = Candidate(config["learning_rate"], config["decays"], config["batch_size"])
+    here = Candidate(*(config[field] for field in Candidate._fields))
     steps = {row.candidate: row.steps for row in rows}
     table = [
         (
             scientific(result.candidate.learning_rate),
             str(result.candidate.decays),
             str(result.candidate.batch_size),
+            str(result.candidate.shift),
+            "yes" if result.candidate.flip else "no",
             str(steps[result.candidate]),
             str(len(result.accuracies)),
             percent(result.mean),
@@ -47,8 +50,8 @@ def chosen(scale: str, configs: Mapping[str, Config]) -> str:
         )
         for result in results
     ]
-    header = ["Learning rate", "Decays", "Batch size", "Steps", "n"]
-    header += ["Validation accuracy (%)", "Standard deviation", "In these runs"]
+    header = ["Learning rate", "Decays", "Batch size", "Shift (pixels)", "Mirrored"]
+    header += ["Steps", "n", "Validation accuracy (%)", "Standard deviation", "In these runs"]
     text = CHOSEN.format(
         scale=scale,
         baseline=XCEPTION.label,

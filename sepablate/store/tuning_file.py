@@ -18,6 +18,8 @@ class Candidate(NamedTuple):
     learning_rate: float
     decays: int
     batch_size: int
+    shift: int
+    flip: bool
 
 
 class TuningRow(NamedTuple):
@@ -29,6 +31,8 @@ class TuningRow(NamedTuple):
     learning_rate: float
     decays: int
     batch_size: int
+    shift: int
+    flip: bool
     seed: int
     steps: int
     validation_images: int
@@ -38,7 +42,7 @@ class TuningRow(NamedTuple):
     @property
     def candidate(self) -> Candidate:
         """Return what it tries."""
-        return Candidate(self.learning_rate, self.decays, self.batch_size)
+        return Candidate(self.learning_rate, self.decays, self.batch_size, self.shift, self.flip)
 
 
 @dataclass(frozen=True)
@@ -90,13 +94,15 @@ def read_rows(path: Path) -> list[TuningRow]:
                 float(rate),
                 int(decays),
                 int(batch),
+                int(shift),
+                {"True": True, "False": False}[flip],
                 int(seed),
                 int(steps),
                 int(images),
                 float(accuracy),
                 key,
             )
-            for rate, decays, batch, seed, steps, images, accuracy, key in lines
+            for rate, decays, batch, shift, flip, seed, steps, images, accuracy, key in lines
         ]
-    except (csv.Error, ValueError) as error:
+    except (csv.Error, KeyError, ValueError) as error:
         raise UserError(f"{path}: not the trials of a search: {error}") from None

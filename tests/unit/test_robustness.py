@@ -79,8 +79,8 @@ def test_categories_and_numbers_enter_as_columns() -> None:
     assert budget.shape == (SETTINGS + 1, 2)
     assert set(budget[:, 1]) == {-3.0, -2.0, -1.0, 0.0, 1.0}
     recipe = robustness.design(settings, declared, "recipe")
-    assert recipe.shape == (SETTINGS + 1, 3)
-    assert recipe[:, 1:].sum() == 2
+    assert recipe.shape == (SETTINGS + 1, 4)
+    assert recipe[:, 1:].sum() == 3
     assert (recipe[:, 1:].sum(1) <= 1).all()
 
 

@@ -1,6 +1,7 @@
 """Recipes that a scale has of its own, and the search that chooses them."""
 
 import dataclasses
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +56,16 @@ def unchanged() -> tuple[scales.Scale, dict[str, scales.Recipe]]:
 @pytest.mark.parametrize(
     ("search", "hint"),
     [
-        ({}, "empty: give values of learning_rate, decays or batch_size"),
+        ({}, "empty: give values of learning_rate, decays, shift or another"),
         ({"seeds": [7]}, "empty: give values"),
         ({"decays": []}, "decays: []: choose a list of 1 to 1000, each a whole number"),
         ({"decays": [30, 30]}, "30 is a duplicate"),
         ({"decays": 30}, "decays: 30: choose a list"),
         ({"decays": [0.5]}, "decays.0: 0.5: choose a whole number"),
-        ({"epochs": [1, 2]}, "epochs: unknown: choose learning_rate, decays, batch_size, seeds"),
+        ({"epochs": [1, 2]}, "epochs: unknown: choose learning_rate, decays, batch_size, shift, "),
         ({"learning_rate": [0.1, -1]}, "learning_rate.1: -1: choose a finite number"),
+        ({"shift": [-1]}, "shift.0: -1: choose"),
+        ({"flip": [2]}, "flip.0: 2: choose true or false"),
         ({"batch_size": [513]}, "batch_size: 513: choose at most the images (512)"),
         ({"batch_size": [512]}, "evaluations: 4: choose at most the steps (1)"),
         ({"decays": [30], "seeds": [5, 1]}, "seeds: 1: choose seeds that are not the scale's"),
@@ -102,26 +105,28 @@ def test_trials_are_all_combinations_with_seeds_of_their_own(project_folder: Pat
     rates = [0.1, 0.2]
     edited(project_folder, changes, learning_rate=rates, batch_size=[32, 128], seeds=[8, 9])
     trials = tune.make_trials("smoke")
-    expected = [Candidate(rate, 7, size) for rate in rates for size in (32, 128)]
+    expected = [Candidate(rate, 7, size, 2, True) for rate in rates for size in (32, 128)]
     assert [tune.candidate_of(job.run) for job in trials[::2]] == expected
     assert [job.run.seed for job in trials] == [8, 9] * 4
     assert len({job.key for job in trials}) == len({job.name for job in trials}) == 8
-    assert {job.run.recipe.shift for job in trials} == {2}
     assert {job.run.variant for job in trials} == {"xception"}
     assert {job.run.trial_images for job in trials} == {10_000}
     assert [each.accuracies for each in tune.results(trials)] == [()] * 4
+    edited(project_folder, changes, shift=[0, 3], flip=[True, False], seeds=[8])
+    augmented = [tune.candidate_of(job.run) for job in tune.make_trials("smoke")]
+    assert augmented == [Candidate(0.045, 7, 64, *each) for each in product((0, 3), (True, False))]
 
 
 def test_what_is_to_be_set_gives_the_candidate_and_its_run(project_folder: Path) -> None:
     path = edited(project_folder, {}, decays=[2, 3])
     scale, recipes = scales.load("smoke", path)
-    assert tune.current(scale, recipes) == (0.045, 90, 64)
-    lines = yaml.safe_load(tuning.params_lines("smoke", Candidate(1e-5, 3, 32)))
+    assert tune.current(scale, recipes) == (0.045, 90, 64, 1, True)
+    lines = yaml.safe_load(tuning.params_lines("smoke", Candidate(1e-5, 3, 32, 4, False)))
     params = yaml.safe_load(path.read_text())
     params["scales"]["smoke"] |= lines["scales"]["smoke"]
     path.write_text(yaml.safe_dump(params))
     scale, recipes = scales.load("smoke", path)
-    assert tune.current(scale, recipes) == (1e-5, 3, 32)
+    assert tune.current(scale, recipes) == (1e-5, 3, 32, 4, False)
     run = resolve(study.XCEPTION, "smoke", scale, recipes, 1000, "fp32")
     trial = tune.make_trials("smoke")[2].run  # the second candidate's, with the first seed
     assert (
@@ -178,7 +183,7 @@ def test_the_other_splits_are_the_same_without_the_test_images(
 
 
 TRIALS = [
-    TuningRow(rate, decays, 32, seed, 9, 10_000, accuracy, f"{seed:016d}")
+    TuningRow(rate, decays, 32, 1, True, seed, 9, 10_000, accuracy, f"{seed:016d}")
     for rate, decays, seed, accuracy in [
         (0.045, 30, 1000, 0.871),
         (0.045, 30, 1001, 0.873),
@@ -191,6 +196,7 @@ TRIALS = [
 
 def report(folder: Path, rows: list[TuningRow] = TRIALS, **changes: object) -> str:
     config = {"learning_rate": 0.1, "decays": 15, "batch_size": 32, "steps": 9, "seeds": [0, 1]}
+    config |= {"shift": 1, "flip": True}
     layout.tuning("tiny").parent.mkdir(parents=True, exist_ok=True)
     layout.tuning("tiny").write_text(tuning_file.format_rows(rows))
     return tuning_report.chosen("tiny", {"xception": config | changes})
@@ -200,14 +206,14 @@ def test_a_report_says_how_the_recipe_was_chosen(project_folder: Path) -> None:
     text = report(project_folder)
     assert tuning_file.read_rows(layout.tuning("tiny")) == TRIALS
     assert "`sepablate tune tiny` compared candidates by Xception only" in text
-    assert "with\nseeds 1000, 1001, and read no test image" in text
+    assert "with seeds 1000, 1001, and read no test image" in text
     assert "on 10,000 validation images. The runs of this report have the best" in text
     assert "have the best candidate, and other seeds." in text
     rows = [line for line in text.splitlines() if line.startswith("| ")][2:]
     assert rows == [
-        "| 0.1 | 15 | 32 | 9 | 2 | 87.50 | 3.54 | yes |",
-        "| 0.045 | 30 | 32 | 9 | 2 | 87.20 | 0.14 |  |",
-        "| 1e-5 | 90 | 32 | 9 | 1 | 0.00 | – |  |",
+        "| 0.1 | 15 | 32 | 1 | yes | 9 | 2 | 87.50 | 3.54 | yes |",
+        "| 0.045 | 30 | 32 | 1 | yes | 9 | 2 | 87.20 | 0.14 |  |",
+        "| 1e-5 | 90 | 32 | 1 | yes | 9 | 1 | 0.00 | – |  |",
     ]
 
 
@@ -217,7 +223,7 @@ def test_a_report_says_what_is_not_as_it_was_chosen(project_folder: Path) -> Non
         "do not have the best candidate, but learning_rate 0.1, decays 30, batch_size 32" in other
     )
     assert "and share seeds 1001 with it." in other
-    assert "| yes |" not in other
+    assert "| yes |\n" not in other
     longer = report(project_folder, steps=12)
     assert longer.count(" They have 12 gradient steps, its trials 9.") == 1
     assert tuning_report.chosen("tiny", {"xception_multilabel": {}}) == ""
