@@ -5,7 +5,7 @@ Question   Would the paper's comparisons end alike after a longer training, with
 Paper      One setting for each claim: ImageNet, full width, 3 days on 60 GPUs.
 Deviates   The paper does not vary the setting. Each factor is varied by itself around a training
            of a quarter of the scale's length, which is cheap; two settings cross the data with the
-           length. At `laptop`, twice the length is the one in which an image is seen again. Every
+           length. At `laptop`, half the length and less see no image twice. Every
            length has its own whole schedule. Three seeds each, those of the scale; the scale itself
            has all its seeds, from the studies.
 """

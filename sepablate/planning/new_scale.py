@@ -57,11 +57,11 @@ def _recipe_changes(
 ) -> dict[str, Any]:
     """Return what a scale changes in a recipe, for as many steps of so many an epoch.
 
-    An augmentation that is for images that are seen once is left out where they are seen again.
+    An augmentation for images that are hardly seen twice is left out where they are seen more often.
     """
     theirs = scale.with_recipe(name)
     epochs = _epochs(theirs, per_epoch)
-    left_out = AUGMENTATION if theirs.epochs <= 1 < epochs else ()
+    left_out = AUGMENTATION if theirs.epochs < 2 <= epochs else ()
     kept = {key: value for key, value in changes.items() if key not in left_out}
     return kept | ({"epochs": epochs} if "epochs" in changes else {})
 
