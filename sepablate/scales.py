@@ -245,8 +245,10 @@ def load_search(name: str, scale: Scale, path: Path = layout.PARAMS) -> Search:
         names = ", ".join(map(str, searches)) or "no scale"
         raise UserError(f"{place}: missing: a search stands there for {names}")
     search = parse(Search, searches[name], place)
-    if not any(values for key, values in dataclasses.asdict(search).items() if key != "seeds"):
-        raise UserError(f"{place}: empty: give values of learning_rate, decays, shift or another")
+    tried = {key: values for key, values in dataclasses.asdict(search).items() if key != "seeds"}
+    if not any(tried.values()):
+        fields = " or ".join(tried)
+        raise UserError(f"{place}: empty: give values of {fields}")
     for size in search.batch_size:
         check_together(dataclasses.replace(scale, batch_size=size), place)
     for seed in search.seeds:

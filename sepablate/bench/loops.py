@@ -112,10 +112,13 @@ class Augmented(Dataset[tuple[Tensor, int]]):
     def __init__(self, split: TensorSplit, run: Run) -> None:
         self.split = split
         size, recipe = split.images.shape[-1], run.recipe
-        augmentations = [v2.RandomCrop(size, padding=recipe.shift)] * (recipe.shift > 0)
-        augmentations += [v2.RandomHorizontalFlip()] * recipe.flip
-        scaling = [v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5], [0.5])]
-        self.transform = v2.Compose([*augmentations, *scaling])
+        transforms: list[nn.Module] = []
+        if recipe.shift:
+            transforms.append(v2.RandomCrop(size, padding=recipe.shift))
+        if recipe.flip:
+            transforms.append(v2.RandomHorizontalFlip())
+        transforms += [v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5], [0.5])]
+        self.transform = v2.Compose(transforms)
 
     def __len__(self) -> int:
         return len(self.split)

@@ -104,6 +104,7 @@ def _say(line: str) -> None:
 
 
 def _better_precision() -> str:
+    torch.set_flush_denormal(True)  # before threads start, which take it over
     device = hardware.devices()[0]
     if bf16_error(device) >= MAX_BF16_ERROR:
         return "fp32"
@@ -147,7 +148,8 @@ def _select_kernels(run: Run, precision: str, folder: Path) -> str:
         except Unavailable as error:
             _say(f"fused kernels unavailable ({error}); using PyTorch kernels")
             return "torch"
-    if reason := why_unavailable(device) if precision == "bf16" else "they compute in bf16":
+    reason = why_unavailable(device) if precision == "bf16" else "they compute in bf16"
+    if reason:
         raise UserError(f"scale {run.scale_name!r}: kernels: 'fused': {reason}; choose auto, torch")
     return "fused" if device == "cpu" else "triton"
 
@@ -248,7 +250,7 @@ def kernel_errors(device: str) -> tuple[float, float]:
     )
 
 
-def fused_time_ratio(threads: int = 1) -> float:
+def fused_time_ratio(threads: int) -> float:
     """Return the time of both passes by the C++ kernels as a fraction of torch's: medians."""
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)

@@ -57,7 +57,7 @@ def _recipe_changes(
 ) -> dict[str, Any]:
     """Return what a scale changes in a recipe, for as many steps of so many an epoch.
 
-    An augmentation for images that are hardly seen twice is left out where they are seen more often.
+    An augmentation for images that are hardly seen twice is left out where they are seen often.
     """
     theirs = scale.with_recipe(name)
     epochs = _epochs(theirs, per_epoch)

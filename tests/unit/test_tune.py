@@ -56,7 +56,7 @@ def unchanged() -> tuple[scales.Scale, dict[str, scales.Recipe]]:
 @pytest.mark.parametrize(
     ("search", "hint"),
     [
-        ({}, "empty: give values of learning_rate, decays, shift or another"),
+        ({}, "empty: give values of learning_rate or decays or batch_size or shift or flip"),
         ({"seeds": [7]}, "empty: give values"),
         ({"decays": []}, "decays: []: choose a list of 1 to 1000, each a whole number"),
         ({"decays": [30, 30]}, "30 is a duplicate"),
